@@ -1,0 +1,48 @@
+# `make demo` and `make test` each do all of the set-up they need, on a machine with Python 3.10 or newer and make.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help venv model demo test train-nano clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
+
+venv: $(VENV)/.installed ## install the tested versions of all that is needed into .venv
+
+# torch goes first: it is by far the largest, so the tested release is there before a dependency asks for another one.
+$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("OmniV-Med needs Python 3.10 or newer, and $(PYTHON) is %d.%d. Name a newer one: make PYTHON=python3.11 ..." % sys.version_info[:2])'
+	@test -x $(RUN) && $(RUN) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-venv
+	$(PIP) --quiet --upgrade pip
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --requirement requirements-dev.txt
+	@touch $@
+
+# Debian's python3 comes without ensurepip; there the system's own pip fills the new environment.
+.PHONY: new-venv
+new-venv:
+	@$(PYTHON) -m venv --clear $(VENV) 2>/dev/null \
+	|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(RUN) install --quiet pip; } \
+	|| { echo 'Could not make $(VENV): this Python has neither ensurepip nor pip. Name another: make PYTHON=/path/to/python3 ...' >&2; exit 1; }
+
+model: venv ## assemble OmniV-Med-Nano in hub_model/ (skipped when it is up to date)
+	$(RUN) -m train.assemble
+
+demo: model ## open the demo page
+	$(RUN) app.py
+
+test: model ## lint, then run the tests
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	HF_HUB_OFFLINE=1 $(RUN) -m pytest
+
+train-nano: venv ## train OmniV-Med-Nano again from the start
+	$(RUN) -m train.run_nano
+
+clean: ## remove what make installed, downloaded and assembled (trained runs stay)
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis hub_model/model.safetensors hub_model/.assembled.json
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
