@@ -216,7 +216,8 @@ def load_language_model(cache: Path, source: Source = "auto") -> tuple[PreTraine
     read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     # transformers refuses to save a model that came out of a GGUF; a fresh one with the same weights it does save.
     config = copy.deepcopy(read.config)
-    del config.quantization_config, config._model_name_or_path
+    for field in ("quantization_config", "_model_name_or_path"):  # versions of transformers differ in what they set
+        config.__dict__.pop(field, None)
     config.name_or_path = SMOLLM2.base_model
     config.rms_norm_eps = round(config.rms_norm_eps, 8)  # stored as float32: 9.999999747e-06 for 1e-05
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
