@@ -1,0 +1,49 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Generated medical images, volumes and videos with exact ground truth: training data that no patient and no licence binds.
+
+Every family imitates how its machine forms a picture and randomises all that differs between machines, sites and
+exports (field of view, resolution, noise, gain, window, borders, annotations, compression), so that a small model
+trained on phantoms only can name real files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from . import ct, dermoscopy, endoscopy, fundus, histopathology, mri, oct, ultrasound, xray
+from .sample import Sample
+
+_FAMILIES: dict[str, tuple[Callable[[str, np.random.Generator], Sample], tuple[str, ...]]] = {
+    "CT": (ct.generate, ("image", "volume")),
+    "MRI": (mri.generate, ("image", "volume")),
+    "ultrasound": (ultrasound.generate, ("image", "video")),
+    "X-ray": (xray.generate, ("image",)),
+    "histopathology": (histopathology.generate, ("image",)),
+    "fundus photography": (fundus.generate, ("image",)),
+    "endoscopy": (endoscopy.generate, ("image", "video")),
+    "dermoscopy": (dermoscopy.generate, ("image",)),
+    "OCT": (oct.generate, ("image", "volume")),
+}
+MODALITIES: tuple[str, ...] = tuple(_FAMILIES)
+"""Human names of the modalities, as they appear in answers."""
+KINDS_OF: dict[str, tuple[str, ...]] = {name: kinds for name, (_, kinds) in _FAMILIES.items()}
+"""The kinds of clip each modality is made as."""
+
+
+def generate(modality: str, kind: str, rng: np.random.Generator) -> Sample:
+    """Makes one sample of `modality` as "image", "volume" or "video"; all randomness comes from `rng`.
+
+    Raises:
+        ValueError: the modality is unknown, or is not made as that kind.
+    """
+    if modality not in _FAMILIES:
+        raise ValueError(f"Unknown modality {modality!r}; choose one of {', '.join(MODALITIES)}.")
+    make, kinds = _FAMILIES[modality]
+    if kind not in kinds:
+        raise ValueError(f"{modality} is made as {' or '.join(kinds)}, not as {kind!r}.")
+    return make(kind, rng)
+
+
+__all__ = ["KINDS_OF", "MODALITIES", "Sample", "generate"]

@@ -1,0 +1,27 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""What every phantom generator returns: frames, where they lie, and the exact ground truth about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated image, volume or video.
+
+    Attributes:
+        frames: uint8 (T, H, W, 3); T is 1 for an image.
+        kind: "image", "volume" or "video".
+        positions: float64 (T,), mm along the slice axis for a volume, seconds for a video, zero for an image.
+        pixel_spacing: mm per pixel (rows, columns), or (0, 0) where a file of this modality would not say.
+        facts: what is true of the sample by construction; always "modality", others where they apply.
+    """
+
+    frames: np.ndarray
+    kind: str
+    positions: np.ndarray
+    pixel_spacing: tuple[float, float]
+    facts: dict[str, str]

@@ -1,0 +1,287 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Turns the ground truth of a generated sample into questions with short answers, and into one-sentence captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.data.phantoms import MODALITIES
+
+NOUNS = {"image": "image", "volume": "volume", "video": "video"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question about a sample, its short answer, and the task it trains (a benchmark task name)."""
+
+    task: str
+    question: str
+    answer: str
+
+
+OPEN_WORDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "modality": (
+        "modality recognition",
+        (
+            "Which imaging modality is this?",
+            "What imaging modality is shown?",
+            "What is the imaging modality of this {kind}?",
+            "What modality is used to take this {kind}?",
+            "How was this {kind} acquired?",
+            "Name the imaging modality.",
+            "What kind of medical {kind} is this?",
+            "Which imaging technique produced this {kind}?",
+        ),
+    ),
+    "region": (
+        "anatomy recognition",
+        (
+            "Which part of the body is shown?",
+            "What body region is this?",
+            "Which anatomy does this {kind} show?",
+            "What organ or region is imaged?",
+            "Name the anatomical region.",
+            "What part of the body does this {kind} show?",
+        ),
+    ),
+    "plane": (
+        "view/plane identification",
+        (
+            "In which plane is this {kind}?",
+            "Which plane is shown?",
+            "What is the imaging plane?",
+            "What is the view of this {kind}?",
+            "Name the plane or view.",
+            "From which orientation was this {kind} taken?",
+        ),
+    ),
+    "contrast": (
+        "modality recognition",
+        (
+            "Which contrast does this {kind} have?",
+            "What is the contrast of this {kind}?",
+            "Which contrast or sequence is this?",
+            "Name the contrast.",
+            "What type of contrast is seen?",
+            "Which technique gives this {kind} its contrast?",
+        ),
+    ),
+    "stain": (
+        "modality recognition",
+        (
+            "Which stain was used?",
+            "How is this tissue stained?",
+            "Name the staining method.",
+            "What staining is shown in this {kind}?",
+            "What type of stain is this?",
+            "Which staining technique was applied?",
+        ),
+    ),
+    "side": (
+        "localization",
+        (
+            "On which side is it?",
+            "Which side is concerned?",
+            "Is it on the left or the right?",
+            "Left or right?",
+            "Name the side.",
+            "What is the side?",
+        ),
+    ),
+    "finding": (
+        "diagnosis",
+        (
+            "What abnormality is seen?",
+            "What does this {kind} show that is abnormal?",
+            "What is the finding?",
+            "Name the abnormality.",
+            "Which pathology is visible?",
+            "What is the main finding?",
+        ),
+    ),
+    "border": (
+        "diagnosis",
+        (
+            "How is the border of the lesion?",
+            "Is the border of the lesion regular or irregular?",
+            "Describe the lesion's border.",
+            "What is the lesion's border like?",
+            "Name the kind of border.",
+            "Which kind of border does the lesion have?",
+        ),
+    ),
+    "motion": (
+        "temporal and procedure understanding",
+        (
+            "What motion is seen?",
+            "How does the picture move?",
+            "What movement does this {kind} show?",
+            "Which motion does the {kind} show?",
+            "Describe the motion.",
+            "What moves in this {kind}?",
+        ),
+    ),
+}
+"""Fact -> (task, wordings); {kind} becomes "image", "volume" or "video"."""
+
+SIDE_OF_LESION = (
+    "On which side is the lesion?",
+    "Which side is the lesion on?",
+    "Is the lesion on the left or the right?",
+    "On which side of the patient is the abnormality?",
+    "Where is the lesion, left or right?",
+    "Name the side of the lesion.",
+)
+SIDE_OF_EYE = (
+    "Is this the left or the right eye?",
+    "Which eye is shown?",
+    "Which eye is this?",
+    "Left or right eye?",
+    "What side is this eye?",
+    "Name the eye: left or right?",
+)
+LESION_PRESENT = (
+    "Is there a lesion?",
+    "Does this {kind} show a lesion?",
+    "Is an abnormality present?",
+    "Can a lesion be seen?",
+    "Is there any abnormality in this {kind}?",
+    "Does the {kind} show a pathology?",
+)
+LESION_ABSENT = (
+    "Is this {kind} normal?",
+    "Does this {kind} look normal?",
+    "Is it free of lesions?",
+    "Is this a normal {kind}?",
+    "Does everything look normal?",
+    "Is the {kind} without abnormality?",
+)
+TUMOUR_PRESENT = (
+    "Is there a tumour?",
+    "Does this tissue look malignant?",
+    "Is the tissue cancerous?",
+    "Are the nuclei atypical?",
+    "Is there an abnormality?",
+    "Is malignancy present?",
+)
+CLOSED_MODALITY = (
+    "Is this {a} {kind}?",
+    "Was this {kind} taken with {name}?",
+    "Is the imaging modality {name}?",
+    "Does this show {a} {kind}?",
+    "Is it {a} {kind}?",
+    "Would you call this {a} {kind}?",
+)
+REGIONS = (
+    "brain",
+    "head",
+    "chest",
+    "abdomen",
+    "pelvis",
+    "spine",
+    "knee",
+    "hand",
+    "heart",
+    "liver",
+    "skin",
+    "retina",
+    "colon",
+)
+
+
+def named(modality: str) -> str:
+    """A modality as an attribute of "image": "ultrasound", "fundus" (not "fundus photography image")."""
+    return {"fundus photography": "fundus"}.get(modality, modality)
+
+
+def article(words: str) -> str:
+    """`words` with "a" or "an" as they are spoken: "an MRI", "an X-ray", "a CT"."""
+    spoken_with_vowel = words[0].lower() in "aeio" or words.startswith(("MRI", "X-ray", "ultrasound", "H&E"))
+    return f"{'an' if spoken_with_vowel else 'a'} {words}"
+
+
+def questions(facts: dict[str, str], kind: str, rng: np.random.Generator) -> list[Question]:
+    """Every question the facts can answer, each in one random wording, in random order.
+
+    Closed questions are answered "yes" and "no" equally often over samples whose lesions are balanced.
+    """
+
+    def pick(wordings: tuple[str, ...], **fields: str) -> str:
+        return wordings[int(rng.integers(len(wordings)))].format(kind=NOUNS[kind], **fields)
+
+    def closed(task: str, truth: str, others: tuple[str, ...], wordings: tuple[str, ...]) -> Question:
+        yes = bool(rng.random() < 0.5)
+        false = [name for name in others if name != truth]
+        name = truth if yes else false[int(rng.integers(len(false)))]
+        return Question(task, pick(wordings, name=name, a=article(named(name))), "yes" if yes else "no")
+
+    modality = facts["modality"]
+    asked = [closed("modality recognition", modality, MODALITIES, CLOSED_MODALITY)]
+    for fact, (task, wordings) in OPEN_WORDINGS.items():
+        if fact in facts:
+            if fact == "side":
+                wordings = SIDE_OF_EYE if modality == "fundus photography" else SIDE_OF_LESION
+            asked.append(Question(task, pick(wordings), facts[fact]))
+    if facts.get("region") in REGIONS:
+        shown = ("Is this the {name}?", "Does this {kind} show the {name}?", "Is the {name} imaged?")
+        # A head is no wrong name for a brain, so the two are never each other's counterexample.
+        others = tuple(
+            r for r in REGIONS if {r, facts["region"]} != {"brain", "head"} and (r, facts["region"]) not in OVERLAPS
+        )
+        asked.append(closed("anatomy recognition", facts["region"], others, shown))
+    if facts.get("lesion") in ("yes", "no"):
+        present = facts["lesion"] == "yes"
+        if rng.random() < 0.5:
+            wordings = TUMOUR_PRESENT if modality == "histopathology" else LESION_PRESENT
+            asked.append(Question("abnormality detection", pick(wordings), "yes" if present else "no"))
+        else:
+            asked.append(Question("abnormality detection", pick(LESION_ABSENT), "no" if present else "yes"))
+    return [asked[i] for i in rng.permutation(len(asked))]
+
+
+OVERLAPS = {
+    ("heart", "chest"), ("spine", "chest"), ("spine", "abdomen"), ("spine", "pelvis"), ("liver", "abdomen"),
+    ("liver", "chest"), ("abdomen", "liver"), ("chest", "heart"), ("abdomen", "kidney"), ("liver", "kidney"),
+    ("abdomen", "spine"), ("chest", "spine"), ("pelvis", "spine"), ("colon", "abdomen"), ("colon", "pelvis"),
+    ("pelvis", "uterus"), ("abdomen", "uterus"),
+}  # fmt: skip
+"""(name, true region) pairs where the name is not clearly wrong."""
+
+
+def caption(facts: dict[str, str], kind: str, rng: np.random.Generator) -> str:
+    """One sentence that states the modality and, mostly, what else is known, for alignment of the projector."""
+    modality, noun = facts["modality"], NOUNS[kind]
+    words = []
+    if "plane" in facts and rng.random() < 0.8:
+        words.append(facts["plane"])
+    if modality in ("CT", "MRI") and "contrast" in facts and rng.random() < 0.8:
+        words.append(facts["contrast"])
+    if "stain" in facts and rng.random() < 0.8:
+        words.append({"immunohistochemistry": "immunohistochemical"}.get(facts["stain"], facts["stain"]))
+    words.append(named(modality))
+    bare = modality in ("CT", "MRI", "X-ray", "OCT") and kind == "image" and rng.random() < 0.5
+    sentence = article(" ".join(words) if bare else " ".join([*words, noun]))
+    if modality == "ultrasound" and facts.get("contrast"):
+        sentence += " with " + facts["contrast"]
+    if "region" in facts and rng.random() < 0.9:
+        region = facts["region"]
+        sentence += " of " + (
+            region if region in ("skin", "glands", "stroma", "epithelium", "lymphoid tissue") else f"the {region}"
+        )
+    if kind == "video" and "motion" in facts and rng.random() < 0.8:
+        motion = facts["motion"]
+        if modality == "endoscopy":
+            sentence += ", with the camera " + {"still": "held still"}.get(motion, motion)
+        else:
+            things = {"beating": "beating chambers", "pulsing": "a pulsing artery", "moving": "fetal movement"}
+            sentence += " with " + things.get(motion, "breathing motion")
+    elif facts.get("lesion") == "yes" and rng.random() < 0.5:
+        finding = facts.get("finding", "tumour" if modality == "histopathology" else "lesion")
+        sentence += " showing " + (
+            finding if finding in ("haemorrhages", "exudates", "fluid", "drusen") else f"a {finding}"
+        )
+    starts = ("", "", "", "This is ", "The picture shows ")
+    sentence = starts[int(rng.integers(len(starts)))] + sentence
+    return sentence[0].upper() + sentence[1:] + "."
