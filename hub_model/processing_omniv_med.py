@@ -1,0 +1,335 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""The processor: conversations with files of any kind in them become the tensors the model takes.
+
+It reads the media, sizes and prunes their tokens, and writes one placeholder per kept token into the prompt, so that
+placeholder counts are right before the model runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import BatchFeature, ProcessorMixin
+
+from .media_omniv_med import Clip, load_clip
+from .token_pruning_omniv_med import PrunedTokens, prune_tokens, reconstruct
+from .visual_processing_omniv_med import patchify, resize_frames, to_uint8, token_grid, unpatchify
+
+MEDIA_TYPES = ("image", "volume", "video")
+MEDIA_TOKEN = "<|media_pad|>"
+VISUAL_OPTIONS = (
+    "prune_rule",
+    "prune_threshold",
+    "peak_threshold",
+    "keep_ratio",
+    "max_visual_tokens",
+    "max_frames",
+    "fps",
+)
+MAX_LABELS = 16
+"""A clip with more kept frames has its position labels thinned to this many, because labels cost tokens too."""
+
+
+@dataclass(frozen=True)
+class ProcessedClip:
+    """One clip as the model gets it, with what the pruner decided.
+
+    Attributes:
+        clip: the frames as read.
+        tokens: float32 (T, N, merge², 3, patch, patch), all tokens in [-1, 1], pruned ones included.
+        grid: rows and columns of merged tokens in a frame; N = rows × columns.
+        pruned: masks, stand-ins, errors and scores, each (T, N).
+        labels: position label of each frame ("12.5 mm", "3.0 s"), "" where it carries none.
+        label_tokens: how many text tokens the labels take.
+        patch_spacing: millimetres per patch, 0 if unknown.
+        notes: what reading and sizing chose, one sentence each.
+    """
+
+    clip: Clip
+    tokens: torch.Tensor
+    grid: tuple[int, int]
+    pruned: PrunedTokens
+    labels: tuple[str, ...]
+    label_tokens: int
+    patch_spacing: float
+    notes: tuple[str, ...]
+
+    @property
+    def tokens_before(self) -> int:
+        """Visual tokens of the clip without pruning, labels not counted."""
+        return self.pruned.keep_mask.numel()
+
+    @property
+    def tokens_after(self) -> int:
+        """Tokens the clip takes in the prompt: kept visual tokens and the text tokens of their labels."""
+        return int(self.pruned.keep_mask.sum()) + self.label_tokens
+
+    @property
+    def reduction(self) -> float:
+        """Share of tokens saved, labels charged to it; negative where labels cost more than pruning saves."""
+        return 1 - self.tokens_after / self.tokens_before
+
+    def shown_frames(self) -> Any:
+        """The frames at the encoder's resolution, uint8 (T, H, W, 3)."""
+        return to_uint8(unpatchify(self.tokens, *self.grid))
+
+    def reconstructed_frames(self) -> Any:
+        """What the language model receives, each removed token shown as its stand-in, uint8 (T, H, W, 3)."""
+        return to_uint8(unpatchify(reconstruct(self.tokens, self.pruned), *self.grid))
+
+
+class OmniVMedProcessor(ProcessorMixin):
+    """Turns conversations with `image`, `volume` and `video` parts into model inputs.
+
+    Args:
+        tokenizer: the language model's tokenizer, with the media token added.
+        patch_size, merge_size: side of a patch in pixels and of a merged token in patches, as the encoder has them.
+        min_frame_tokens, max_frame_tokens: merged tokens of one frame; frames are resized into these bounds.
+        max_frames: frames (slices) taken from one clip, evenly spaced.
+        fps: frames per second taken from a video.
+        prune_rule, prune_threshold, peak_threshold: see `prune_tokens`.
+        keep_ratio: largest share of a clip's visual tokens that is kept; None sets no budget.
+        max_visual_tokens: largest number of visual tokens of one clip; None sets no budget.
+
+    The last seven can be overridden per call in `processor_kwargs`.
+    """
+
+    def __init__(
+        self,
+        tokenizer=None,
+        chat_template: str | None = None,
+        patch_size: int = 14,
+        merge_size: int = 2,
+        min_frame_tokens: int = 16,
+        max_frame_tokens: int = 1024,
+        max_frames: int = 64,
+        fps: float = 1.0,
+        prune_rule: str = "anchor",
+        prune_threshold: float = 0.1,
+        peak_threshold: float | None = None,
+        keep_ratio: float | None = None,
+        max_visual_tokens: int | None = None,
+    ):
+        self.patch_size = patch_size
+        self.merge_size = merge_size
+        self.min_frame_tokens = min_frame_tokens
+        self.max_frame_tokens = max_frame_tokens
+        self.max_frames = max_frames
+        self.fps = fps
+        self.prune_rule = prune_rule
+        self.prune_threshold = prune_threshold
+        self.peak_threshold = peak_threshold
+        self.keep_ratio = keep_ratio
+        self.max_visual_tokens = max_visual_tokens
+        self.image_token = MEDIA_TOKEN
+        self.image_token_id = tokenizer.convert_tokens_to_ids(MEDIA_TOKEN) if tokenizer is not None else None
+        super().__init__(tokenizer, chat_template=chat_template)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        visual = ["pixel_values", "grid_thw", "merge_sizes", "keep_mask", "frame_positions", "patch_spacing"]
+        return [*self.tokenizer.model_input_names, *visual]
+
+    def _options(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        unknown = set(overrides) - set(VISUAL_OPTIONS)
+        if unknown:
+            raise ValueError(f"Unknown option {sorted(unknown)}; the visual options are {', '.join(VISUAL_OPTIONS)}.")
+        options = {name: getattr(self, name) for name in VISUAL_OPTIONS} | overrides
+        ratio, budget = options["keep_ratio"], options["max_visual_tokens"]
+        if ratio is not None and not 0 < ratio <= 1:
+            raise ValueError(f"keep_ratio must lie in (0, 1], not {ratio}.")
+        if budget is not None and budget < 1:
+            raise ValueError(f"max_visual_tokens must be at least 1, not {budget}.")
+        if options["max_frames"] < 1 or options["fps"] <= 0:
+            raise ValueError("max_frames must be at least 1 and fps above 0.")
+        return options
+
+    def load(self, source: Any, *, max_frames: int | None = None, fps: float | None = None, **description: Any) -> Clip:
+        """Reads one file, folder, zip or array with this processor's sampling; `description` goes to `load_clip`.
+
+        Raises:
+            MediaError: for anything that cannot be read safely.
+        """
+        return load_clip(source, max_frames=max_frames or self.max_frames, fps=fps or self.fps, **description)
+
+    def process_clip(self, clip: Clip, **overrides: Any) -> ProcessedClip:
+        """Sizes, cuts and prunes one clip.
+
+        Args:
+            clip: as `load_clip` gives it.
+            overrides: any of the options that can be given per call.
+
+        Returns:
+            `ProcessedClip`.
+
+        Raises:
+            ValueError: for an unknown or impossible option.
+        """
+        options = self._options(overrides)
+        frames, height, width, _ = clip.frames.shape
+        row_spacing, column_spacing = clip.pixel_spacing
+        has_spacing = row_spacing > 0 and column_spacing > 0
+        stretch = math.sqrt(row_spacing / column_spacing) if has_spacing else 1.0
+        shape = (height * stretch, width / stretch)  # the true aspect of the body, with as many pixels
+        token_size = self.patch_size * self.merge_size
+        rows, columns = token_grid(*shape, token_size, self.min_frame_tokens, self.max_frame_tokens)
+
+        notes = list(clip.notes)
+        budget = self._budget(frames * rows * columns, options)
+        if budget is not None and budget < rows * columns:
+            rows, columns = token_grid(*shape, token_size, 1, budget)
+            notes.append(f"Frames were reduced to {rows}x{columns} tokens to fit the first one into {budget}.")
+        size = (rows * token_size, columns * token_size)
+        tokens = patchify(resize_frames(clip.frames, *size), self.patch_size, self.merge_size)
+        pruned = prune_tokens(
+            tokens, options["prune_rule"], options["prune_threshold"], options["peak_threshold"], budget
+        )
+        labels = self._labels(clip, pruned.keep_mask)
+        label_tokens = sum(len(self.tokenizer(label, add_special_tokens=False).input_ids) for label in labels if label)
+        spacing = 0.0
+        if clip.kind != "video" and has_spacing:
+            spacing = math.sqrt(height * row_spacing * width * column_spacing / (rows * columns)) / self.merge_size
+        return ProcessedClip(clip, tokens, (rows, columns), pruned, labels, label_tokens, spacing, tuple(notes))
+
+    @staticmethod
+    def _budget(tokens: int, options: dict[str, Any]) -> int | None:
+        """The tighter of the two budgets in tokens, at least one token; None where none is set."""
+        budgets = [options["max_visual_tokens"]] if options["max_visual_tokens"] is not None else []
+        if options["keep_ratio"] is not None:
+            budgets.append(max(int(tokens * options["keep_ratio"]), 1))
+        return min(budgets, default=None)
+
+    @staticmethod
+    def _labels(clip: Clip, keep_mask: torch.Tensor) -> tuple[str, ...]:
+        """Position labels for the frames that keep tokens, evenly thinned; images have none."""
+        labels = [""] * len(keep_mask)
+        if clip.kind == "image":
+            return tuple(labels)
+        kept = keep_mask.any(dim=1).nonzero().squeeze(1).tolist()
+        for frame in kept[:: math.ceil(len(kept) / MAX_LABELS)]:
+            labels[frame] = f"{clip.positions[frame]:.1f} {'mm' if clip.kind == 'volume' else 's'}"
+        return tuple(labels)
+
+    @staticmethod
+    def placeholder_text(processed: ProcessedClip) -> str:
+        """The prompt text of one clip: each frame's label, then one media token per kept token."""
+        kept = processed.pruned.keep_mask.sum(dim=1).tolist()
+        return "".join(label + MEDIA_TOKEN * count for label, count in zip(processed.labels, kept, strict=True))
+
+    def _multimodal_inputs_from_conversations(self, conversations, *args, **kwargs):
+        """Collects the media of all conversations in reading order, whatever their kind."""
+        clips = []
+        for conversation in conversations:
+            for message in conversation:
+                if not isinstance(message.get("content"), str):
+                    clips += [self._media_of(part) for part in message.get("content") or [] if part["type"] != "text"]
+        return [], [], [], {"clips": clips} if clips else {}
+
+    @staticmethod
+    def _media_of(part: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of `load_clip` in one content part.
+
+        Raises:
+            ValueError: for an unknown content type or a part without its medium.
+        """
+        kind = part["type"]
+        if kind not in MEDIA_TYPES:
+            raise ValueError(f"Content type {kind!r} is not known; use 'text' or one of {', '.join(MEDIA_TYPES)}.")
+        for key in (kind, "path", "url", "base64"):
+            if part.get(key) is not None:
+                description = {name: part[name] for name in ("modality", "spacing") if name in part}
+                return {"source": part[key], "kind": kind, **description}
+        raise ValueError(f"A content part of type {kind!r} needs its file or array under the key {kind!r}.")
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        clips: Sequence[Any] | None = None,
+        images: Any = None,
+        videos: Any = None,
+        audio: None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Tokenizes prompts and processes their media.
+
+        Args:
+            text: one prompt or several, with one `<|media_pad|>` for each medium (the chat template writes them).
+            clips: the media of all prompts in reading order: `ProcessedClip`s, `Clip`s, anything `load_clip` takes,
+                or dicts of its arguments.
+            images, videos: media in the place of clips, as transformers' pipelines pass them (nested lists are
+                flattened; images come before videos, so a prompt that mixes them gives `clips`).
+            audio: not supported; must be None.
+            kwargs: visual options (`prune_threshold`, …), and options of the tokenizer (`padding`, …).
+
+        Returns:
+            `BatchFeature` with `input_ids`, `attention_mask` and, where there is media, `pixel_values`, `grid_thw`,
+            `merge_sizes`, `keep_mask`, `frame_positions`, `patch_spacing`.
+
+        Raises:
+            MediaError: for a medium that cannot be read.
+            ValueError: when prompts and media do not match, or for an impossible option.
+        """
+        visual_options = {name: kwargs.pop(name) for name in VISUAL_OPTIONS if name in kwargs}
+        kwargs.pop("do_sample_frames", None)  # transformers adds it beside `fps`; here sampling is always by `fps`
+        prompts = [text] if isinstance(text, str) else list(text or [])
+        if audio is not None:
+            raise ValueError("OmniV-Med has no audio input; leave audio out.")
+        media = list(clips) if clips is not None else [*_flatten(images, "image"), *_flatten(videos, "video")]
+        processed = [self._process(medium, visual_options) for medium in media]
+        pieces = [prompt.split(MEDIA_TOKEN) for prompt in prompts]
+        expected = sum(len(piece) - 1 for piece in pieces)
+        if expected != len(processed):
+            raise ValueError(f"The text has {expected} media placeholders {MEDIA_TOKEN}, but {len(processed)} media.")
+        texts, upcoming = [], iter(processed)
+        for first, *rest in pieces:
+            texts.append(first + "".join(self.placeholder_text(next(upcoming)) + piece for piece in rest))
+
+        tensor_type = kwargs.pop("return_tensors", "pt") or "pt"
+        encoded = self.tokenizer(texts, **{"padding": True, "padding_side": "left", **kwargs})
+        placed = sum(ids.count(self.image_token_id) for ids in encoded["input_ids"])
+        kept = sum(int(clip.pruned.keep_mask.sum()) for clip in processed)
+        if placed != kept:
+            raise ValueError(
+                f"Truncation left {placed} of {kept} visual tokens; raise max_length or set max_visual_tokens."
+            )
+        visual = self._visual_inputs(processed) if processed else {}
+        return BatchFeature({**encoded, **visual}, tensor_type=tensor_type)
+
+    def _process(self, medium: Any, visual_options: dict[str, Any]) -> ProcessedClip:
+        if hasattr(medium, "pruned"):
+            return medium
+        sampling = {name: visual_options[name] for name in ("max_frames", "fps") if name in visual_options}
+        self._options(visual_options)  # a wrong option is told before a long read
+        description = medium if isinstance(medium, dict) else {"source": medium}
+        return self.process_clip(self.load(**description, **sampling), **visual_options)
+
+    def _visual_inputs(self, processed: Sequence[ProcessedClip]) -> dict[str, torch.Tensor]:
+        grids = [(len(item.tokens), *(side * self.merge_size for side in item.grid)) for item in processed]
+        return {
+            "pixel_values": torch.cat([item.tokens.flatten(0, 2).flatten(1) for item in processed]),
+            "grid_thw": torch.tensor(grids),
+            "merge_sizes": torch.full((len(processed),), self.merge_size),
+            "keep_mask": torch.cat([item.pruned.keep_mask.flatten() for item in processed]),
+            "frame_positions": torch.cat([torch.as_tensor(item.clip.positions).float() for item in processed]),
+            "patch_spacing": torch.tensor([item.patch_spacing for item in processed]),
+        }
+
+    def post_process_image_text_to_text(self, generated_outputs, skip_special_tokens=True, **kwargs) -> list[str]:
+        """Decodes generated ids, as transformers' pipelines ask."""
+        return self.tokenizer.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+
+
+def _flatten(media: Any, kind: str) -> Iterator[dict[str, Any]]:
+    """Yields the leaves of nested lists of media as arguments of `load_clip`; None has none."""
+    if isinstance(media, (list, tuple)):
+        for medium in media:
+            yield from _flatten(medium, kind)
+    elif media is not None:
+        yield {"source": media, "kind": kind}
+
+
+__all__ = ["OmniVMedProcessor"]

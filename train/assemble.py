@@ -1,0 +1,162 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Assembles OmniV-Med-Nano: SmolLM2-135M-Instruct with our encoder and projector, into `hub_model/model.safetensors`.
+
+`python -m train.assemble` fetches the language model, adds the trained tensors, and writes one folder that
+`from_pretrained` loads. A folder without a configuration gets one; a folder that is up to date is left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
+from train.language_model import SMOLLM2, load_language_model
+from train.trained_tensors import load_parts, merge_lora, read_trained_tensors
+
+ROOT = Path(__file__).resolve().parents[1]
+HUB_MODEL = ROOT / "hub_model"
+CACHE = ROOT / ".cache"
+TRAINED = ROOT / "train" / "nano" / "trained.safetensors"
+STAMP = ".assembled.json"
+ADDED_TOKENS = ("<|vision_start|>", MEDIA_TOKEN, "<|vision_end|>")
+
+NANO_VISION = {
+    "hidden_size": 192,
+    "intermediate_size": 768,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "patch_size": 14,
+    "stem_channels": 32,
+}
+NANO_PROCESSOR = {"patch_size": 14, "merge_size": 2, "min_frame_tokens": 16, "max_frame_tokens": 16}
+AUTO_MAP = {
+    "AutoConfig": "configuration_omniv_med.OmniVMedConfig",
+    "AutoModel": "modeling_omniv_med.OmniVMedModel",
+    "AutoModelForCausalLM": "modeling_omniv_med.OmniVMedForConditionalGeneration",
+    "AutoModelForImageTextToText": "modeling_omniv_med.OmniVMedForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_omniv_med.OmniVMedForConditionalGeneration",
+    "AutoProcessor": "processing_omniv_med.OmniVMedProcessor",
+}
+
+
+def add_media_tokens(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Adds the vision tokens to tokenizer and embeddings, in place; new rows start at the mean of the old ones."""
+    old = len(tokenizer)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [AddedToken(token, normalized=False, special=True) for token in ADDED_TOKENS]}
+    )
+    language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        weight = language_model.get_input_embeddings().weight
+        weight[old:] = weight[:old].mean(dim=0)
+
+
+def build_model(
+    language_model: PreTrainedModel, vision_config: OmniVMedVisionConfig, image_token_id: int
+) -> OmniVMedForConditionalGeneration:
+    """Puts a fresh encoder and projector before a causal language model, float32.
+
+    The projector's output starts at the scale of the text embeddings, so that visual tokens are neither lost among
+    words nor louder than all of them.
+    """
+    config = OmniVMedConfig(
+        text_config=language_model.config.to_dict(), vision_config=vision_config, image_token_id=image_token_id
+    )
+    config.dtype = "float32"
+    model = OmniVMedForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(language_model.base_model.state_dict())
+    model.lm_head.weight.data.copy_(language_model.get_output_embeddings().weight.data)
+    model.tie_weights()
+    model.generation_config = language_model.generation_config
+    with torch.no_grad():
+        readout = model.model.projector.readout
+        scale = model.get_input_embeddings().weight.square().mean().sqrt()
+        gain = torch.nn.init.calculate_gain("relu")
+        torch.nn.init.normal_(readout[0].weight, std=readout[0].in_features ** -0.5)
+        torch.nn.init.normal_(readout[2].weight, std=float(scale) * gain * readout[2].in_features ** -0.5)
+    return model
+
+
+def write_configuration(
+    folder: Path, model: OmniVMedForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, processor_options: dict
+) -> None:
+    """Writes everything but the weights: configuration with all Auto classes, tokenizer, processor, and the code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in [*HUB_MODEL.glob("*_omniv_med.py"), HUB_MODEL / "chat_template.jinja"]:
+        if file.parent != folder:
+            shutil.copy(file, folder)
+    template = (HUB_MODEL / "chat_template.jinja").read_text(encoding="utf-8")
+    tokenizer.chat_template = template
+    processor = OmniVMedProcessor(tokenizer, chat_template=template, **processor_options)
+    processor.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    model.config.architectures = [type(model).__name__]
+    model.config.auto_map = AUTO_MAP
+    model.config.save_pretrained(folder)
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        path = folder / name
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings["auto_map"] = {"AutoProcessor": AUTO_MAP["AutoProcessor"]}
+        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def fresh_nano() -> tuple[OmniVMedForConditionalGeneration, PreTrainedTokenizerFast]:
+    """The untrained Nano, seeded, and its tokenizer."""
+    torch.manual_seed(0)
+    language_model, tokenizer = load_language_model(CACHE)
+    add_media_tokens(language_model, tokenizer)
+    media_token_id = tokenizer.convert_tokens_to_ids(MEDIA_TOKEN)
+    return build_model(language_model, OmniVMedVisionConfig(**NANO_VISION), media_token_id), tokenizer
+
+
+def _inputs_digest(folder: Path) -> str:
+    """What an assembled model depends on: the language model's hash, the trained tensors, the configuration."""
+    digest = hashlib.sha256(SMOLLM2.gguf_sha256.encode())
+    for path in (TRAINED, folder / "config.json"):
+        digest.update(path.read_bytes() if path.exists() else b"")
+    return digest.hexdigest()
+
+
+def assemble(folder: Path) -> bool:
+    """Writes the Nano into a folder; returns False where it was up to date already."""
+    stamp, weights = folder / STAMP, folder / "model.safetensors"
+    if weights.exists() and stamp.exists():
+        recorded = json.loads(stamp.read_text(encoding="utf-8"))
+        if recorded == {"inputs": _inputs_digest(folder), "bytes": weights.stat().st_size}:
+            return False
+    model, tokenizer = fresh_nano()
+    if not (folder / "config.json").exists():
+        write_configuration(folder, model, tokenizer, NANO_PROCESSOR)
+    if TRAINED.exists():
+        tensors, scaling = read_trained_tensors(TRAINED)
+        load_parts(model, tensors)
+        merge_lora(model, tensors, scaling)
+    part = folder / ".assembling"
+    model.save_pretrained(part, max_shard_size="4GB")
+    (part / "model.safetensors").replace(weights)
+    shutil.rmtree(part)
+    written = {"inputs": _inputs_digest(folder), "bytes": weights.stat().st_size}
+    stamp.write_text(json.dumps(written) + "\n", encoding="utf-8")
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=HUB_MODEL, help="folder to write (default: hub_model)")
+    folder = parser.parse_args().output.resolve()
+    done = assemble(folder)
+    print(f"{folder.name}/model.safetensors {'written' if done else 'is up to date'}.")
+
+
+if __name__ == "__main__":
+    main()

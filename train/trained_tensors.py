@@ -1,0 +1,71 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""The tensors that training makes, apart from the language model they were trained with: one small file.
+
+It holds the vision encoder, the projector, LoRA factors of the language model and the embedding rows of the added
+tokens, in float16. Names are those of the model's checkpoint; a LoRA pair stands beside the weight it adapts
+(Hu et al., LoRA, arXiv 2106.09685).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+
+TRAINED_PARTS = ("model.vision_model.", "model.projector.")
+EMBEDDING = "model.language_model.embed_tokens.weight"
+NEW_ROWS = "new_embedding_rows"
+
+
+def save_trained_tensors(
+    path: Path, parts: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], new_rows: torch.Tensor, scaling: float
+) -> None:
+    """Writes the trained tensors.
+
+    Args:
+        parts: encoder and projector tensors by checkpoint name.
+        lora: "<weight's module>.lora_A" (rank, in) and ".lora_B" (out, rank).
+        new_rows: (added tokens, hidden) embedding rows.
+        scaling: alpha over rank of the LoRA pairs.
+    """
+    tensors = {name: tensor for name, tensor in (parts | lora).items()} | {NEW_ROWS: new_rows}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in tensors.items()}
+    part = path.with_suffix(".part")
+    save_file(half, part, metadata={"lora_scaling": str(scaling)})
+    part.replace(path)
+
+
+def read_trained_tensors(path: Path) -> tuple[dict[str, torch.Tensor], float]:
+    """Reads the file into float32 tensors by name, and the LoRA scaling."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name).float() for name in file.keys()}, float(file.metadata()["lora_scaling"])  # noqa: SIM118
+
+
+def load_parts(model: OmniVMedForConditionalGeneration, tensors: dict[str, torch.Tensor]) -> None:
+    """Copies encoder, projector and new embedding rows into a model, in place.
+
+    Raises:
+        ValueError: when the file was made for another architecture.
+    """
+    state = {name: tensor for name, tensor in tensors.items() if name.startswith(TRAINED_PARTS)}
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRAINED_PARTS)}
+    if {name: t.shape for name, t in state.items()} != {name: t.shape for name, t in own.items()}:
+        raise ValueError("The trained tensors belong to another architecture than this configuration; train again.")
+    model.load_state_dict(state, strict=False)
+    rows = tensors[NEW_ROWS]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[-len(rows) :] = rows
+
+
+def merge_lora(model: OmniVMedForConditionalGeneration, tensors: dict[str, torch.Tensor], scaling: float) -> None:
+    """Adds each LoRA product B·A·scaling to its weight, in place."""
+    suffix = ".lora_A"
+    with torch.no_grad():
+        for name in [name for name in tensors if name.endswith(suffix)]:
+            module = name.removesuffix(suffix)
+            model.get_submodule(module).weight += scaling * tensors[f"{module}.lora_B"] @ tensors[name]
