@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Generated medical images, volumes and videos with exact ground truth: training data that no patient and no licence binds.
+"""Generated medical images, volumes and videos with exact ground truth: training data without patients or licences.
 
 Every family imitates how its machine forms a picture and randomises all that differs between machines, sites and
 exports (field of view, resolution, noise, gain, window, borders, annotations, compression), so that a small model

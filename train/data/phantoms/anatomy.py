@@ -44,7 +44,7 @@ def textured(scene: Scene, rng: np.random.Generator, value: float, amount: float
 
 
 def vertebra(scene: Scene, tissue: Tissues, rng: np.random.Generator, y: float, scale: float = 1.0) -> None:
-    """Vertebral column along z: bodies and discs, pedicles, laminae, transverse and spinous processes, cord in its canal."""
+    """Spine along z: bodies, discs, pedicles, laminae, transverse and spinous processes, canal with cord."""
     half = 19 * scale * rng.uniform(0.85, 1.15)
     depth = half * rng.uniform(0.72, 0.95)
     level = np.cos(scene.z * (2 * np.pi / rng.uniform(26, 34)) + rng.uniform(0, 6.28))

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Endoscopy phantoms: a mucosal tunnel lit from the tip, with folds, vessels, highlights and polyps, seen moving in video."""
+"""Endoscopy phantoms: a mucosal tunnel lit from the tip, with folds, vessels, highlights, polyps and camera motion."""
 
 from __future__ import annotations
 

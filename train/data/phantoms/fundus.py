@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Fundus photography phantoms: optic disc, vessel arcades, macula and diabetic lesions inside a camera's round field."""
+"""Fundus photography phantoms: optic disc, vessel arcades, macula and diabetic lesions in a camera's round field."""
 
 from __future__ import annotations
 
@@ -14,20 +14,30 @@ SCALE = 2
 
 
 def _vessel(
-    draws: tuple[ImageDraw.ImageDraw, ...], rng: np.random.Generator, point: np.ndarray, angle: float, width: float, length: float,
-    bend: float, depth: int,
-) -> None:  # fmt: skip
-    """Draws one vessel and its branches on one mask per (draw); coordinates and widths in pixels."""
+    draw: ImageDraw.ImageDraw,
+    rng: np.random.Generator,
+    point: np.ndarray,
+    angle: float,
+    width: float,
+    length: float,
+    bend: float,
+    depth: int,
+) -> None:
+    """Draws one vessel and its branches; point, width and length in canvas pixels, angle and bend in radians."""
     step = length / 12
     for k in range(12):
         angle += bend / 12 + rng.normal(0, 0.06)
         end = point + step * np.array([np.cos(angle), np.sin(angle)])
-        for draw in draws:
-            draw.line([*point, *end], fill=255, width=max(1, round(width * (1 - 0.4 * k / 12))))
+        draw.line([*point, *end], fill=255, width=max(1, round(width * (1 - 0.4 * k / 12))))
         point = end
         if depth and k in (3, 6, 9):
             turn = angle + rng.choice([-1, 1]) * rng.uniform(0.4, 1.0)
-            _vessel(draws, rng, point, turn, width * 0.6, length * rng.uniform(0.4, 0.7), rng.normal(0, 0.5), depth - 1)
+            _vessel(draw, rng, point, turn, width * 0.6, length * rng.uniform(0.4, 0.7), rng.normal(0, 0.5), depth - 1)
+
+
+def _mask(canvas: Image.Image) -> np.ndarray:
+    """A drawn 8-bit canvas as float32 coverage (SIZE, SIZE, 1) in 0 to 1."""
+    return np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX), np.float32)[..., None] / 255
 
 
 def generate(kind: str, rng: np.random.Generator) -> Sample:
@@ -44,19 +54,19 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     macula = disc - np.array([toward_nose * apart, -0.03 * side])
     disc_radius = side * rng.uniform(0.055, 0.08) * zoom
 
-    row, column = np.mgrid[0:side, 0:side].astype(np.float32)
+    row, column = ((np.mgrid[0:SIZE, 0:SIZE] + 0.5) * SCALE).astype(np.float32)
     base = np.array((rng.uniform(0.65, 0.95), rng.uniform(0.25, 0.5), rng.uniform(0.05, 0.22)), np.float32)
-    texture = 1 + 0.05 * smooth_noise((side, side), rng, 9) + 0.07 * smooth_noise((side, side), rng, 40)
-    picture = base * texture[..., None]
+    texture = 1 + 0.05 * smooth_noise((SIZE, SIZE), rng, 5) + 0.07 * smooth_noise((SIZE, SIZE), rng, 20)
+    picture = base * texture[..., None].astype(np.float32)
     if rng.random() < 0.4:
-        choroid = np.clip(smooth_noise((side, side), rng, (10, 18)), -1, 1)
+        choroid = np.clip(smooth_noise((SIZE, SIZE), rng, (5, 9)), -1, 1)
         picture *= 1 + choroid[..., None] * np.array([0.05, 0.12, 0.1], np.float32)
     fovea = np.exp(-((column - macula[0]) ** 2 + (row - macula[1]) ** 2) / (2 * (0.06 * side * zoom) ** 2))
     picture *= 1 - fovea[..., None] * np.array([0.25, 0.5, 0.4], np.float32) * np.float32(rng.uniform(0.5, 1))
 
     veins, arteries = Image.new("L", (side, side)), Image.new("L", (side, side))
     for canvas, thick in ((veins, 1.0), (arteries, 0.7)):
-        draw = (ImageDraw.Draw(canvas),)
+        draw = ImageDraw.Draw(canvas)
         for up in (-1, 1):
             for temporal in (True, False):
                 out = -toward_nose if temporal else toward_nose
@@ -74,7 +84,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
                     2,
                 )
 
-    d = np.hypot((column - disc[0]) * rng.uniform(1.0, 1.15), row - disc[1]) / disc_radius
+    d = (np.hypot((column - disc[0]) * rng.uniform(1.0, 1.15), row - disc[1]) / disc_radius).astype(np.float32)
     glow = np.clip((1 - d) * 4 + 0.5, 0, 1)[..., None]
     picture += glow * (np.array([1.0, 0.83, 0.5], np.float32) * np.float32(rng.uniform(0.85, 1.1)) - picture)
     cup = rng.uniform(0.3, 0.75)
@@ -84,7 +94,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         * (np.array([1.0, 0.95, 0.75], np.float32) - picture)
     )
     for canvas, absorb in ((veins, (0.35, 0.6, 0.45)), (arteries, (0.22, 0.48, 0.4))):
-        mask = np.asarray(canvas, np.float32)[..., None] / 255
+        mask = _mask(canvas)
         picture *= 1 - mask * np.asarray(absorb, np.float32)
 
     lesion = bool(rng.random() < 0.5)
@@ -98,7 +108,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         for x, y in spots:
             a, b = rng.uniform(2, 9, 2) if finding == "haemorrhages" else rng.uniform(1.5, 6, 2)
             draw.ellipse([x - a, y - b, x + a, y + b], fill=int(rng.integers(170, 256)))
-        mask = np.asarray(canvas, np.float32)[..., None] / 255
+        mask = _mask(canvas)
         colour = np.array([0.38, 0.06, 0.03] if finding == "haemorrhages" else [1.0, 0.9, 0.5], np.float32)
         picture += mask * (colour - picture) * np.float32(0.85)
 
@@ -115,11 +125,9 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         picture *= shown[..., None].astype(np.float32)
     frame = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
     if framing >= 0.8 and rng.random() < 0.6:
-        cut = int(side * rng.uniform(0.05, 0.2))
-        frame = frame.crop((cut, cut, side - cut, side - cut))
-    frames = np.asarray(
-        frame.resize((SIZE, SIZE), Image.Resampling.BOX if frame.width >= SIZE else Image.Resampling.BICUBIC)
-    )[None]
+        cut = int(SIZE * rng.uniform(0.05, 0.2))
+        frame = frame.crop((cut, cut, SIZE - cut, SIZE - cut))
+    frames = np.asarray(frame.resize((SIZE, SIZE), Image.Resampling.BICUBIC))[None]
     facts = {"modality": "fundus photography", "region": "retina", "lesion": "yes" if lesion else "no"}
     if lesion:
         facts["finding"] = finding

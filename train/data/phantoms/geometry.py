@@ -189,7 +189,7 @@ def fit(frames: np.ndarray, rng: np.random.Generator, squash: float = 0.6) -> tu
 
 
 def photograph(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Camera-like grading of uint8 colour frames: exposure, white balance, contrast, sensor noise, JPEG, low resolution."""
+    """Camera-like grading of uint8 colour frames: exposure, white balance, contrast, noise, JPEG, low resolution."""
     gain = rng.uniform(0.75, 1.2) * rng.uniform(0.92, 1.08, 3)
     values = np.clip(frames.astype(np.float32) / 255, 0, 1) ** np.float32(rng.uniform(0.8, 1.25)) * gain.astype(
         np.float32

@@ -46,7 +46,7 @@ BODY_CONTRASTS: dict[str, dict[str, float]] = {
 
 @lru_cache(maxsize=1)
 def brain_maps() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """T1 template, grey and white matter (uint8, RAS, 1 mm), and the distance outside the brain (float32, 2 mm grid, mm).
+    """T1 template, grey and white matter (uint8, RAS, 1 mm); distance outside the brain (float32 mm, 2 mm grid).
 
     The template is skull-stripped, so skull and scalp are shells at given distances around the brain.
     """
@@ -91,8 +91,15 @@ def _brain(
         g, w = inside(grey), inside(white)
         values = g * signal["grey"] + w * signal["white"] + np.clip(1 - g - w, 0, 1) * deep
     values = np.where(away > 1, signal["csf"], values)
-    shells = ((2.5, signal["bone"]), (2.5 + skull * 0.35, signal["bone"] + 0.3 * signal["fat"]), (2.5 + skull * 0.65, signal["bone"]),
-              (2.5 + skull, signal["fat"] * rng.uniform(0.6, 1)), (2.5 + skull + scalp, 0.35), (4.0 + skull + scalp, 0.0))  # fmt: skip
+    scalp_signal = signal["fat"] * rng.uniform(0.6, 1)
+    shells = (
+        (2.5, signal["bone"]),
+        (2.5 + skull * 0.35, signal["bone"] + 0.3 * signal["fat"]),
+        (2.5 + skull * 0.65, signal["bone"]),
+        (2.5 + skull, scalp_signal),
+        (2.5 + skull + scalp, 0.35),
+        (4.0 + skull + scalp, 0.0),
+    )
     if rng.random() < 0.25:
         # A skull-stripped brain, as research data often is; the neck goes with the skull.
         shells = ((1.0, 0.0),)

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""OCT phantoms: layered retina with a foveal pit, drusen or fluid, vessel shadows and speckle, as B-scans or a stack."""
+"""OCT phantoms: layered retina with a foveal pit, drusen or fluid, vessel shadows and speckle; a B-scan or a stack."""
 
 from __future__ import annotations
 
@@ -10,17 +10,10 @@ from .geometry import fit, grey, jpeg, smooth_noise
 from .sample import Sample
 
 LAYERS = (
-    (0.10, 0.85),
-    (0.28, 0.50),
-    (0.38, 0.62),
-    (0.48, 0.35),
-    (0.60, 0.55),
-    (0.84, 0.22),
-    (0.88, 0.70),
-    (0.93, 0.30),
-    (1.0, 1.0),
-)
-"""(lower boundary as share of the retinal thickness, reflectivity): nerve fibre layer down to the pigment epithelium."""
+    (0.10, 0.85), (0.28, 0.50), (0.38, 0.62), (0.48, 0.35), (0.60, 0.55),
+    (0.84, 0.22), (0.88, 0.70), (0.93, 0.30), (1.0, 1.0),
+)  # fmt: skip
+"""(lower boundary as a share of the thickness, reflectivity): nerve fibre layer down to the pigment epithelium."""
 
 
 def generate(kind: str, rng: np.random.Generator) -> Sample:

@@ -1,10 +1,11 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Ultrasound phantoms: speckle in beam coordinates, time gain, three probe shapes, a beating heart, and a machine's screen."""
+"""Ultrasound phantoms: speckle in beam coordinates, time gain, three probe shapes, beating hearts, machine screens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -40,8 +41,8 @@ class Probe:
         angle = beam * np.float32(self.half_angle)
         return (self.apex + depth) * np.sin(angle), (self.apex + depth) * np.cos(angle) - self.apex
 
-    def scan_convert(self, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
-        """Polar sample coordinates (2, rows, columns) of a Cartesian picture, its inside mask, and (left, top, size) in depths."""
+    def scan_convert(self, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Polar sample coordinates (2, rows, columns) of a Cartesian picture, and the mask of what lies inside."""
         lateral, axial = self.beam_points()
         left, right = float(lateral.min()), float(lateral.max())
         top, bottom = float(axial.min()), float(axial.max())
@@ -57,7 +58,7 @@ class Probe:
             radius = np.hypot(across, down + self.apex)
             beam, depth = np.arctan2(across, down + self.apex) / self.half_angle, radius - self.apex
         inside = (np.abs(beam) <= 1) & (depth >= 0) & (depth <= 1)
-        return np.stack([depth * (DEPTHS - 1), (beam + 1) / 2 * (BEAMS - 1)]), inside, (left, top, size)
+        return np.stack([depth * (DEPTHS - 1), (beam + 1) / 2 * (BEAMS - 1)]), inside
 
 
 class Echo:
@@ -83,7 +84,7 @@ class Echo:
         angle: float = 0.0,
         rim: float = 0.0,
     ) -> None:
-        """An ellipse of echo strength `value` with an optional bright rim, brightest where the beam meets it head-on."""
+        """An ellipse of echo strength `value`; its optional rim is brightest where the beam meets it head-on."""
         d = self.distance(centre, radii, angle)
         soft = np.float32(min(radii) / 0.012)
         self.values += np.clip((1 - d) * soft + 0.5, 0, 1) * (np.float32(value) - self.values)
@@ -100,7 +101,7 @@ class Echo:
 
     def line(self, points: np.ndarray, width: float, strength: float) -> None:
         """A bright interface through points (n, 2) of (lateral, axial), for valves, fascia and capsules."""
-        for (u0, v0), (u1, v1) in zip(points[:-1], points[1:], strict=True):
+        for (u0, v0), (u1, v1) in pairwise(points):
             du, dv = u1 - u0, v1 - v0
             t = np.clip(((self.u - u0) * du + (self.v - v0) * dv) / (du * du + dv * dv + 1e-9), 0, 1)
             d = np.hypot(self.u - u0 - t * du, self.v - v0 - t * dv)
@@ -159,7 +160,7 @@ def _heart(rng: np.random.Generator, lesion: bool) -> Painter:
             echo.blob((shift + 0.3, 0.66), (0.15 * size * atrium, 0.1 * size * atrium), blood, 0.1, rim * 0.6)
             echo.blob((shift + 0.05, 0.24), (0.25 * size, 0.05 * size), blood, 0.1, rim * 0.4)
             start = np.array([shift + 0.2, 0.5])
-            echo.line(np.stack([start, start + [-0.17, 0.02 + 0.09 * (0.3 - opening)]]), 0.009, 0.8)
+            echo.line(np.stack([start, start + np.array([-0.17, 0.02 + 0.09 * (0.3 - opening)])]), 0.009, 0.8)
             echo.line(np.array([[-0.4, 0.80], [0.0, 0.84 + 0.015 * squeeze], [0.4, 0.80]]), 0.016, 0.9)
         if lesion:
             wobble = 0.02 * np.sin(2 * np.pi * phase)
@@ -310,10 +311,10 @@ def _screen(
     canvas = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(canvas)
     busy = rng.random()
-    scale = rng.uniform(0.97, 1.0) if busy < 0.25 else rng.uniform(0.5, 0.95)
+    scale = rng.uniform(0.97, 1.0) if busy < 0.2 else rng.uniform(0.45, 0.95)
     box_h, box_w = int(height * scale), int(width * scale)
     top, left = int((height - box_h) * rng.uniform(0.1, 0.9)), int((width - box_w) * rng.uniform(0.2, 0.8))
-    if busy >= 0.25:
+    if busy >= 0.2:
         tone = int(rng.integers(90, 230))
         ink = (tone, tone, tone) if rng.random() < 0.7 else tuple(int(v) for v in rng.integers(60, 255, 3))
         for corner in range(4):
@@ -350,13 +351,14 @@ def _screen(
             + 16 * np.exp(-(((beat - 0.3) / 0.012) ** 2))
             + 4 * np.exp(-(((beat - 0.55) / 0.06) ** 2))
         )
-        y = np.clip(level - trace.astype(int), 0, height - 1)
         colour = ((60, 255, 90), (255, 220, 60), (230, 230, 230))[int(rng.integers(3))]
         sweep = rng.random() < 0.5
+        points = list(zip(x.tolist(), (level - trace).tolist(), strict=True))
         for t in range(frames):
             until = int(width * (t + 1) / frames) if sweep and frames > 1 else width
-            overlay[t, y[:until], x[:until]] = colour
-            overlay[t, np.minimum(y[:until] + 1, height - 1), x[:until]] = colour
+            picture = Image.fromarray(overlay[t])
+            ImageDraw.Draw(picture).line(points[: max(until, 2)], fill=colour, width=2)
+            overlay[t] = np.asarray(picture)
     return overlay, (top, left, box_h, box_w)
 
 
@@ -379,7 +381,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     height = int(rng.integers(150, 225))
     width = int(height * rng.uniform(0.95, 1.55))
     overlay, (top, left, box_h, box_w) = _screen((height, width), rng, frames, region == "heart")
-    coordinates, inside, _ = probe.scan_convert(box_h, box_w)
+    coordinates, inside = probe.scan_convert(box_h, box_w)
     coordinates = coordinates.astype(np.float32)
     lateral, axial = probe.beam_points()
     paint = _painter(region, rng, lesion)
@@ -396,12 +398,15 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         if rng.random() < 0.5
         else np.float32(1)
     )
-    base = rng.uniform(0.1, 0.35)
-    dynamic = rng.uniform(30, 65)
-    gain = rng.uniform(-14, 8)
+    # Half of the hearts are thin bright walls in near darkness, as harmonic imaging at low gain shows them.
+    sparse = region == "heart" and rng.random() < 0.5
+    base = rng.uniform(0.02, 0.1) if sparse else rng.uniform(0.1, 0.35)
+    dynamic = rng.uniform(28, 45) if sparse else rng.uniform(30, 65)
+    gain = rng.uniform(-14, 2) if sparse else rng.uniform(-14, 8)
     clutter = rng.uniform(0.0, 0.025)
+    face = rng.uniform(0, 0.6)
     stray = smooth_noise((DEPTHS, BEAMS), rng, (12, 10))
-    patchy = np.exp(0.4 * stray * rng.uniform(0, 1.6))
+    patchy = np.exp(0.4 * stray * rng.uniform(1.0, 3.0 if sparse else 1.6) * (1 if sparse else rng.uniform(0, 1)))
     tint = np.ones(3)
     if rng.random() < 0.3:
         tint = np.array(((1.0, 0.85, 0.6), (0.75, 0.88, 1.0), (1.0, 0.92, 0.8))[int(rng.integers(3))])
@@ -420,7 +425,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
             pattern = (1 - shimmer) * pattern + shimmer * np.roll(fixed, 17 * t + 40, axis=(0, 1))
         envelope = np.abs(pattern) * np.maximum(echo.values, 0) * patchy * echo.shadow + clutter
         envelope *= gain_curve * contact[None, :] * dropout
-        envelope += 0.6 * np.exp(-((depth / 0.02) ** 2))
+        envelope += face * np.exp(-((depth / 0.02) ** 2))
         decibel = 20 * np.log10(envelope + 1e-4) + gain
         level = np.clip((decibel + dynamic * 0.75) / dynamic, 0, 1)
         picture = ndimage.map_coordinates(level, coordinates, order=1, mode="nearest") * inside

@@ -61,7 +61,6 @@ def _chest(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
     dome = rng.uniform(0.5, 0.72)
     mask = np.zeros_like(film.u)
     for side in (-1, 1):
-        level = dome - 0.05 * (side < 0) - 0.18 * ((film.u - side * 0.42) / 0.42) ** 2 * -1 + 0.0
         level = (
             dome
             - (0.06 if side < 0 else 0.0)
@@ -258,6 +257,19 @@ PAINTERS = {
 }
 
 
+def _lesion_place(region: str, lesion: Pair) -> Pair:
+    """Where on the film the painter of `region` puts the lesion drawn as `lesion`, so that a close-up shows it."""
+    return {
+        "chest": lesion,
+        "hand": (-0.03, 0.2),
+        "leg": (-0.08, 0.6 * lesion[1]),
+        "knee": (0.3 * lesion[0], 0.35 + 0.1 * lesion[1]),
+        "pelvis": (0.6 * float(np.sign(lesion[0])), -0.3 + 0.2 * lesion[1]),
+        "skull": (0.5 * lesion[0], -0.3 + 0.25 * lesion[1]),
+        "spine": (0.0, -0.14),
+    }[region]
+
+
 def generate(kind: str, rng: np.random.Generator) -> Sample:
     """One radiograph."""
     region = REGIONS[int(rng.choice(len(REGIONS), p=[0.46, 0.12, 0.1, 0.1, 0.08, 0.06, 0.08]))]
@@ -272,7 +284,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     reach = rng.uniform(0.92, 1.15) if zoom < 0.7 else rng.uniform(0.4, 0.75)
     centre = rng.uniform(-0.08, 0.08, 2) if zoom < 0.7 else rng.uniform(-0.4, 0.4, 2)
     if lesion and zoom >= 0.7:
-        centre = np.asarray(lesion) * (1.0 if region == "chest" else 0.5) + rng.uniform(-0.15, 0.15, 2)
+        centre = np.asarray(_lesion_place(region, lesion)) + rng.uniform(-0.15, 0.15, 2)
     v, u = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
     u, v = u * reach * columns / pixels, v * reach * rows / pixels
     small = region in ("hand", "leg", "knee")
