@@ -208,8 +208,8 @@ def abdomen(scene: Scene, tissue: Tissues, rng: np.random.Generator) -> None:
     scene.solid((inner[0] * 0.42, -inner[1] * 0.35, 25), (40, 32, 45), tissue["muscle"], angle=-0.4)
     scene.solid((inner[0] * 0.42, -inner[1] * 0.3, 25), (35, 27, 40), tissue["fluid"], angle=-0.4)
     scene.solid((inner[0] * 0.42, -inner[1] * 0.55, 25), (30, 10, 35), tissue["air"])
-    for _ in range(9):
-        centre = (rng.uniform(-0.7, 0.75) * inner[0], rng.uniform(-0.7, 0.1) * inner[1], rng.uniform(-95, -35))
+    for _ in range(14):
+        centre = (rng.uniform(-0.7, 0.75) * inner[0], rng.uniform(-0.75, 0.1) * inner[1], rng.uniform(-95, 0))
         size = rng.uniform(10, 21)
         scene.solid(centre, (size, size * rng.uniform(0.6, 1), 22), tissue["muscle"])
         filling = tissue["air"] if rng.random() < 0.35 else tissue["fluid"]
