@@ -65,7 +65,7 @@ OPEN_WORDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
             "Which contrast or sequence is this?",
             "Name the contrast.",
             "What type of contrast is seen?",
-            "Which technique gives this {kind} its contrast?",
+            "Say which contrast this is.",
         ),
     ),
     "stain": (
@@ -120,7 +120,7 @@ OPEN_WORDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
             "What movement does this {kind} show?",
             "Which motion does the {kind} show?",
             "Describe the motion.",
-            "What moves in this {kind}?",
+            "What kind of motion is this?",
         ),
     ),
 }

@@ -12,8 +12,13 @@ from .anatomy import REGIONS, Site
 from .geometry import Scene, fit, jpeg, patient_grid, smooth_noise, warp
 from .sample import Sample
 
-GREY_WINDOWS = ((400.0, 40.0), (350.0, 40.0), (1500.0, -600.0), (2000.0, 400.0), (80.0, 40.0), (600.0, 100.0))
-"""(width, level) in HU that exported grey CT pictures use."""
+GREY_WINDOWS = {
+    "head": ((80.0, 40.0), (120.0, 40.0), (100.0, 35.0)),
+    "chest": ((400.0, 40.0), (1500.0, -600.0), (350.0, 40.0)),
+    "abdomen": ((400.0, 40.0), (350.0, 40.0), (180.0, 60.0)),
+    "pelvis": ((2000.0, 400.0), (1500.0, 300.0), (1100.0, 250.0)),
+}
+"""(width, level) in HU that exported grey pictures of each region use; in all of them its lesions can be seen."""
 
 
 def hounsfield(rng: np.random.Generator, enhanced: bool) -> dict[str, float]:
@@ -107,7 +112,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         scene.solid(centre, (radius, radius * rng.uniform(0.8, 1.2), radius * rng.uniform(0.8, 1.2)), value)
 
     values = _acquire(scene.values, rng, shape)
-    frames, scale = _display(values, kind, rng)
+    frames, scale = _display(values, kind, name, rng)
     facts = {"modality": "CT", "plane": "axial", "lesion": "yes" if has_lesion else "no"}
     if zoom < 0.72:
         facts["region"] = name
@@ -137,10 +142,12 @@ def _acquire(values: np.ndarray, rng: np.random.Generator, shape: tuple[int, int
     return np.maximum(values + noise, -1024)
 
 
-def _display(values: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, tuple[float, float]]:
+def _display(
+    values: np.ndarray, kind: str, region: str, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[float, float]]:
     """HU to finished frames: the three windows of a CT file, or, for some images, a grey exported picture."""
     if kind == "image" and rng.random() < 0.3:
-        width, level = GREY_WINDOWS[int(rng.integers(len(GREY_WINDOWS)))]
+        width, level = GREY_WINDOWS[region][int(rng.integers(len(GREY_WINDOWS[region])))]
         window = (width * float(rng.uniform(0.8, 1.25)), level + float(rng.uniform(-0.08, 0.08)) * width)
         frames = window_ct(values, (window,) * 3)
         frames, scale = fit(frames, rng)
