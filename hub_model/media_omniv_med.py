@@ -3,19 +3,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import gzip
+import os
+import stat
+import struct
+import tempfile
+import urllib.parse
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
+from PIL import Image, ImageOps
+
+from .dicom_omniv_med import (
+    Film,
+    MediaError,
+    MediaLimits,
+    Picture,
+    Scan,
+    fill_background,
+    looks_like_dicom,
+    native_stderr,
+    read_dicom,
+    read_dicom_series,
+    silence,
+)
+
+__all__ = ["CT_WINDOWS", "KINDS", "Clip", "MediaError", "MediaLimits", "load_clip", "scale_intensity", "window_ct"]
 
 KINDS = ("image", "volume", "video")
+PLANES = ("axial", "coronal", "sagittal")
 CT_WINDOWS = ((2250.0, -100.0), (350.0, 40.0), (80.0, 40.0))
 """(width, level) in HU of the three CT windows that fill the three channels: bone to lung, soft tissue, brain."""
 INTENSITY_PERCENTILES = (1.0, 99.0)
 """Range of a whole non-CT volume that is mapped to black and white."""
-
-
-class MediaError(ValueError):
-    """A file that cannot be read safely and rightly; the message is one sentence that says what to do."""
+SHORT_FILM_FRAMES = 8
+"""Frames that a film keeps at least, if it has them: an ultrasound loop of 2 s would keep two at 1 frame per second."""
+PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
+"""What Pillow may open; its other formats are no medical media, and some start other programs."""
+MODALITY_CODES = {"MRI": "MR", "PET": "PT", "ULTRASOUND": "US", "X-RAY": "DX"}
+"""Everyday names that `modality` may have, and their DICOM codes."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +58,8 @@ class Clip:
     """Frames of one medical image, volume or video, ready for the encoder.
 
     Attributes:
-        frames: uint8 array (frames, height, width, 3). Volumes are axial by default, anterior up, patient right on the left.
+        frames: uint8 array (frames, height, width, 3). Volumes are axial by default, anterior up, patient right on
+            the left.
         kind: "image", "volume" or "video".
         positions: float64 array (frames,), millimetres along the slice axis or seconds; zero for an image.
         pixel_spacing: millimetres per pixel (rows, columns), or (0.0, 0.0) where the file does not say.
@@ -46,16 +82,821 @@ class Clip:
         return {"image": "", "volume": "mm", "video": "s"}[self.kind]
 
 
-def window_ct(hounsfield: np.ndarray, windows: tuple[tuple[float, float], ...] = CT_WINDOWS) -> np.ndarray:
-    """Maps HU (…) to uint8 (…, 3), one (width, level) window a channel (DICOM PS3.3 C.11.2.1.2, linear exact)."""
-    channels = [np.clip((hounsfield - (level - width / 2)) / width, 0, 1) for width, level in windows]
-    return np.round(np.stack(channels, axis=-1) * 255).astype(np.uint8)
+def window_ct(hounsfield: np.ndarray, windows: Sequence[tuple[float, float]] = CT_WINDOWS) -> np.ndarray:
+    """Maps HU (…) to uint8 (…, windows), one (width, level) a channel (DICOM PS3.3 C.11.2.1.3.2, linear exact)."""
+    shown = np.empty((*hounsfield.shape, len(windows)), dtype=np.uint8)
+    # In float64 whatever the input is, so that one body gives one picture from int16 NIfTI and float32 DICOM.
+    hounsfield = np.asarray(hounsfield, dtype=np.float64)
+    for channel, (width, level) in enumerate(windows):
+        shown[..., channel] = np.round(np.clip((hounsfield - (level - width / 2)) / width, 0, 1) * 255)
+    return shown
 
 
-def scale_intensity(values: np.ndarray) -> np.ndarray:
-    """Maps values (…) to uint8 (…, 3): the 1st to 99th percentile of the whole array becomes black to white."""
-    low, high = np.percentile(values, INTENSITY_PERCENTILES)
-    if high <= low:
-        low, high = float(values.min()), float(values.max())
-    scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+def intensity_range(values: np.ndarray) -> tuple[float, float]:
+    """The values that become black and white: the 1st and 99th percentile, or the extremes where those are equal."""
+    low, high = (float(value) for value in np.percentile(values, INTENSITY_PERCENTILES))
+    return (low, high) if high > low else (float(values.min()), float(values.max()))
+
+
+def scale_intensity(values: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
+    """Maps values (…) to uint8 (…, 3): `value_range`, by default the array's percentiles, becomes black to white."""
+    low, high = value_range or intensity_range(values)
+    scaled = np.clip((np.asarray(values, dtype=np.float64) - low) / max(high - low, 1e-12), 0, 1)
     return np.repeat(np.round(scaled * 255).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The arguments of `load_clip`, checked."""
+
+    kind: str | None
+    modality: str | None
+    spacing: tuple[float, ...]
+    plane: str
+    windows: tuple[tuple[float, float], ...]
+    max_frames: int
+    fps: float
+    limits: MediaLimits
+
+    def choose(self, times: np.ndarray, known: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Which frames of a film are read, by the rule of `load_clip`: a `ChooseFrames`."""
+        count, notes = len(times), []
+        if len(self.spacing) == 1:
+            times, known = np.arange(count) * self.spacing[0], True
+        times = np.asarray(times, dtype=np.float64) - times[0]
+        wanted = count
+        if known and count > 1:
+            wanted = int((times[-1] + np.median(np.diff(times))) * self.fps + 1e-6)
+        at_least = min(SHORT_FILM_FRAMES, count)
+        if known and at_least <= wanted <= min(self.max_frames, count):
+            indices = np.unique(np.searchsorted(times, np.arange(wanted) / self.fps + 1e-6, side="right") - 1)
+            how = f"at {self.fps:g} per second"
+        else:
+            indices = _evenly(count, min(max(wanted, at_least), self.max_frames))
+            how = "evenly spaced"
+        notes.append(f"All {count} frames." if len(indices) == count else f"{len(indices)} of {count} frames, {how}.")
+        if not known:
+            notes.append("The file gives no frame times; positions count frames.")
+        return indices, times[indices], notes
+
+
+def _evenly(count: int, wanted: int) -> np.ndarray:
+    """At most `wanted` of `count` indices, increasing, evenly spaced from the first to the last; one is the middle."""
+    if wanted <= 1:
+        return np.array([(count - 1) // 2])
+    return np.round(np.linspace(0, count - 1, min(count, wanted))).astype(np.int64)
+
+
+def load_clip(
+    source: Any,
+    *,
+    kind: str | None = None,
+    modality: str | None = None,
+    spacing: float | Sequence[float] | None = None,
+    plane: str = "axial",
+    windows: Sequence[tuple[float, float]] | None = None,
+    max_frames: int = 32,
+    fps: float = 1.0,
+    limits: MediaLimits | None = None,
+) -> Clip:
+    """Reads an image, a volume or a video from wherever it is; what a file is, its content says, not its name.
+
+    Pictures are shown as stored if they have 8 bits; deeper ones are scaled. Volumes are turned to LPS axes and cut
+    into `max_frames` evenly spaced slices that cover them. CT goes through three windows into three channels; every
+    other volume is scaled by the percentiles of all of its voxels. Of a film, the frames on screen at every 1 / `fps`
+    seconds are read; where they would be more than `max_frames`, or fewer than 8, `max_frames` or 8 evenly spaced ones.
+
+    Args:
+        source: a path to PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, DICOM, NIfTI, NRRD, MetaImage, MP4, MOV, AVI,
+            MKV or WebM; a folder or zip archive with a DICOM series (the one with the most slices is taken) or a single
+            other file; a `data:` URI; the bytes of a file; an array (H, W), (H, W, 3), (T, H, W) or (T, H, W, 3); a PIL
+            image; a list of frames or of DICOM files; a `Clip`, which is returned as it is.
+        kind: "image", "volume" or "video" for what leaves it open: arrays, lists, and multi-frame DICOM files. By
+            default (T, H, W) is a volume with the first slice at the feet and anterior up; colour (T, H, W, 3) and
+            lists are videos. A volume of which only one slice is held becomes an image.
+        modality: DICOM modality code that goes before the header's. "CT" says that values are HU. Without any, a
+            volume of whole numbers is taken for CT where it reaches -900 and at least 1 % of it is air (-1100 to -900).
+        spacing: goes before the header's: (slices, rows, columns) in mm for a volume after it is turned to LPS,
+            (rows, columns) in mm for an image or a video, or one number, the seconds from frame to frame of a video.
+        plane: "axial"; "coronal", from front to back; or "sagittal", from right to left, anterior on the left. Both
+            have the head at the top.
+        windows: three (width, level) pairs in HU, or one for all channels. Default: `CT_WINDOWS`.
+        max_frames: frames of the clip at most.
+        fps: frames per second that a video is read at.
+        limits: what a file may claim. Default: `MediaLimits()`.
+
+    Raises:
+        MediaError: whatever is wrong with the source or an argument, in one sentence without patient data.
+    """
+    if _is_clip(source):
+        return source
+    options = _check_options(kind, modality, spacing, plane, windows, max_frames, fps, limits or MediaLimits())
+    name = _name(source)
+    try:
+        with silence(), tempfile.TemporaryDirectory(prefix="omniv_med_") as scratch:
+            clip = _load(source, name, options, Path(scratch))
+    except MediaError:
+        raise
+    except MemoryError:
+        raise MediaError(f"{name} does not fit into memory; crop or downsample it first.") from None
+    except Exception as error:  # the libraries' own sentences may quote the header, so they are not passed on
+        reason = type(error).__name__
+        raise MediaError(f"{name} cannot be read ({reason}); it may be damaged, so save it again.") from None
+    if kind and clip.kind != kind:
+        clip = replace(clip, notes=(*clip.notes, f"Given as {kind}, but it holds {clip.kind} data and is read so."))
+    return clip
+
+
+def _is_clip(source: Any) -> bool:
+    """By its fields: the loader of remote code may import this file twice, and then two classes are called Clip."""
+    return all(hasattr(source, field.name) for field in fields(Clip)) and not isinstance(source, type)
+
+
+def _name(source: Any) -> str:
+    """How messages call the source: a file by its own name, without its folders."""
+    if _is_path(source) and not str(source).startswith("data:"):
+        text = os.path.basename(os.path.normpath(os.fspath(source)))
+        text = text.decode(errors="replace") if isinstance(text, bytes) else text
+        return "".join(c if c.isprintable() else "?" for c in text)[:100]
+    if isinstance(source, np.ndarray):
+        return "The array"
+    return "The list of frames" if isinstance(source, (list, tuple)) else "The media"
+
+
+def _check_options(kind, modality, spacing, plane, windows, max_frames, fps, limits) -> _Options:
+    """Raises `MediaError` for an argument that means nothing."""
+    if kind not in (None, *KINDS):
+        raise MediaError(f"kind must be one of {', '.join(KINDS)}.")
+    if plane not in PLANES:
+        raise MediaError(f"plane must be one of {', '.join(PLANES)}.")
+    try:
+        max_frames, fps = int(max_frames), float(fps)
+        spacing = () if spacing is None else tuple(float(value) for value in np.atleast_1d(spacing))
+        windows = CT_WINDOWS if windows is None else tuple((float(width), float(level)) for width, level in windows)
+    except (TypeError, ValueError):
+        raise MediaError("max_frames, fps, spacing and windows must be numbers; windows are (width, level).") from None
+    if max_frames < 1 or not 0 < fps < float("inf"):
+        raise MediaError("max_frames must be at least 1, and fps above 0.")
+    if len(spacing) > 3 or not all(0 < value < float("inf") for value in spacing):
+        raise MediaError("spacing must be one, two or three numbers above 0.")
+    if len(windows) not in (1, 3) or not all(width > 0 for width, _ in windows):
+        raise MediaError("windows must be one or three (width, level) pairs with a width above 0.")
+    code = str(modality).strip().upper() if modality else None
+    windows = windows * 3 if len(windows) == 1 else windows
+    return _Options(kind, MODALITY_CODES.get(code, code), spacing, plane, windows, max_frames, fps, limits)
+
+
+def _is_path(source: Any) -> bool:
+    return isinstance(source, (str, os.PathLike))
+
+
+def _load(source: Any, name: str, options: _Options, scratch: Path) -> Clip:
+    """Whatever `load_clip` takes, except a Clip."""
+    if isinstance(source, Image.Image):
+        return _picture_clip(_read_pillow(source, name, options), options)
+    if isinstance(source, np.ndarray):
+        return _load_array(source, name, options)
+    if isinstance(source, (list, tuple)):
+        return _load_list(source, name, options, scratch)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _load_bytes(bytes(source), name, options, scratch)
+    if not _is_path(source):
+        raise MediaError(f"A {type(source).__name__} is no media; give a path, bytes, an array or a PIL image.")
+    text = os.fspath(source)
+    text = os.fsdecode(text)
+    if text.startswith("data:"):
+        return _load_bytes(_decode_data_uri(text, name, options.limits), name, options, scratch)
+    if "://" in text:
+        scheme = text.split("://")[0][:10]
+        raise MediaError(f"Addresses ({scheme}://) are not fetched; download the file and give its path.")
+    return _load_path(Path(text), name, options, scratch)
+
+
+def _decode_data_uri(text: str, name: str, limits: MediaLimits) -> bytes:
+    """The bytes of a `data:` URI (RFC 2397); its media type is not trusted."""
+    header, comma, body = text.partition(",")
+    if len(body) > limits.max_unpacked_bytes:
+        raise MediaError(f"{name} is longer than {limits.max_unpacked_bytes} bytes; it is not read.")
+    body = urllib.parse.unquote_to_bytes(body)
+    try:
+        data = base64.b64decode(b"".join(body.split()), validate=True) if header.endswith(";base64") else body
+    except ValueError:
+        raise MediaError("The data URI is not valid base64; encode the file again.") from None
+    if not comma or not data:
+        raise MediaError("The data URI holds no data; encode the file again.")
+    return data
+
+
+def _load_bytes(data: bytes, name: str, options: _Options, scratch: Path) -> Clip:
+    path = scratch / "media"
+    path.write_bytes(data)
+    return _load_path(path, name, options, scratch)
+
+
+def _sniff(path: Path) -> str:
+    """What a file is by its first bytes: "dicom", "nifti", "nrrd", "picture", … or "" if unknown."""
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    if head[128:132] == b"DICM":  # first: the preamble before it may be that of a TIFF file (PS3.10 7.1)
+        return "dicom"
+    packed = head[:2] == b"\x1f\x8b"
+    first = _gunzip_head(head) if packed else head
+    if _nifti_header(first):
+        return "nifti"
+    if first[4:7] in (b"n+2", b"ni2"):
+        return "nifti2"
+    if packed:
+        return ""
+    if head[:7] == b"NRRD000":
+        return "nrrd"
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return "zip"
+    if head[:8] == b"\x89PNG\r\n\x1a\n" or head[:3] == b"\xff\xd8\xff" or head[:2] == b"BM" or head[:4] == b"GIF8":
+        return "picture"
+    if head[:4] in (b"II*\0", b"MM\0*", b"\xff\x4f\xff\x51") or head[4:8] == b"jP  " or head[8:12] == b"WEBP":
+        return "picture"
+    if head[:4] == b"\x1aE\xdf\xa3" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        return "video"
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") or head[:4] == b"\0\0\x01\xba":
+        return "video"
+    if looks_like_dicom(head):
+        return "dicom"
+    return "meta" if b"NDims" in head and b"=" in head else ""
+
+
+def _gunzip_head(head: bytes) -> bytes:
+    """The first 348 bytes that the first bytes of a gzip file unpack to, or fewer."""
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, 348)
+    except zlib.error:
+        return b""
+
+
+def _load_path(path: Path, name: str, options: _Options, scratch: Path) -> Clip:
+    """One file or folder."""
+    if path.is_dir():
+        return _load_folder(path, name, options, scratch)
+    if not path.exists():
+        raise MediaError(f"{name} does not exist; check the path.")
+    if not path.is_file():
+        raise MediaError(f"{name} is neither a file nor a folder; give a file.")
+    if not os.access(path, os.R_OK):
+        raise MediaError(f"{name} may not be read by this user; change its permissions.")
+    if path.stat().st_size == 0:
+        raise MediaError(f"{name} is empty (0 bytes); copy it again.")
+    content = _sniff(path)
+    if content == "dicom":
+        read = read_dicom(path, name, options.limits, options.choose, options.modality, options.kind)
+        return _render(read, name, options, scratch)
+    if content in ("nifti", "nrrd", "meta"):
+        return _scan_clip(_read_itk(path, content, name, options, scratch), name, options)
+    if content == "nifti2":
+        raise MediaError(f"{name} is a NIfTI-2 file, which ITK does not read; save it as NIfTI-1.")
+    if content == "zip":
+        return _load_folder(_unpack(path, name, options.limits, scratch), name, options, scratch)
+    if content == "picture":
+        return _load_pillow_file(path, name, options)
+    if content == "video":
+        return _picture_clip(_read_video(path, name, options), options)
+    raise MediaError(
+        f"{name} is not a known medical image, volume or video, whatever its name says; convert it to DICOM, NIfTI, "
+        "PNG, JPEG or MP4."
+    )
+
+
+def _render(read: Scan | Picture | Film, name: str, options: _Options, scratch: Path) -> Clip:
+    """What DICOM held, as a clip."""
+    if isinstance(read, Scan):
+        return _scan_clip(read, name, options)
+    if isinstance(read, Film):
+        path = scratch / "film"
+        path.write_bytes(read.data)
+        read = replace(_read_video(path, name, options), modality=read.modality)
+    return _picture_clip(read, options)
+
+
+def _load_folder(folder: Path, name: str, options: _Options, scratch: Path) -> Clip:
+    """The DICOM series with the most slices in a folder and those below it, or its only other media file."""
+    paths: list[Path] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(entry for entry in folders if not entry.startswith((".", "__MACOSX")))
+        paths += [Path(parent, file) for file in sorted(files) if not file.startswith(".")]
+        if len(paths) > options.limits.max_archive_entries:
+            raise MediaError(f"{name} holds over {options.limits.max_archive_entries} files; give one series' folder.")
+    contents = [(path, _sniff(path)) for path in paths if path.is_file() and path.stat().st_size]
+    dicom = [path for path, content in contents if content == "dicom"]
+    if dicom:
+        read = read_dicom_series(dicom, name, options.limits, options.choose, options.modality, options.kind)
+        return _render(read, name, options, scratch)
+    others = [path for path, content in contents if content not in ("", "zip")]
+    if len(others) == 1:
+        return _load_path(others[0], name, options, scratch)
+    if others:
+        raise MediaError(f"{name} holds {len(others)} media files and no DICOM series; give one of them.")
+    raise MediaError(f"{name} holds no medical image, volume or video; give the folder or archive of a DICOM series.")
+
+
+def _unpack(path: Path, name: str, limits: MediaLimits, scratch: Path) -> Path:
+    """Unpacks a zip archive into a folder of its own, under numbers: names in it are checked, but never used."""
+    folder = scratch / "unpacked"
+    folder.mkdir()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            _check_entries(entries, name, limits)
+            for index, entry in enumerate(entries):
+                if os.path.basename(entry.filename).startswith(".") or entry.filename.startswith("__MACOSX"):
+                    continue
+                # zipfile reads no more than the size that the checks above have seen.
+                (folder / f"{index:06d}").write_bytes(archive.read(entry))
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError):
+        raise MediaError(f"{name} is a damaged or unusual zip archive; pack it again.") from None
+    return folder
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], name: str, limits: MediaLimits) -> None:
+    """Raises `MediaError` for an archive that is empty, locked, too big, or points out of itself."""
+    if not entries:
+        raise MediaError(f"{name} is an empty archive; pack the files again.")
+    if len(entries) > limits.max_archive_entries:
+        raise MediaError(f"{name} holds over {limits.max_archive_entries} files; pack one series only.")
+    if sum(entry.file_size for entry in entries) > limits.max_unpacked_bytes:
+        raise MediaError(f"{name} unpacks to more than {limits.max_unpacked_bytes} bytes; pack one series only.")
+    for entry in entries:
+        if entry.flag_bits & 1:
+            raise MediaError(f"{name} is encrypted; unpack it with its password first.")
+        parts = entry.filename.replace("\\", "/").split("/")
+        if ".." in parts or parts[0] == "" or parts[0].endswith(":") or stat.S_ISLNK(entry.external_attr >> 16):
+            raise MediaError(f"{name} holds paths or links that leave the archive; it is not read.")
+
+
+@dataclass(frozen=True)
+class _NiftiHeader:
+    """What must be known of a NIfTI file before ITK may read it."""
+
+    size: tuple[int, ...]
+    volume_bytes: int  # from the start of the file to the end of the first volume
+    total_bytes: int
+    single_file: bool
+    spacing_known: bool
+
+
+def _nifti_header(head: bytes) -> _NiftiHeader | None:
+    """Parses the first 348 bytes of NIfTI-1; None for anything else."""
+    for order in "<>":
+        if len(head) < 348 or head[:4] != struct.pack(f"{order}i", 348) or head[344:347] not in (b"n+1", b"ni1"):
+            continue
+        dims, (bits,) = struct.unpack_from(f"{order}8h", head, 40), struct.unpack_from(f"{order}h", head, 72)
+        steps, (offset,) = struct.unpack_from(f"{order}8f", head, 76), struct.unpack_from(f"{order}f", head, 108)
+        size = tuple(max(extent, 0) for extent in dims[1 : 1 + min(max(dims[0], 0), 7)])
+        start = int(offset) if np.isfinite(offset) else 0
+        first, total = (start + int(np.prod(part, dtype=object)) * bits // 8 for part in (size[:3], size))
+        known = all(step > 0 for step in steps[1:4][: len(size)])
+        return _NiftiHeader(size, first, total, head[344:347] == b"n+1", known)
+    return None
+
+
+def _plain_nifti(path: Path, name: str, limits: MediaLimits, scratch: Path) -> tuple[Path, _NiftiHeader]:
+    """A NIfTI file that ITK may read: unpacked, as long as its header says, and under a name that ITK takes.
+
+    ITK fills what a file lacks with zeros and says nothing, so lengths are checked here. Of several volumes in a
+    compressed file only the first is unpacked.
+    """
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    packed = head[:2] == b"\x1f\x8b"
+    header = _nifti_header(_gunzip_head(head) if packed else head)
+    if header is None or not header.single_file:
+        raise MediaError(f"{name} is a NIfTI header without its voxels; save it as one .nii or .nii.gz file.")
+    depth, height, width = (*header.size, 1, 1)[2::-1]
+    limits.check_volume(name, depth, height, width)
+    plain = scratch / "volume.nii"
+    if not packed:
+        plain.symlink_to(path.resolve())
+        length = path.stat().st_size
+    elif header.volume_bytes > limits.max_unpacked_bytes:
+        raise MediaError(f"{name} unpacks to more than {limits.max_unpacked_bytes} bytes; crop it first.")
+    else:
+        length = _unpack_volume(path, plain, header)
+    if length < (header.volume_bytes if packed else header.total_bytes):
+        raise MediaError(f"{name} is damaged or cut short: it holds less than its header says; copy it again.")
+    return plain, header
+
+
+def _unpack_volume(path: Path, plain: Path, header: _NiftiHeader) -> int:
+    """Writes the first volume of a gzip file to `plain`; returns the bytes that were there."""
+    length = 0
+    try:
+        with gzip.open(path) as file, open(plain, "wb") as out:
+            while length < header.volume_bytes and (chunk := file.read(min(1 << 22, header.volume_bytes - length))):
+                length += out.write(chunk)
+            if header.total_bytes == header.volume_bytes:
+                file.read(1)  # reaching the end of the stream makes gzip compare its checksum
+            else:
+                out.truncate(header.total_bytes)  # later volumes are never read: a hole stands for them
+    except (OSError, EOFError, zlib.error):
+        return 0
+    return length
+
+
+def _check_attached(path: Path, content: str, name: str, limits: MediaLimits) -> None:
+    """Refuses a NRRD or MetaImage header that names another file as its voxels, and a compressed stream with errors.
+
+    The other file could be any file of the machine; and ITK shows a damaged stream without a word.
+    """
+    with open(path, "rb") as file:
+        head = file.read(1 << 16)
+        if content == "nrrd":
+            start = head.replace(b"\r", b" ").find(b"\n\n") + 2
+            lines = [line.lower() for line in head[:start].split(b"\n")]
+            attached = start > 1 and not any(line.startswith((b"data file", b"datafile")) for line in lines)
+            encodings = [line.partition(b":")[2].strip() for line in lines if line.startswith(b"encoding")]
+            packed = bool(encodings) and encodings[0] in (b"gzip", b"gz")
+        else:
+            mark = head.find(b"ElementDataFile")
+            start = head.find(b"\n", mark) + 1
+            attached = mark >= 0 and head[mark:start].partition(b"=")[2].strip() == b"LOCAL"
+            packed = b"compresseddata=true" in head[:start].lower().replace(b" ", b"")
+        if not attached:
+            raise MediaError(f"{name} is a header without its voxels; save it as one .nrrd, .mha or .nii.gz file.")
+        file.seek(start)
+        inflate, size = zlib.decompressobj(zlib.MAX_WBITS | 32), 0
+        try:
+            while packed and not inflate.eof and (chunk := inflate.unconsumed_tail or file.read(1 << 20)):
+                size += len(inflate.decompress(chunk, 1 << 22))
+                if size > limits.max_unpacked_bytes:
+                    raise MediaError(f"{name} unpacks to more than {limits.max_unpacked_bytes} bytes; crop it first.")
+        except zlib.error:
+            raise MediaError(f"{name} holds damaged compressed voxels; copy it again.") from None
+
+
+def _read_itk(path: Path, content: str, name: str, options: _Options, scratch: Path) -> Scan:
+    """NIfTI, NRRD or MetaImage; of more than three dimensions, the first volume."""
+    known, notes = True, []
+    if content == "nifti":
+        path, header = _plain_nifti(path, name, options.limits, scratch)
+        known = header.spacing_known
+    else:
+        _check_attached(path, content, name, options.limits)
+        link = scratch / f"volume.{'nrrd' if content == 'nrrd' else 'mha'}"
+        link.symlink_to(path.resolve())
+        path = link
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        with native_stderr():
+            reader.ReadImageInformation()
+            size, pixel = list(reader.GetSize()), reader.GetPixelID()
+            depth, height, width = (*size, 1, 1)[2::-1]
+            options.limits.check_volume(name, depth * reader.GetNumberOfComponents(), height, width)
+            if pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+                raise MediaError(f"{name} holds complex numbers; save their magnitude.")
+            if len(size) > 3:
+                reader.SetExtractIndex([0] * len(size))
+                reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
+                if (volumes := int(np.prod(size[3:]))) > 1:
+                    notes.append(f"The file holds {volumes} volumes; the first is used.")
+            image = reader.Execute()
+    except RuntimeError as error:
+        if "orthonormal" in str(error):
+            raise MediaError(f"{name} has axes that are not at right angles; resample it to ones that are.") from None
+        raise MediaError(f"{name} is damaged or cut short; save it again.") from None
+    image = sitk.JoinSeries(image) if image.GetDimension() == 2 else image
+    if image.GetNumberOfComponentsPerPixel() > 1 and image.GetPixelID() != sitk.sitkVectorUInt8:
+        notes.append(f"Each voxel has {image.GetNumberOfComponentsPerPixel()} values; the first is used.")
+        image = sitk.VectorIndexSelectionCast(image, 0)
+    return Scan(image, options.modality or "", known, None, tuple(notes))
+
+
+def _looks_like_ct(values: np.ndarray) -> bool:
+    """The rule for a volume without a modality: see `load_clip`."""
+    if values.ndim != 3 or not -32768 <= values.min() <= -900:
+        return False
+    sample = values[tuple(slice(None, None, max(1, extent // 128)) for extent in values.shape)]
+    return bool((sample == np.round(sample)).all() and np.mean((sample >= -1100) & (sample <= -900)) >= 0.01)
+
+
+def _cut(values: np.ndarray, plane: str) -> np.ndarray:
+    """A view of an LPS array (z, y, x, …) as (slices, rows, columns, …) of a plane; rows run from the head down."""
+    if plane == "axial":
+        return values
+    return np.moveaxis(values, PLANES.index(plane), 0)[:, ::-1]
+
+
+def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
+    """A volume as slices of the chosen plane, through the CT windows or scaled by all of its voxels."""
+    notes = list(scan.notes)
+    image = sitk.DICOMOrient(scan.image, "LPS")
+    values = sitk.GetArrayViewFromImage(image)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        values = fill_background(values.copy())
+        notes.append("Voxels that are not finite are shown as background.")
+    modality, plane = scan.modality, options.plane
+    thin = [axis for axis in range(3) if values.shape[axis] == 1]
+    if len(thin) == 1 and values.shape[PLANES.index(plane)] > 1:
+        plane = PLANES[thin[0]]
+        notes.append(f"The volume is one slice, which is {plane}.")
+    steps, known = np.array(image.GetSpacing()[::-1]), scan.spacing_known
+    if options.spacing:
+        if len(options.spacing) != 3:
+            raise MediaError("spacing of a volume must be three numbers: slices, rows and columns in mm.")
+        steps, known = np.array(options.spacing), True
+    slices = _cut(values, plane)
+    axis = PLANES.index(plane)
+    indices = _evenly(len(slices), options.max_frames)
+    if not modality and _looks_like_ct(values):
+        modality = "CT"
+        notes.append("No modality in the header; whole numbers with air near -1000 are taken for CT.")
+    chosen = slices[indices]
+    if chosen.ndim == 4:
+        frames = np.ascontiguousarray(chosen[..., :3] if chosen.shape[-1] >= 3 else np.repeat(chosen[..., :1], 3, -1))
+    elif modality == "CT":
+        frames = window_ct(chosen, options.windows)
+        notes.append(_windows_note(options.windows))
+    else:
+        value_range = intensity_range(values)
+        frames = scale_intensity(chosen, value_range)
+        notes.append("Grey levels: 1st to 99th percentile of the whole volume.")
+    count = len(slices)
+    if count > 1:
+        taken = f"All {count}" if len(indices) == count else f"{len(indices)} of {count}"
+        notes.append(f"{taken} {plane} slices{'' if len(indices) == count else ', evenly spaced'}.")
+    if not known:
+        notes.append("The header gives no spacing; positions count slices.")
+    rows, columns = (float(step) for step in np.delete(steps, axis))
+    notes += _geometry_notes(scan.image, rows, columns, known)
+    positions = _slice_positions(scan, image, axis, count, steps, known and not options.spacing)
+    kind = "volume" if count > 1 else "image"
+    spacing = (rows, columns) if known else (0.0, 0.0)
+    return Clip(frames, kind, positions[indices] - positions[0], spacing, count, modality, tuple(notes))
+
+
+def _slice_positions(
+    scan: Scan, oriented: sitk.Image, axis: int, count: int, steps: np.ndarray, as_acquired: bool
+) -> np.ndarray:
+    """float64 (count,), mm along an axis (0 for z) of the oriented image; uneven where the slices were acquired so."""
+    step = steps[axis] if scan.spacing_known or not as_acquired else 1.0
+    if scan.offsets is not None and as_acquired:
+        acquired = np.array(scan.image.GetDirection()).reshape(3, 3)[:, 2]
+        turned = np.array(oriented.GetDirection()).reshape(3, 3)[:, 2 - axis] @ acquired
+        if abs(turned) > 0.99:
+            return scan.offsets if turned > 0 else scan.offsets[-1] - scan.offsets[::-1]
+    return np.arange(count) * float(step)
+
+
+def _geometry_notes(image: sitk.Image, rows: float, columns: float, known: bool) -> list[str]:
+    """What a reader of the frames should know: slices that lie oblique, pixels that are not square."""
+    notes = []
+    direction = np.abs(np.array(image.GetDirection()).reshape(3, 3))
+    angle = float(np.degrees(np.arccos(np.clip(direction.max(axis=0).min(), 0, 1))))
+    if angle > 1:
+        notes.append(f"The volume lies oblique by {angle:.0f} degrees; it is cut along its own axes, not resampled.")
+    if known and max(rows, columns) > 1.5 * min(rows, columns):
+        notes.append(f"Pixels are not square: {rows:.2f} x {columns:.2f} mm.")
+    return notes
+
+
+def _windows_note(windows: Sequence[tuple[float, float]]) -> str:
+    return f"CT windows (width/level HU): {', '.join(f'{width:g}/{level:g}' for width, level in windows)}."
+
+
+def _picture_clip(picture: Picture, options: _Options) -> Clip:
+    """One picture or a film's frames, through the CT windows or scaled by all frames where they are not shown yet."""
+    notes = list(picture.notes)
+    if picture.values.ndim == 4:
+        frames = np.ascontiguousarray(picture.values)
+    elif picture.shown:
+        frames = np.repeat(picture.values[..., None], 3, axis=-1)
+    elif picture.modality == "CT":
+        frames = window_ct(picture.values, options.windows)
+        notes.append(_windows_note(options.windows))
+    else:
+        frames = scale_intensity(picture.values)
+        notes.append("Grey levels: 1st to 99th percentile of the values.")
+    still = picture.times is None
+    if len(options.spacing) == 3 or (still and len(options.spacing) == 1):
+        raise MediaError("spacing must be (rows, columns) in mm for an image, and also seconds per frame for a video.")
+    spacing = options.spacing if len(options.spacing) == 2 else picture.spacing
+    positions = np.zeros(1) if still else picture.times
+    kind = "image" if still else "video"
+    return Clip(frames, kind, positions, spacing, picture.source_frames, picture.modality, tuple(notes))
+
+
+def _read_pillow(image: Image.Image, name: str, options: _Options, upright: bool = True) -> Picture:
+    """One picture that Pillow holds: 8 bits as stored, deeper grey left for scaling, transparency on black."""
+    options.limits.check_frames(name, 1, image.height, image.width)
+    modality, notes = options.modality or "", []
+    image = ImageOps.exif_transpose(image) if upright else image
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        values = values.astype(values.dtype.newbyteorder("="))
+        return Picture(fill_background(values)[None], False, modality=modality)
+    if image.has_transparency_data:
+        notes.append("Transparent parts are shown on black.")
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return Picture(np.asarray(image.convert("RGB"))[None], True, modality=modality, notes=tuple(notes))
+
+
+def _load_pillow_file(path: Path, name: str, options: _Options) -> Clip:
+    """A picture file; an animation is a video, and of many pages the first is used unless `kind` says what they are."""
+    try:
+        with native_stderr(), Image.open(path, formats=PILLOW_FORMATS) as image:
+            options.limits.check_frames(name, getattr(image, "n_frames", 1), image.height, image.width)
+            count = getattr(image, "n_frames", 1)
+            paged = image.format == "TIFF"
+            if count > 1 and (not paged or options.kind in ("video", "volume")):
+                return _load_pages(image, name, options)
+            picture = _read_pillow(image, name, options)
+    except MediaError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        raise MediaError(f"{name} is a damaged or unsupported picture; save it again as PNG.") from None
+    if count > 1:
+        note = f"Page 1 of {count}; kind='volume' or kind='video' reads all."
+        picture = replace(picture, notes=(*picture.notes, note), source_frames=count)
+    return _picture_clip(picture, options)
+
+
+def _load_pages(image: Image.Image, name: str, options: _Options) -> Clip:
+    """The frames of an animation, with their seconds, or the pages of a TIFF as a volume or a video."""
+    count = image.n_frames
+    if options.kind == "volume":
+        options.limits.check_volume(name, count, image.height, image.width)
+        pages = []
+        for index in range(count):
+            image.seek(index)
+            pages.append(_read_pillow(image, name, options, upright=False).values[0])
+        return _load_array(_stack(pages, name), name, options)
+    seconds = []
+    for index in range(count):
+        image.seek(index)
+        seconds.append(float(image.info.get("duration", 0)) / 1000)
+    known = min(seconds) > 0
+    times = np.concatenate([[0.0], np.cumsum(seconds[:-1])]) if known else np.arange(count, dtype=np.float64)
+    indices, times, notes = options.choose(times, known)
+    frames = []
+    for index in indices:
+        image.seek(int(index))
+        frames.append(_read_pillow(image, name, options, upright=False))
+    shown = frames[0].shown
+    values = _stack([frame.values[0] for frame in frames], name)
+    notes = [*frames[0].notes, *notes]
+    picture = Picture(values, shown, times, (0.0, 0.0), count, options.modality or "", tuple(notes))
+    return _picture_clip(picture, options)
+
+
+def _stack(frames: list[np.ndarray], name: str) -> np.ndarray:
+    if len({frame.shape for frame in frames}) > 1:
+        raise MediaError(f"{name} holds frames of different sizes or colours; bring them to one size first.")
+    return np.stack(frames)
+
+
+def _load_array(array: np.ndarray, name: str, options: _Options) -> Clip:
+    """(H, W), (H, W, 3), (T, H, W) or (T, H, W, 3); what (T, H, W) and (T, H, W, 3) are, `kind` may say."""
+    if array.dtype.kind not in "buif" or array.ndim not in (2, 3, 4) or 0 in array.shape:
+        raise MediaError(f"{name} must hold numbers, as (H, W), (H, W, 3), (T, H, W) or (T, H, W, 3), no axis empty.")
+    colour = array.ndim == 4 or (array.ndim == 3 and array.shape[-1] == 3 and options.kind in (None, "image"))
+    if array.ndim == 4 and array.shape[-1] not in (3, 4):
+        raise MediaError(f"{name} has four axes, so the last must be 3 colours; give volumes one at a time.")
+    many = array.ndim == (4 if colour else 3)
+    count, height, width = array.shape[:3] if many else (1, *array.shape[:2])
+    options.limits.check_volume(name, count, height, width)
+    values = array.astype(np.uint8) * 255 if array.dtype.kind == "b" else array
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    values = _colour_bytes(values[..., :3], name) if colour else values
+    kind = options.kind if many and options.kind else ("image" if not many else "video" if colour else "volume")
+    if many and kind == "volume":
+        # ITK has no half precision, and fill_background works in place.
+        values = values.astype(np.float32) if values.dtype == np.float16 else values
+        scan = Scan(sitk.GetImageFromArray(values, isVector=colour), options.modality or "", spacing_known=False)
+        return _scan_clip(scan, name, options)
+    indices, times, notes = options.choose(np.arange(count), False) if many else (slice(None), None, [])
+    values = values[indices] if many else values[None]
+    if values.dtype.kind == "f":
+        values = fill_background(values.copy())
+    shown = values.dtype == np.uint8
+    picture = Picture(values, shown, times, (0.0, 0.0), count, options.modality or "", tuple(notes))
+    return _picture_clip(picture, options)
+
+
+def _colour_bytes(colours: np.ndarray, name: str) -> np.ndarray:
+    """Colours to uint8: unsigned integers by their full range, floats from 0 to 1 or from 0 to 255."""
+    if colours.dtype == np.uint8:
+        return colours
+    if colours.dtype.kind == "u":
+        return np.round(colours * (255.0 / np.iinfo(colours.dtype).max)).astype(np.uint8)
+    if colours.dtype.kind == "f":
+        colours = np.nan_to_num(colours) * (255.0 if np.nanmax(colours) <= 1 else 1.0)
+    if colours.min() < 0 or colours.max() > 255:
+        raise MediaError(f"{name} has colours outside 0 to 255; scale them to uint8 first.")
+    return np.round(colours).astype(np.uint8)
+
+
+def _load_list(items: Sequence[Any], name: str, options: _Options, scratch: Path) -> Clip:
+    """A list of DICOM files is a series; arrays, pictures or picture files are frames, by default of a video."""
+    if not items:
+        raise MediaError("The list of frames is empty; give at least one frame.")
+    options.limits.check_frames(name, len(items), 1, 1)
+    if all(isinstance(item, np.ndarray) for item in items):
+        array = _stack(list(items), name)
+        kind = options.kind or "video"
+        return _load_array(array, name, replace(options, kind=kind if kind != "image" else "video"))
+    local = [_is_path(item) and not str(item).startswith("data:") and Path(item).is_file() for item in items]
+    if all(local) and all(_sniff(Path(item)) == "dicom" for item in items):
+        paths = [Path(item) for item in items]
+        read = read_dicom_series(paths, name, options.limits, options.choose, options.modality, options.kind)
+        return _render(read, name, options, scratch)
+    count = len(items)
+    volume = options.kind == "volume"
+    indices, times, notes = options.choose(np.arange(count), False)
+    frames = []
+    for index in range(count) if volume else indices:
+        # Each frame gets a folder of its own: readers leave files under fixed names.
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            one = replace(options, kind=None, spacing=())
+            item = items[index]
+            frame = item if _is_clip(item) else _load(item, _name(item), one, Path(folder))
+        if len(frame.frames) != 1:
+            raise MediaError(f"{name} must hold single pictures, and one of them is a {frame.kind}.")
+        frames.append(frame.frames[0])
+    values = _stack(frames, name)
+    if volume:
+        return _load_array(values, name, options)
+    picture = Picture(values, True, times, (0.0, 0.0), count, options.modality or "", tuple(notes))
+    return _picture_clip(picture, options)
+
+
+def _read_video(path: Path, name: str, options: _Options) -> Picture:
+    """A video file through decord, or PyAV where decord is missing or its older FFmpeg lacks the codec."""
+    readers = []
+    try:
+        import decord
+
+        readers.append(partial(_read_with_decord, decord))
+    except ImportError:
+        pass
+    try:
+        import av
+
+        readers.append(partial(_read_with_pyav, av))
+    except ImportError:
+        pass
+    if not readers:
+        raise MediaError("Videos need the package av or decord; install one of them.")
+    for reader in readers:
+        try:
+            times, frames, count, notes = reader(path, name, options)
+        except (MediaError, MemoryError):
+            raise
+        except Exception:  # both libraries raise many classes, and the other reader may know better
+            continue
+        return Picture(frames, True, times, (0.0, 0.0), count, options.modality or "", tuple(notes))
+    raise MediaError(f"{name} is a video that is damaged, cut short or of an unknown codec; convert it to H.264 MP4.")
+
+
+def _read_with_decord(
+    decord: ModuleType, path: Path, name: str, options: _Options
+) -> tuple[np.ndarray, np.ndarray, int, list[str]]:
+    """Seconds (m,), uint8 frames (m, height, width, 3), frames in the file, and notes."""
+    with native_stderr():
+        decord.logging.set_level(decord.logging.QUIET)
+        reader = decord.VideoReader(str(path))
+        count = len(reader)
+        height, width = reader[0].shape[:2]
+        options.limits.check_frames(name, count, height, width)
+        # decord keeps seconds in float32, so digits below the microsecond are noise.
+        starts = np.asarray(reader.get_frame_timestamp(range(count)), dtype=np.float64)[:, 0].round(6)
+        indices, times, notes = options.choose(starts, True)
+        options.limits.check_volume(name, len(indices), height, width)
+        frames = reader.get_batch(indices.tolist()).asnumpy()
+    return times, frames, count, notes
+
+
+def _read_with_pyav(
+    av: ModuleType, path: Path, name: str, options: _Options
+) -> tuple[np.ndarray, np.ndarray, int, list[str]]:
+    """As `_read_with_decord`. Packets tell all frame times; decoding starts at the key frame before a wanted frame."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        packets = [packet for packet in container.demux(stream) if packet.pts is not None and packet.size]
+        keys = np.array(sorted(packet.pts for packet in packets if packet.is_keyframe))
+        stamps = np.array(sorted({packet.pts for packet in packets}))
+        options.limits.check_frames(name, len(stamps), stream.height, stream.width)
+        indices, times, notes = options.choose(stamps * float(stream.time_base), True)
+        options.limits.check_volume(name, len(indices), stream.height, stream.width)
+        frames, decoder, reached = [], iter(()), None
+        for wanted in stamps[indices]:
+            before = keys[keys <= wanted]
+            if reached is None or (len(before) and before[-1] > reached):
+                container.seek(int(wanted), stream=stream)
+                decoder = container.decode(stream)
+            for frame in decoder:
+                reached = frame.pts
+                if reached is not None and reached >= wanted:
+                    frames.append(frame.to_ndarray(format="rgb24"))
+                    break
+    if len(frames) != len(indices):
+        raise MediaError(f"{name} is a video that is cut short: some of its frames are missing; copy it again.")
+    return times, _stack(frames, name), len(stamps), notes
