@@ -7,16 +7,20 @@ JPEG encodings. No patient field is read, and no message or note holds one.
 
 from __future__ import annotations
 
+import atexit
+import json
 import logging
 import os
 import struct
+import subprocess
+import sys
 import tempfile
 import threading
 import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +29,7 @@ import pydicom
 import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_fragments
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, iter_pixels
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, get_decoder, pixel_array
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -39,6 +43,9 @@ VOLUME_MODALITIES = frozenset({"CT", "MR", "PT", "NM", "RTDOSE", "SEG"})
 SCREEN_MODALITIES = frozenset({"US", "IVUS", "OT", "SC", "ES", "XC", "GM", "SM", "OP", "OPT", "IVOCT", "ECG"})
 VIDEO_SYNTAXES = "1.2.840.10008.1.2.4.10"
 """Prefix of the MPEG-2, H.264 and HEVC transfer syntaxes (PS3.5 A.4.5 to A.4.12)."""
+
+GDCM_SECONDS = 300.0
+"""After which a decoder that does not answer is ended."""
 
 _HEADER_TAGS = [
     "SOPClassUID",
@@ -194,7 +201,7 @@ class _NativeStderr:
     """Collects what C libraries write to file descriptor 2, which Python cannot filter otherwise.
 
     Nested and simultaneous uses share one redirection. What other threads write meanwhile is swallowed with it, so it
-    is put around native calls only (libjpeg in GDCM, MetaImage in ITK, FFmpeg in decord).
+    is put around native calls only (OpenJPEG, MetaImage in ITK, FFmpeg in decord).
     """
 
     def __init__(self) -> None:
@@ -225,8 +232,84 @@ class _NativeStderr:
                     self._file.close()
 
 
+class _GdcmProcess:
+    """GDCM in a process of its own, started when it is first needed: damaged JPEG makes it abort its whole process.
+
+    The process runs this file. It is asked with a line of JSON, a path and frame numbers, and answers with a line of
+    JSON, then the bytes of the array.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen | None = None
+        self._owner = 0
+
+    def frames(self, path: Path, indices: Sequence[int]) -> tuple[np.ndarray, bool]:
+        """The frames (n, height, width, …) and whether the decoder complained; `RuntimeError` where it failed."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None or self._owner != os.getpid():
+                self._start()
+            pipe_in, pipe_out = self._process.stdin, self._process.stdout
+            watchdog = threading.Timer(GDCM_SECONDS, self._process.kill)
+            watchdog.start()
+            try:
+                pipe_in.write(json.dumps([str(path), [int(index) for index in indices]]).encode() + b"\n")
+                pipe_in.flush()
+                answer = json.loads(pipe_out.readline() or b"{}")
+                if "shape" not in answer:
+                    raise RuntimeError
+                array = np.empty(answer["shape"], np.dtype(answer["dtype"]))
+                if pipe_out.readinto(memoryview(array.reshape(-1).view(np.uint8))) != array.nbytes:
+                    raise RuntimeError
+                return array, answer["complaint"]
+            except OSError:
+                raise RuntimeError from None
+            finally:
+                watchdog.cancel()
+
+    def _start(self) -> None:
+        if self._process is not None and self._owner == os.getpid():
+            self.close()
+        self._process = subprocess.Popen(
+            [sys.executable, os.path.abspath(__file__)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._owner = os.getpid()
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Ends the process; the next request starts another."""
+        process, self._process = self._process, None
+        if process is not None and self._owner == os.getpid():
+            process.kill()
+            process.communicate()
+        atexit.unregister(self.close)
+
+
 silence = _Silence()
 native_stderr = _NativeStderr()
+_gdcm_process = _GdcmProcess()
+
+
+def _serve_gdcm() -> None:
+    """The other end of `_GdcmProcess`: answers until standard input ends."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
+    with silence():
+        for line in sys.stdin:
+            path, indices = json.loads(line)
+            with native_stderr() as said:
+                try:
+                    dataset = pydicom.dcmread(path, force=True)
+                    array = np.stack([pixel_array(dataset, index=i, decoding_plugin="gdcm") for i in indices])
+                    answer = {"shape": array.shape, "dtype": array.dtype.str}
+                except Exception:
+                    array, answer = np.empty(0), {}
+                answer["complaint"] = b"orrupt JPEG" in said()
+            answers.write(json.dumps(answer).encode() + b"\n" + np.ascontiguousarray(array).tobytes())
+            answers.flush()
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -325,23 +408,39 @@ def _check_pixels(dataset: Dataset, name: str, limits: MediaLimits) -> int:
 
 
 def _decode(dataset: Dataset, name: str, indices: Sequence[int], notes: list[str]) -> Iterator[np.ndarray]:
-    """Yields the chosen frames, (height, width) or (height, width, 3) in RGB, in the machine's byte order."""
+    """Yields the chosen frames, (height, width) or (height, width, 3) in RGB, in the machine's byte order.
+
+    OpenJPEG is preferred to GDCM, which needs a process of its own; Pillow takes what GDCM refuses.
+    """
     syntax = dataset.file_meta.TransferSyntaxUID
-    with native_stderr() as said:
-        try:
-            for frame in iter_pixels(dataset, indices=list(indices)):
-                yield frame.astype(frame.dtype.newbyteorder("="), copy=False)
-        except MemoryError:
-            raise
-        except Exception:
-            kind = f"encoding {syntax.name}" if syntax.is_compressed else "no compression"
-            raise MediaError(
-                f"{name} holds pixels that cannot be decoded ({kind}): they are damaged, or a decoder such as "
-                "python-gdcm or pylibjpeg is missing; convert the file to an uncompressed one."
-            ) from None
-        note = "The decoder reports damaged compressed data; a part of the picture may be wrong."
-        if b"orrupt JPEG" in said() and note not in notes:
-            notes.append(note)
+    damaged = "The decoder reports damaged compressed data; a part of the picture may be wrong."
+    try:
+        plugins = get_decoder(syntax).available_plugins if syntax.is_compressed else ()
+        plugin = "pylibjpeg" if "pylibjpeg" in plugins else ""
+        if "gdcm" in plugins and not plugin:
+            try:
+                frames, complaint = _gdcm_process.frames(Path(dataset.filename), indices)
+            except RuntimeError:
+                if "pillow" not in plugins:
+                    raise
+                plugin, complaint = "pillow", True
+            if complaint and damaged not in notes:
+                notes.append(damaged)
+            if not plugin:
+                yield from frames
+                return
+        for index in indices:
+            with native_stderr() if plugins else nullcontext():
+                frame = pixel_array(dataset, index=index, decoding_plugin=plugin)
+            yield frame.astype(frame.dtype.newbyteorder("="), copy=False)
+    except MemoryError:
+        raise
+    except Exception:
+        kind = f"encoding {syntax.name}" if syntax.is_compressed else "no compression"
+        raise MediaError(
+            f"{name} holds pixels that cannot be decoded ({kind}): they are damaged, or a decoder such as "
+            "python-gdcm or pylibjpeg is missing; convert the file to an uncompressed one."
+        ) from None
 
 
 def _is_colour(dataset: Dataset) -> bool:
@@ -570,12 +669,11 @@ def _build_scan(
     notes: list[str] = []
     limits.check_volume(name, len(slices), int(first.Rows), int(first.Columns))
     located = all(item.position is not None and item.orientation is not None for item in slices)
-    measures = _group(first, slices[0].frame, "PixelMeasuresSequence")
-    pixel_spacing = _pixel_spacing(measures)[0] if "PixelSpacing" in measures else _pixel_spacing(first)[0]
     offsets = None
     step = None
     if located:
         slices, offsets = _largest_stack(slices, notes)
+        first = open_file(slices[0].path)
         if len(slices) > 1:
             gaps = np.diff(offsets)
             step = float(np.median(gaps))
@@ -585,6 +683,8 @@ def _build_scan(
                 )
             else:
                 offsets = None
+    measures = _group(first, slices[0].frame, "PixelMeasuresSequence")
+    pixel_spacing = _pixel_spacing(measures if "PixelSpacing" in measures else first)[0]
     for key in ("SpacingBetweenSlices", "SliceThickness"):
         step = step or abs(_number(measures, key) or _number(first, key) or 0.0) or None
     known = bool(step) and pixel_spacing[0] > 0
@@ -715,3 +815,7 @@ def _read_slices(files: list[tuple[Path, Dataset]], name: str, limits: MediaLimi
         for path, header in files
     ]
     return _build_scan(slices, open_file(files[0][0]), open_file, name, limits, modality)
+
+
+if __name__ == "__main__":
+    _serve_gdcm()

@@ -502,6 +502,25 @@ def test_a_damaged_jpeg_is_shown_with_a_warning(tmp_path):
     assert said(clip, "damaged compressed data")
 
 
+@pytest.mark.parametrize("name", ["SC_rgb_jpeg_gdcm.dcm", "MR_small_jpeg_ls_lossless.dcm", "SC_rgb_jpeg_dcmtk.dcm"])
+def test_damaged_streams_never_end_the_process(tmp_path, name):
+    """GDCM answers some of them with an abort, so it decodes in a process of its own, and the next file is read."""
+    dataset = pydicom.dcmread(dicom_file(name))
+    frame = next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1))
+    noise = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(frame)
+        for place in noise.integers(0, min(len(frame), 300), 3):
+            damaged[place] = noise.integers(256)
+        dataset.PixelData = pydicom.encaps.encapsulate([bytes(damaged)])
+        dataset.save_as(tmp_path / "damaged.dcm")
+        try:
+            assert_sound(load_clip(tmp_path / "damaged.dcm"))
+        except MediaError as error:
+            assert "cannot be decoded" in str(error)
+    assert len(load_clip(dicom_file(name)).frames) == 1
+
+
 # --- Films --------------------------------------------------------------------------------------------------
 
 
