@@ -101,12 +101,13 @@ def patch_positions(
         plane = torch.stack([rows, columns], dim=-1).float()
         plane = plane.reshape(height // merge, merge, width // merge, merge, 2).permute(0, 2, 1, 3, 4).reshape(-1, 2)
         depth = torch.arange(frames, dtype=torch.float32)
-        if config.position_unit == "physical" and frame_positions is not None:
-            depth = frame_positions[first_frame : first_frame + frames].float().cpu()
+        if config.position_unit == "physical":
             spacing = float(patch_spacing[clip]) if patch_spacing is not None else 0.0
             if spacing > 0:
                 plane = plane * (spacing / config.reference_length)
-                depth = depth / config.reference_length
+            if frame_positions is not None:
+                depth = frame_positions[first_frame : first_frame + frames].float().cpu()
+                depth = depth / config.reference_length if spacing > 0 else depth
         window_start = torch.arange(frames) // config.temporal_window * config.temporal_window
         depth = depth - depth[window_start]
         depth_column = depth[:, None, None].expand(-1, len(plane), 1)

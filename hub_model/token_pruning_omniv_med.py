@@ -77,7 +77,7 @@ def _scan(
         keep = difference > threshold
         if peak_threshold is not None:
             peak = compared.amax(dim=-1)
-            score = torch.maximum(score, peak / peak_threshold)
+            score = torch.maximum(score, peak / max(peak_threshold, 1e-12))
             keep = keep | (peak > peak_threshold)
         keep_mask[t], scores[t] = keep, score
         stand_in[t] = torch.where(keep, t, stand_in[t - 1])
