@@ -1,0 +1,101 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""What the tests share: the committed tokenizer, a processor for small frames, and tiny random models that fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
+
+HUB_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
+PATCH_SIZE = 4
+PROCESSOR_OPTIONS = {"patch_size": PATCH_SIZE, "merge_size": 2, "min_frame_tokens": 4, "max_frame_tokens": 12}
+TINY_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": PATCH_SIZE,
+    # Ten times the usual: with small random weights every answer would be the same, whatever the picture.
+    "initializer_range": 0.2,
+}
+TINY_TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.3,
+}
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of the Nano, with the vision tokens."""
+    return PreTrainedTokenizerFast.from_pretrained(HUB_MODEL)
+
+
+@pytest.fixture(scope="session")
+def processor(tokenizer: PreTrainedTokenizerFast) -> OmniVMedProcessor:
+    """A processor whose tokens are 8 pixels wide, so that small arrays make several; tests do not change it."""
+    template = (HUB_MODEL / "chat_template.jinja").read_text(encoding="utf-8")
+    return OmniVMedProcessor(tokenizer, chat_template=template, **PROCESSOR_OPTIONS)
+
+
+@pytest.fixture(scope="session")
+def make_model(tokenizer: PreTrainedTokenizerFast) -> Callable[..., OmniVMedForConditionalGeneration]:
+    """Builds a tiny seeded model for the tokenizer; keyword arguments change its vision configuration."""
+
+    def make(**vision: Any) -> OmniVMedForConditionalGeneration:
+        torch.manual_seed(0)
+        text = {"model_type": "llama", "vocab_size": len(tokenizer), "tie_word_embeddings": True, **TINY_TEXT}
+        text |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+        config = OmniVMedConfig(
+            text_config=text,
+            vision_config=OmniVMedVisionConfig(**(TINY_VISION | vision)),
+            image_token_id=tokenizer.convert_tokens_to_ids(MEDIA_TOKEN),
+        )
+        return OmniVMedForConditionalGeneration(config).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(make_model: Callable[..., OmniVMedForConditionalGeneration]) -> OmniVMedForConditionalGeneration:
+    """One tiny model for all tests that only read it."""
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., np.ndarray]:
+    """Makes a noisy uint8 picture (height, width, 3)."""
+
+    def make(seed: int = 0, height: int = 24, width: int = 16) -> np.ndarray:
+        return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def film() -> Callable[..., np.ndarray]:
+    """Makes a uint8 film (frames, height, width, 3): a noisy picture that stands still, but for one moving square."""
+
+    def make(seed: int = 0, frames: int = 4, height: int = 24, width: int = 16) -> np.ndarray:
+        generator = np.random.default_rng(seed)
+        still = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        shown = np.repeat(still[None], frames, axis=0)
+        for t in range(1, frames):
+            shown[t, :8, :8] = 255 * (t % 2)
+        return shown
+
+    return make
