@@ -828,31 +828,30 @@ def _load_list(items: Sequence[Any], name: str, options: _Options, scratch: Path
 
 
 def _read_video(path: Path, name: str, options: _Options) -> Picture:
-    """A video file through decord, or PyAV where decord is missing or its older FFmpeg lacks the codec."""
-    readers = []
-    try:
-        import decord
+    """A video file through PyAV, or decord where only that is installed.
 
-        readers.append(partial(_read_with_decord, decord))
-    except ImportError:
-        pass
+    Both take as long, but decord ends the process on some damaged files (std::bad_alloc), and its FFmpeg is older.
+    """
     try:
         import av
 
-        readers.append(partial(_read_with_pyav, av))
+        reader = partial(_read_with_pyav, av)
     except ImportError:
-        pass
-    if not readers:
-        raise MediaError("Videos need the package av or decord; install one of them.")
-    for reader in readers:
         try:
-            times, frames, count, notes = reader(path, name, options)
-        except (MediaError, MemoryError):
-            raise
-        except Exception:  # both libraries raise many classes, and the other reader may know better
-            continue
-        return Picture(frames, True, times, (0.0, 0.0), count, options.modality or "", tuple(notes))
-    raise MediaError(f"{name} is a video that is damaged, cut short or of an unknown codec; convert it to H.264 MP4.")
+            import decord
+
+            reader = partial(_read_with_decord, decord)
+        except ImportError:
+            raise MediaError("Videos need the package av or decord; install one of them.") from None
+    try:
+        times, frames, count, notes = reader(path, name, options)
+    except (MediaError, MemoryError):
+        raise
+    except Exception:  # of many classes; their sentences say less than this one
+        raise MediaError(
+            f"{name} is a video that is damaged, cut short or of an unknown codec; convert it to H.264 MP4."
+        ) from None
+    return Picture(frames, True, times, (0.0, 0.0), count, options.modality or "", tuple(notes))
 
 
 def _read_with_decord(
