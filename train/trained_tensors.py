@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 
 TRAINED_PARTS = ("model.vision_model.", "model.projector.")
-EMBEDDING = "model.language_model.embed_tokens.weight"
 NEW_ROWS = "new_embedding_rows"
+LORA_A, LORA_B = ".lora_A", ".lora_B"
 
 
 def save_trained_tensors(
@@ -28,11 +28,11 @@ def save_trained_tensors(
 
     Args:
         parts: encoder and projector tensors by checkpoint name.
-        lora: "<weight's module>.lora_A" (rank, in) and ".lora_B" (out, rank).
+        lora: (rank, in) and (out, rank) factors, named by the adapted module and ".lora_A" or ".lora_B".
         new_rows: (added tokens, hidden) embedding rows.
         scaling: alpha over rank of the LoRA pairs.
     """
-    tensors = {name: tensor for name, tensor in (parts | lora).items()} | {NEW_ROWS: new_rows}
+    tensors = parts | lora | {NEW_ROWS: new_rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     half = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in tensors.items()}
     part = path.with_suffix(".part")
@@ -64,8 +64,7 @@ def load_parts(model: OmniVMedForConditionalGeneration, tensors: dict[str, torch
 
 def merge_lora(model: OmniVMedForConditionalGeneration, tensors: dict[str, torch.Tensor], scaling: float) -> None:
     """Adds each LoRA product B·A·scaling to its weight, in place."""
-    suffix = ".lora_A"
     with torch.no_grad():
-        for name in [name for name in tensors if name.endswith(suffix)]:
-            module = name.removesuffix(suffix)
-            model.get_submodule(module).weight += scaling * tensors[f"{module}.lora_B"] @ tensors[name]
+        for module in [name.removesuffix(LORA_A) for name in tensors if name.endswith(LORA_A)]:
+            product = tensors[module + LORA_B] @ tensors[module + LORA_A]
+            model.get_submodule(module).weight += scaling * product

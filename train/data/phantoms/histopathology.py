@@ -26,7 +26,7 @@ def _ellipses(points: np.ndarray, radii: np.ndarray, angles: np.ndarray, levels:
     c, s = np.cos(angles)[:, None], np.sin(angles)[:, None]
     ex, ey = radii[:, :1] * np.cos(turn) * wobble, radii[:, 1:] * np.sin(turn) * wobble
     x, y = points[:, :1] + ex * c - ey * s, points[:, 1:] + ex * s + ey * c
-    outline = np.stack([x, y], axis=-1).reshape(len(points), -1)
+    outline = np.stack([x, y], axis=-1).reshape(len(points), 2 * x.shape[1])
     for polygon, level in zip(outline.tolist(), levels.tolist(), strict=True):
         draw.polygon(polygon, fill=int(255 * level))
     return np.asarray(canvas, np.float32) / 255

@@ -1,0 +1,137 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""A seeded pool of generated samples on disk, so that training reads instead of generating the same phantoms again.
+
+Sample i of a pool depends on the seed and on i alone. The pool is written in shards by several processes, can be
+stopped at any moment and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from hub_model.media_omniv_med import Clip
+from train.data.phantoms import KINDS_OF, MODALITIES, Sample, generate
+
+SHARD_SIZE = 250
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """What a pool holds.
+
+    Attributes:
+        seed: of all samples.
+        images, clips: number of single images, and of volumes and videos; modalities take turns in each.
+    """
+
+    seed: int
+    images: int
+    clips: int
+
+    def kind_of(self, index: int) -> tuple[str, str]:
+        """Modality and kind of sample `index`; images come first."""
+        if index < self.images:
+            return MODALITIES[index % len(MODALITIES)], "image"
+        moving = [(name, kind) for name in MODALITIES for kind in KINDS_OF[name] if kind != "image"]
+        return moving[(index - self.images) % len(moving)]
+
+    def __len__(self) -> int:
+        return self.images + self.clips
+
+
+def make_sample(plan: PoolPlan, index: int) -> Sample:
+    """Sample `index` of a plan, generated afresh."""
+    modality, kind = plan.kind_of(index)
+    return generate(modality, kind, np.random.default_rng((plan.seed, index)))
+
+
+def _shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"shard-{shard:05d}.npz"
+
+
+def _write_shard(arguments: tuple[Path, PoolPlan, int]) -> None:
+    folder, plan, shard = arguments
+    indices = range(shard * SHARD_SIZE, min((shard + 1) * SHARD_SIZE, len(plan)))
+    samples = [make_sample(plan, index) for index in indices]
+    described = [
+        {
+            "shape": sample.frames.shape,
+            "kind": sample.kind,
+            "positions": sample.positions.tolist(),
+            "pixel_spacing": sample.pixel_spacing,
+            "facts": sample.facts,
+        }
+        for sample in samples
+    ]
+    path = _shard_path(folder, shard)
+    part = path.with_suffix(".part.npz")
+    pixels = np.concatenate([sample.frames.reshape(-1) for sample in samples])
+    np.savez(part, pixels=pixels, described=np.array(json.dumps(described)))
+    part.replace(path)
+
+
+def build_pool(folder: Path, plan: PoolPlan, processes: int) -> None:
+    """Writes the shards that are missing, with a progress bar.
+
+    Raises:
+        ValueError: when the folder holds a pool of another plan.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    described, record = json.dumps(vars(plan)), folder / "plan.json"
+    if record.exists() and record.read_text(encoding="utf-8") != described:
+        raise ValueError(f"{folder} holds a pool of another plan; remove it or choose another folder.")
+    record.write_text(described, encoding="utf-8")
+    shards = [shard for shard in range(-(-len(plan) // SHARD_SIZE)) if not _shard_path(folder, shard).exists()]
+    if not shards:
+        return
+    with get_context("spawn").Pool(processes) as workers:
+        work = workers.imap_unordered(_write_shard, [(folder, plan, shard) for shard in shards])
+        for _ in tqdm(work, total=len(shards), desc=f"Generating {len(plan)} samples", unit="shard"):
+            pass
+
+
+class SamplePool(Sequence[Sample]):
+    """The samples of a finished pool, pixels kept in memory."""
+
+    def __init__(self, folder: Path):
+        self.pixels: list[np.ndarray] = []
+        self.described: list[tuple[int, int, dict]] = []
+        for shard, path in enumerate(sorted(folder.glob("shard-?????.npz"))):
+            with np.load(path) as data:
+                self.pixels.append(data["pixels"])
+                offset = 0
+                for description in json.loads(str(data["described"])):
+                    self.described.append((shard, offset, description))
+                    offset += int(np.prod(description["shape"]))
+
+    def __len__(self) -> int:
+        return len(self.described)
+
+    def __getitem__(self, index: int) -> Sample:
+        shard, offset, description = self.described[index]
+        size = int(np.prod(description["shape"]))
+        return Sample(
+            frames=self.pixels[shard][offset : offset + size].reshape(description["shape"]),
+            kind=description["kind"],
+            positions=np.array(description["positions"]),
+            pixel_spacing=tuple(description["pixel_spacing"]),
+            facts=description["facts"],
+        )
+
+
+def to_clip(sample: Sample) -> Clip:
+    """A sample as the processor takes it."""
+    return Clip(
+        frames=sample.frames,
+        kind=sample.kind,
+        positions=sample.positions,
+        pixel_spacing=sample.pixel_spacing,
+        source_frames=len(sample.frames),
+    )

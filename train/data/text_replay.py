@@ -1,0 +1,111 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Text-only conversations that keep the language model what it was: it answers prompts itself, before it is trained.
+
+Learning without forgetting by self-distillation (Li and Hoiem, arXiv 1606.09282): no other data set is needed, and
+what is kept is exactly the behaviour that the model had.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+from hub_model.processing_omniv_med import OmniVMedProcessor
+from train.data.conversations import Conversation
+
+LONGEST_ANSWER = 48
+BATCH_SIZE = 16
+PROMPTS = (
+    "What is 2 + 2?",
+    "What is the capital of France?",
+    "Name three primary colours.",
+    "Why is the sky blue?",
+    "Write one sentence about the sea.",
+    "What is photosynthesis?",
+    "Who wrote Romeo and Juliet?",
+    "Translate 'good morning' into Spanish.",
+    "How many days are in a week?",
+    "What does a thermometer measure?",
+    "Give me a tip for learning a language.",
+    "What is gravity?",
+    "Explain what a computer program is.",
+    "What is the largest planet in the solar system?",
+    "List two uses of water.",
+    "What is a noun?",
+    "Why do we sleep?",
+    "Give a synonym for happy.",
+    "What is the boiling point of water?",
+    "How does a bicycle stay upright?",
+    "Is the Earth round? Answer in one sentence.",
+    "What is an algorithm?",
+    "Write a short greeting for an email.",
+    "What is the opposite of cold?",
+    "What is the heart for?",
+    "What do the lungs do?",
+    "What is the function of the kidneys?",
+    "What is blood pressure?",
+    "What is a fracture?",
+    "What is pneumonia?",
+    "What is an artery?",
+    "What is the liver for?",
+    "What is a tumour?",
+    "What is diabetes?",
+    "What does a radiologist do?",
+    "What is magnetic resonance imaging used for?",
+    "What is an X-ray image?",
+    "How does ultrasound imaging work?",
+    "What is an endoscopy?",
+    "What is a biopsy?",
+    "Why is contrast medium used in medical imaging?",
+    "What is the retina?",
+    "What is anaesthesia?",
+    "What is the difference between a vein and an artery?",
+    "What is a vaccine?",
+    "What are symptoms of a cold?",
+    "What is the spine made of?",
+    "What is the brain's function?",
+    "What is an echocardiogram?",
+    "What is a pathologist?",
+    "Give one reason to wash your hands.",
+    "What is a pixel?",
+    "What is radiation?",
+    "Name two organs in the abdomen.",
+    "What is a scan in medicine?",
+    "What is a clinical trial?",
+    "What is a healthy diet?",
+    "What is a stroke?",
+    "What is the skin's function?",
+    "What is oxygen needed for?",
+    "Describe a rainy day in one sentence.",
+    "How do you make tea?",
+    "What is the meaning of the word 'fragile'?",
+    "Which animal is known as man's best friend?",
+)
+
+
+@torch.inference_mode()
+def replay_conversations(
+    model: OmniVMedForConditionalGeneration, processor: OmniVMedProcessor, path: Path
+) -> list[Conversation]:
+    """The prompts with the model's own greedy answers, generated once and kept in a JSON file.
+
+    Args:
+        model: before its language model is trained.
+        path: where the answers are kept; read if it exists.
+    """
+    if not path.exists():
+        pairs = []
+        for start in range(0, len(PROMPTS), BATCH_SIZE):
+            prompts = PROMPTS[start : start + BATCH_SIZE]
+            chats = [[{"role": "user", "content": [{"type": "text", "text": prompt}]}] for prompt in prompts]
+            inputs = processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=True, return_dict=True)
+            output = model.generate(**inputs, max_new_tokens=LONGEST_ANSWER, do_sample=False)
+            answers = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            # A cut answer ends with its last whole sentence, so that the end token is never learned in mid-sentence.
+            pairs += [(p, a[: a.rfind(".") + 1] or a) for p, a in zip(prompts, map(str.strip, answers), strict=True)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(pairs, indent=1), encoding="utf-8")
+    return [Conversation(((q, a),)) for q, a in json.loads(path.read_text(encoding="utf-8"))]
