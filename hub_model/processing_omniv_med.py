@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import BatchFeature, ProcessorMixin
+from transformers.processing_utils import TextKwargs
 
 from .media_omniv_med import Clip, load_clip
 from .token_pruning_omniv_med import PrunedTokens, prune_tokens, reconstruct
@@ -226,7 +227,10 @@ class OmniVMedProcessor(ProcessorMixin):
         for conversation in conversations:
             for message in conversation:
                 if not isinstance(message.get("content"), str):
-                    clips += [self._media_of(part) for part in message.get("content") or [] if part["type"] != "text"]
+                    parts = message.get("content") or []
+                    if not all(isinstance(part, dict) and "type" in part for part in parts):
+                        raise ValueError("Content is a string, or a list of dicts that each have a 'type'.")
+                    clips += [self._media_of(part) for part in parts if part["type"] != "text"]
         return [], [], [], {"clips": clips} if clips else {}
 
     @staticmethod
@@ -275,6 +279,10 @@ class OmniVMedProcessor(ProcessorMixin):
         """
         visual_options = {name: kwargs.pop(name) for name in VISUAL_OPTIONS if name in kwargs}
         kwargs.pop("do_sample_frames", None)  # transformers adds it beside `fps`; here sampling is always by `fps`
+        if "num_frames" in kwargs:  # transformers' name, which its server sends with every video
+            visual_options.setdefault("max_frames", kwargs.pop("num_frames"))
+        # The tokenizer would swallow a misspelled option in silence.
+        self._options(visual_options | {name: kwargs[name] for name in set(kwargs) - set(TextKwargs.__annotations__)})
         prompts = [text] if isinstance(text, str) else list(text or [])
         if audio is not None:
             raise ValueError("OmniV-Med has no audio input; leave audio out.")
@@ -296,18 +304,18 @@ class OmniVMedProcessor(ProcessorMixin):
             raise ValueError(
                 f"Truncation left {placed} of {kept} visual tokens; raise max_length or set max_visual_tokens."
             )
-        visual = self._visual_inputs(processed) if processed else {}
+        visual = self.visual_inputs(processed) if processed else {}
         return BatchFeature({**encoded, **visual}, tensor_type=tensor_type)
 
     def _process(self, medium: Any, visual_options: dict[str, Any]) -> ProcessedClip:
         if hasattr(medium, "pruned"):
             return medium
         sampling = {name: visual_options[name] for name in ("max_frames", "fps") if name in visual_options}
-        self._options(visual_options)  # a wrong option is told before a long read
         description = medium if isinstance(medium, dict) else {"source": medium}
         return self.process_clip(self.load(**description, **sampling), **visual_options)
 
-    def _visual_inputs(self, processed: Sequence[ProcessedClip]) -> dict[str, torch.Tensor]:
+    def visual_inputs(self, processed: Sequence[ProcessedClip]) -> dict[str, torch.Tensor]:
+        """The visual tensors of a batch of clips in reading order, as the model takes them."""
         grids = [(len(item.tokens), *(side * self.merge_size for side in item.grid)) for item in processed]
         return {
             "pixel_values": torch.cat([item.tokens.flatten(0, 2).flatten(1) for item in processed]),
