@@ -107,11 +107,11 @@ class OmniVMedProcessor(ProcessorMixin):
         merge_size: int = 2,
         min_frame_tokens: int = 16,
         max_frame_tokens: int = 1024,
-        max_frames: int = 64,
+        max_frames: int = 128,
         fps: float = 1.0,
         prune_rule: str = "anchor",
         prune_threshold: float = 0.1,
-        peak_threshold: float | None = None,
+        peak_threshold: float | None = 0.3,
         keep_ratio: float | None = None,
         max_visual_tokens: int | None = None,
     ):
