@@ -40,7 +40,7 @@ def resize_frames(frames: np.ndarray, height: int, width: int) -> torch.Tensor:
     """Resizes uint8 frames (T, H, W, 3) with antialiasing; returns float32 (T, 3, height, width) in [-1, 1]."""
     resized = torch.empty(len(frames), 3, height, width)
     for start in range(0, len(frames), 16):  # a few at a time: float copies of large frames are twelve times the file
-        part = torch.from_numpy(np.ascontiguousarray(frames[start : start + 16])).permute(0, 3, 1, 2).float()
+        part = torch.from_numpy(np.array(frames[start : start + 16], order="C")).permute(0, 3, 1, 2).float()
         if part.shape[-2:] != (height, width):
             part = torch.nn.functional.interpolate(part, (height, width), mode="bilinear", antialias=True)
         resized[start : start + 16] = part
