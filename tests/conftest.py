@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,20 @@ from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
 
 HUB_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
 PATCH_SIZE = 4
-PROCESSOR_OPTIONS = {"patch_size": PATCH_SIZE, "merge_size": 2, "min_frame_tokens": 4, "max_frame_tokens": 12}
+# All options, so that no test depends on a default.
+PROCESSOR_OPTIONS = {
+    "patch_size": PATCH_SIZE,
+    "merge_size": 2,
+    "min_frame_tokens": 4,
+    "max_frame_tokens": 12,
+    "max_frames": 64,
+    "fps": 1.0,
+    "prune_rule": "anchor",
+    "prune_threshold": 0.1,
+    "peak_threshold": None,
+    "keep_ratio": None,
+    "max_visual_tokens": None,
+}
 TINY_VISION = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -37,6 +50,15 @@ TINY_TEXT = {
     "max_position_embeddings": 1024,
     "initializer_range": 0.3,
 }
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Computes in one thread: tensors this small gain nothing from more, and on a busy machine these only wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,8 @@ from hub_model.modeling_omniv_med import (
 )
 from hub_model.processing_omniv_med import OmniVMedProcessor
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PATCH = 4
 VISION = {
     "hidden_size": 32,

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from hub_model.token_pruning_omniv_med import prune_tokens, reconstruct, split_blocks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROUNDING = 1e-6
 
 

@@ -95,6 +95,15 @@ def test_resizing_stays_in_range_and_leaves_the_input_alone():
     assert np.array_equal(frames, before)
 
 
+@pytest.mark.filterwarnings("error")
+def test_frames_that_may_not_be_written_to_or_lie_backwards_are_read():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    locked = frames.copy()
+    locked.flags.writeable = False  # as Pillow gives them
+    assert torch.equal(resize_frames(locked, 8, 8), resize_frames(frames, 8, 8))
+    assert torch.equal(resize_frames(frames[::-1, :, ::-1], 8, 8), resize_frames(frames, 8, 8).flip(0, 3))
+
+
 def test_every_grey_comes_back_from_its_normalised_value():
     frames = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
     assert np.array_equal(to_uint8(resize_frames(frames, 16, 16)), frames)
