@@ -20,7 +20,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from hub_model.processing_omniv_med import OmniVMedProcessor
+from hub_model.processing_omniv_med import VISUAL_OPTIONS, OmniVMedProcessor
 from train.data.conversations import IGNORED, ConversationCollator, ConversationDataset, Mixture
 from train.trained_tensors import (
     LORA_A,
@@ -54,6 +54,7 @@ class StageConfig:
         lora_rank: rank of the LoRA factors.
         mixture: what is drawn, see `Mixture`.
         pruning: the processor's visual options while training.
+        checkpoint_steps: steps from one checkpoint to the next; what an interrupted run may lose at most.
     """
 
     seed: int
@@ -63,11 +64,15 @@ class StageConfig:
     lora_rank: int
     mixture: Mixture
     pruning: dict[str, float | int | str]
+    checkpoint_steps: int = 100
 
     @classmethod
     def read(cls, path: Path) -> StageConfig:
-        """Reads a YAML file; unknown or missing fields raise TypeError, which names them."""
+        """Reads a YAML file; an unknown or missing field raises TypeError, an unknown option ValueError."""
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for name, known in (("pruning", VISUAL_OPTIONS), ("learning_rates", PART_OF_NAME.values())):
+            if unknown := values[name].keys() - set(known):
+                raise ValueError(f"{path}: unknown {name} {sorted(unknown)}; known are {', '.join(known)}.")
         return cls(**{**values, "mixture": Mixture(**values["mixture"])})
 
 
@@ -187,7 +192,7 @@ def run_stage(model: PeftModel, processor: OmniVMedProcessor, data: dict, config
         seed=config.seed,
         data_seed=config.seed,
         logging_steps=10,
-        save_steps=100,
+        save_steps=config.checkpoint_steps,
         save_total_limit=2,
         report_to=["tensorboard"],
         label_names=["labels"],
