@@ -295,10 +295,6 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
     config_class = OmniVMedVisionConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    _can_record_outputs = {  # noqa: RUF012
-        "hidden_states": OmniVMedVisionEncoderLayer,
-        "attentions": OmniVMedVisionAttention,
-    }
 
     def __init__(self, config: OmniVMedVisionConfig):
         super().__init__(config)

@@ -228,7 +228,7 @@ def test_pretraining_learns_to_tell_two_modalities_apart(samples, tmp_path: Path
     config = OmniVMedVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, patch_size=14, stem_channels=8
     )
-    encoder = pretrain(config, training, training, tmp_path, steps=30, batch_size=8, learning_rate=3e-3, seed=0)
+    encoder = pretrain(config, training, training, tmp_path, steps=80, batch_size=8, learning_rate=5e-3, seed=0)
     metrics = json.loads((tmp_path / "eval_results.json").read_text(encoding="utf-8"))
     assert metrics["eval_modality_accuracy"] > 0.9 > 0.6 > metrics["eval_modality_majority"]
     assert encoder.config.hidden_size == 32
