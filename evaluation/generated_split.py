@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +123,8 @@ def main() -> None:
     parser.add_argument("--model", default=str(ROOT / "hub_model"), help="folder or Hub id (default: hub_model)")
     parser.add_argument("--samples", type=int, default=400, help="number of samples, one question each")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--json", type=Path, help="where the report and all answers are written")
+    parser.add_argument("--json", type=Path, help="where the figures are written")
+    parser.add_argument("--answers", type=Path, help="where every question and answer is written, as JSON Lines")
     arguments = parser.parse_args()
     processor = AutoProcessor.from_pretrained(arguments.model, trust_remote_code=True)
     model = AutoModelForImageTextToText.from_pretrained(arguments.model, trust_remote_code=True).eval()
@@ -138,18 +139,13 @@ def main() -> None:
             )
         print()
     if arguments.json:
+        arguments.json.write_text(json.dumps({"seed": HELD_OUT_SEED, **result}, indent=1) + "\n", encoding="utf-8")
+    if arguments.answers:
         rows = [
-            {
-                "modality": one.modality,
-                "kind": one.kind,
-                "task": one.question.task,
-                "question": one.question.question,
-                "answer": one.question.answer,
-                "prediction": one.prediction,
-            }
+            {"modality": one.modality, "kind": one.kind, **asdict(one.question), "prediction": one.prediction}
             for one in answered
         ]
-        arguments.json.write_text(json.dumps(result | {"answers": rows}, indent=1), encoding="utf-8")
+        arguments.answers.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
