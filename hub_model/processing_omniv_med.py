@@ -206,9 +206,9 @@ class OmniVMedProcessor(ProcessorMixin):
 
     @staticmethod
     def _labels(clip: Clip, keep_mask: torch.Tensor) -> tuple[str, ...]:
-        """Position labels for the frames that keep tokens, evenly thinned; images have none."""
+        """Position labels for the frames that keep tokens, evenly thinned; without millimetres or seconds, none."""
         labels = [""] * len(keep_mask)
-        if clip.kind == "image":
+        if clip.kind == "image" or (clip.kind == "volume" and not all(clip.pixel_spacing)):
             return tuple(labels)
         kept = keep_mask.any(dim=1).nonzero().squeeze(1).tolist()
         for frame in kept[:: math.ceil(len(kept) / MAX_LABELS)]:

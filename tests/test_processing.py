@@ -396,3 +396,11 @@ def test_the_pipeline_of_transformers_answers(model, processor, picture):
         inputs = apply(processor, chat)
         sequence = model.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :]
         assert output[0]["generated_text"] == processor.decode(sequence, skip_special_tokens=True)
+
+
+def test_slices_without_a_known_spacing_are_not_labelled_in_millimetres(processor, film) -> None:
+    known = processor.process_clip(processor.load(film(), kind="volume", spacing=(2.0, 1.0, 1.0)))
+    unknown = processor.process_clip(processor.load(film(), kind="volume"))
+    assert known.labels[0] == "0.0 mm"
+    assert set(unknown.labels) == {""}
+    assert unknown.label_tokens == 0
