@@ -87,7 +87,8 @@ def test_upload_overlay_and_streamed_answer(page):
     assert viewer["value"]["sprite"].startswith("data:image/webp;base64,")
     assert viewer["value"]["positions"][0] == "0.0 mm"
     tokens = 14 * viewer["value"]["grid"][0] * viewer["value"]["grid"][1]
-    kept = viewer["pruning"]["kept"]
+    kept = viewer["props"]["pruning"]["kept"]
+    assert set(viewer) == {"value", "props", "__type__"}, "nothing of the server's objects is sent"
     assert len(kept) == tokens and set(kept) == {"0", "1"}
     assert re.search(rf"14 of 14 frames · {tokens} → \d+ tokens · .* worst error 0\.\d+ at threshold 0\.1", summary)
     assert "CT windows" in summary
@@ -95,7 +96,7 @@ def test_upload_overlay_and_streamed_answer(page):
 
     again, summary = page.predict(0.0, api_name="/prune")
     assert "sprite" not in str(again), "the slices are not sent again"
-    assert again["pruning"]["kept"].count("1") > kept.count("1")
+    assert again["props"]["pruning"]["kept"].count("1") > kept.count("1")
     assert "threshold 0" in summary
 
     job = page.submit("Which imaging modality is this?", [], api_name="/ask")

@@ -1,0 +1,201 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Asks the model one question about one medical image, volume or video, and says what pruning saved and cost.
+
+python -m examples.ask examples/media/ct_volume.nii.gz "Which imaging modality is this?"
+python -m examples.ask scan.zip "Is there a lesion?" --json --heatmap pruning.png
+python -m examples.ask none "What is computed tomography used for?"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+NO_MEDIUM = "none"
+DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
+
+
+class AskError(Exception):
+    """Wrong input; the message is one sentence for the user."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise AskError(f"{message} (see --help)")
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; raises `AskError` for what can be refused before anything is loaded."""
+    parser = OneLineParser(
+        prog="python -m examples.ask",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", help="file, folder or zip with an image, a volume or a video; 'none' asks without one")
+    parser.add_argument("question")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    parser.add_argument("--heatmap", type=Path, metavar="OUT.png", help="draw the slices with pruned tokens dimmed")
+    parser.add_argument("--model", default=str(DEFAULT_MODEL), help="folder or Hub id (default: %(default)s)")
+    parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if not options.question.strip():
+        raise AskError("The question is empty; write one after the file.")
+    if options.max_new_tokens < 1:
+        raise AskError("--max-new-tokens must be at least 1.")
+    if options.file != NO_MEDIUM and not Path(options.file).exists():
+        raise AskError(f"{Path(options.file).name or 'The file'} does not exist; check the path, or give 'none'.")
+    if options.heatmap is not None:
+        if options.file == NO_MEDIUM:
+            raise AskError("--heatmap needs a file, and the file is 'none'.")
+        if options.heatmap.suffix.lower() != ".png":
+            raise AskError("--heatmap writes PNG; give a name that ends in .png.")
+        if not options.heatmap.absolute().parent.is_dir() or options.heatmap.is_dir():
+            raise AskError("--heatmap must name a file in a folder that exists.")
+    folder = Path(options.model)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise AskError(f"The folder {folder.name} holds no model weights; 'make model' assembles them.")
+    return options
+
+
+def load(auto_class: Any, model: str) -> Any:
+    """`auto_class.from_pretrained`, with one sentence for whatever is wrong with the model's files."""
+    try:
+        return auto_class.from_pretrained(model, trust_remote_code=True)
+    except Exception as error:  # of many classes: missing, damaged, from another project, or not reachable
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise AskError(f"The model {model} cannot be loaded: {reason}") from None
+
+
+def read_medium(processor: Any, source: str) -> Any:
+    """Reads and prunes one file; the processor's own sentence says what is wrong with it."""
+    try:
+        return processor.process_clip(processor.load(source))
+    except ValueError as error:  # MediaError: remote code is imported anew, so its classes cannot be named here
+        raise AskError(str(error)) from None
+
+
+def prepare(processor: Any, question: str, processed: Any | None) -> Any:
+    """The model's inputs for one question, with the clip that was read already."""
+    parts = [{"type": "text", "text": question}]
+    if processed is not None:
+        parts.insert(0, {"type": processed.clip.kind})
+    messages = [{"role": "user", "content": parts}]
+    prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return processor(text=prompt, clips=[] if processed is None else [processed])
+
+
+def answer(processor: Any, model: Any, inputs: Any, max_new_tokens: int) -> tuple[str, float]:
+    """Generates greedily; returns the text and the seconds from the call to the first token."""
+    from transformers.generation import BaseStreamer
+
+    class FirstTokenClock(BaseStreamer):
+        """Notes when the first new token comes; `generate` puts the prompt first."""
+
+        def __init__(self) -> None:
+            self.start, self.arrivals = time.perf_counter(), []
+
+        def put(self, value: Any) -> None:
+            self.arrivals.append(time.perf_counter())
+
+        def end(self) -> None:
+            pass
+
+    length, longest = inputs["input_ids"].shape[1], model.config.text_config.max_position_embeddings
+    if length + max_new_tokens > longest:
+        raise AskError(f"The prompt has {length} tokens, so an answer may have {max(longest - length, 0)} at most.")
+    clock = FirstTokenClock()
+    output = model.generate(**inputs.to(model.device), max_new_tokens=max_new_tokens, do_sample=False, streamer=clock)
+    text = processor.batch_decode(output[:, length:], skip_special_tokens=True)[0].strip()
+    return text, clock.arrivals[1] - clock.start
+
+
+def report(text: str, seconds: float, processed: Any | None) -> dict[str, Any]:
+    """The result under the stable names of `--json`."""
+    fields: dict[str, Any] = {"answer": text, "kind": None, "frames": 0, "source_frames": 0}
+    fields |= {"tokens_before": 0, "tokens_after": 0, "reduction_percent": None, "worst_error": None}
+    fields |= {"threshold": None, "seconds_to_first_token": round(seconds, 3), "notes": []}
+    if processed is not None:
+        fields |= {
+            "kind": processed.clip.kind,
+            "frames": len(processed.clip.frames),
+            "source_frames": processed.clip.source_frames,
+            "tokens_before": processed.tokens_before,
+            "tokens_after": processed.tokens_after,
+            "reduction_percent": round(100 * processed.reduction, 2),
+            "worst_error": round(processed.pruned.worst_error, 5),
+            "threshold": round(processed.pruned.threshold, 5),
+            "notes": list(processed.notes),
+        }
+    return fields
+
+
+def as_lines(fields: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = [fields["answer"], ""]
+    timed = "encoding and the first step of the language model"
+    if fields["kind"] is not None:
+        timed = f"reading, pruning, {timed}"
+        lines += [
+            f"{fields['kind']}: {fields['frames']} of {fields['source_frames']} frames",
+            f"tokens: {fields['tokens_before']} before pruning, {fields['tokens_after']} after, position labels "
+            f"counted: {fields['reduction_percent']:.1f} % fewer",
+            f"worst error of a removed token: {fields['worst_error']:.4f}, threshold {fields['threshold']:.4f} "
+            "(mean absolute difference of pixel values in [-1, 1])",
+        ]
+    lines.append(f"first token: {fields['seconds_to_first_token']:.2f} s ({timed}; not loading the model)")
+    return "\n".join([*lines, *(f"note: {note}" for note in fields["notes"])])
+
+
+def run(arguments: list[str] | None) -> None:
+    """Reads, asks, prints; raises `AskError` for wrong input."""
+    options = parse_arguments(arguments)
+    # Imported here: it takes seconds, and a wrong argument should be told at once.
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    warnings.simplefilter("ignore")  # of libraries, and nothing that a user of this command could act on
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+    processor = load(AutoProcessor, options.model)
+    if not hasattr(processor, "process_clip"):
+        raise AskError(f"The model {options.model} is not an OmniV-Med model.")
+    start = time.perf_counter()
+    processed = None if options.file == NO_MEDIUM else read_medium(processor, options.file)
+    inputs = prepare(processor, options.question, processed)
+    seconds = time.perf_counter() - start
+    # The file comes first, so that a wrong one is told before the weights are read; only the model's time is left out.
+    model = load(AutoModelForImageTextToText, options.model)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    text, generating = answer(processor, model, inputs, options.max_new_tokens)
+    if options.heatmap is not None:
+        from examples.heatmap import draw_heatmap
+
+        try:
+            draw_heatmap(processed, options.heatmap)
+        except OSError as error:
+            raise AskError(f"The heatmap cannot be written ({error.strerror or type(error).__name__}).") from None
+    fields = report(text, seconds + generating, processed)
+    print(json.dumps(fields, ensure_ascii=False) if options.json else as_lines(fields))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, or 2 for wrong input with one line on stderr."""
+    try:
+        run(arguments)
+    except AskError as error:
+        print("ask:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
