@@ -31,7 +31,8 @@ function draw() {
       painter.fillRect(x * tokenWidth, y * tokenHeight, tokenWidth, tokenHeight);
     }
   }
-  const position = clip.positions[slice] ? clip.positions[slice] + ", " : "";
+  const place = clip.positions[slice] || (clip.frames > 1 ? `slice ${slice + 1}` : "");
+  const position = place ? place + ", " : "";
   const words = `${position}${[...kept].filter((flag) => flag === "1").length} of ${tokens} tokens kept`;
   part("output").textContent = words;
   canvas.setAttribute("aria-label", `Slice ${slice + 1} of ${clip.frames}: ${words}`);

@@ -32,7 +32,8 @@ def slices(processed: Any) -> dict[str, Any]:
 
     Returns:
         `sprite`, a WebP data URI with the slices in rows of `columns`; `frames`, how many; `width` and `height` of
-        one in pixels; `grid`, rows and columns of tokens; `positions`, "12.5 mm" or "3.0 s" each, "" for an image.
+        one in pixels; `grid`, rows and columns of tokens; `positions`, "12.5 mm" or "3.0 s" each, "" for an image
+        and for slices whose file gives no millimetres.
     """
     shown = processed.shown_frames()
     count, height, width = shown.shape[:3]
@@ -47,6 +48,7 @@ def slices(processed: Any) -> dict[str, Any]:
     packed = io.BytesIO()
     sheet.save(packed, "WEBP", quality=90, method=2)
     clip = processed.clip
+    has_unit = clip.kind == "video" or (clip.kind == "volume" and all(clip.pixel_spacing))
     return {
         "sprite": "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode(),
         "frames": count,
@@ -54,7 +56,7 @@ def slices(processed: Any) -> dict[str, Any]:
         "width": size[0],
         "height": size[1],
         "grid": list(processed.grid),
-        "positions": [f"{position:.1f} {clip.unit}" if clip.unit else "" for position in clip.positions],
+        "positions": [f"{position:.1f} {clip.unit}" if has_unit else "" for position in clip.positions],
     }
 
 

@@ -47,6 +47,15 @@ def millimetres_per_pixel(processed: Any, shown_width: int) -> float:
     return processed.clip.pixel_spacing[1] * processed.clip.frames.shape[2] / shown_width
 
 
+def position_label(clip: Any, frame: int) -> str:
+    """Where a slice lies, or its number where the file gives no millimetres; a single picture has neither."""
+    if clip.kind == "image":
+        return ""
+    if clip.kind == "volume" and not all(clip.pixel_spacing):
+        return f"slice {frame + 1}, "
+    return f"{clip.positions[frame]:.1f} {clip.unit}, "
+
+
 def draw_scale_bar(axes: Axes, shown_width: int, shown_height: int, pixel_width: float) -> None:
     """A bar of 1, 2 or 5 times a power of ten millimetres, at most 45 % of the slice wide."""
     longest = 0.45 * shown_width * pixel_width
@@ -122,8 +131,7 @@ def draw_heatmap(processed: Any, path: str | Path) -> None:
         axes = figure.add_axes(box(left, bottom, SLICE_INCHES, slice_height))
         axes.imshow(pictures[frame], interpolation="nearest")
         axes.set_axis_off()
-        position = f"{clip.positions[frame]:.1f} {clip.unit}, " if clip.kind != "image" else ""
-        caption = f"{position}{kept_per_frame[frame]}/{tokens_per_frame} kept"
+        caption = f"{position_label(clip, frame)}{kept_per_frame[frame]}/{tokens_per_frame} kept"
         axes.text(0.5, -0.03, caption, transform=axes.transAxes, fontsize=8, ha="center", va="top")
         pixel_width = millimetres_per_pixel(processed, width)
         if place == 0 and pixel_width > 0:

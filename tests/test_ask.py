@@ -18,7 +18,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from examples.ask import main
-from examples.heatmap import dim_removed, spread_over_pixels
+from examples.heatmap import dim_removed, position_label, spread_over_pixels
 
 ROOT = Path(__file__).resolve().parents[1]
 MEDIA = ROOT / "examples" / "media"
@@ -100,6 +100,12 @@ def test_only_removed_tokens_are_dimmed(processor, film):
     assert 0 < removed.mean() < 1
     assert (dimmed[~removed] == shown[~removed]).all()
     assert dimmed[removed].mean() < 0.8 * shown[removed].mean()
+
+
+def test_slices_are_numbered_where_millimetres_are_unknown(processor):
+    assert position_label(processor.load(np.zeros((3, 16, 16), dtype=np.uint8)), 1) == "slice 2, "
+    assert position_label(processor.load(np.zeros((3, 16, 16), dtype=np.uint8), spacing=(2, 1, 1)), 1) == "2.0 mm, "
+    assert position_label(processor.load(np.zeros((16, 16), dtype=np.uint8)), 0) == ""
 
 
 def test_a_question_without_a_medium_is_answered_in_lines(capfd):
