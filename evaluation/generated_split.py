@@ -100,7 +100,15 @@ def accuracy(answered: list[Answered]) -> dict[str, float | int | list[float]]:
 
 
 def report(answered: list[Answered]) -> dict[str, dict]:
-    """Accuracy over all, per task (open and yes/no questions apart), per modality and per kind of clip."""
+    """Accuracy over all, per task, per modality and per kind of clip.
+
+    Open and yes/no questions of a task stand apart, and so does naming the modality from naming contrast or stain.
+    """
+
+    def task(one: Answered) -> str:
+        if one.question.answer in ("yes", "no"):
+            return f"{one.question.task}, yes/no"
+        return "modality named" if one.question.answer == one.modality else f"{one.question.task}, open"
 
     def split(key) -> dict[str, dict]:
         groups: dict[str, list[Answered]] = {}
@@ -110,9 +118,7 @@ def report(answered: list[Answered]) -> dict[str, dict]:
 
     return {
         "all": accuracy(answered),
-        "task": split(
-            lambda one: one.question.task + (", yes/no" if one.question.answer in ("yes", "no") else ", open")
-        ),
+        "task": split(task),
         "modality": split(lambda one: one.modality),
         "kind": split(lambda one: one.kind),
     }
