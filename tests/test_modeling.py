@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AttentionInterface,
     VideoLlama3Config,
     VideoLlama3ForConditionalGeneration,
     VideoLlama3VisionConfig,
@@ -404,6 +405,8 @@ def test_xformers_gets_its_own_layout(monkeypatch):
         return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), value)
 
     monkeypatch.setattr(modeling, "memory_efficient_attention", reference)
+    # Other tests load the same file as remote code, and the last copy that was loaded is the one registered.
+    monkeypatch.setitem(AttentionInterface._global_mapping, "xformers", modeling.xformers_attention_forward)
     model, inputs = encoder(prune_stage="encoder"), clips(*RAGGED_GRIDS)
     keep_mask = random_keep_mask(inputs, share=0.4)
     expected = encode(model, inputs, keep_mask=keep_mask)
