@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import binomtest
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -79,12 +79,10 @@ def answer(model, processor, drawn: list[tuple[Sample, Question]], batch_size: i
     return answered
 
 
-def wilson_interval(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(right: int, count: int) -> tuple[float, float]:
     """95 % interval of a proportion."""
-    share, spread = right / count, z**2 / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    interval = binomtest(right, count).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def accuracy(answered: list[Answered]) -> dict[str, float | int | list[float]]:

@@ -212,7 +212,7 @@ class OmniVMedProcessor(ProcessorMixin):
             return tuple(labels)
         kept = keep_mask.any(dim=1).nonzero().squeeze(1).tolist()
         for frame in kept[:: math.ceil(len(kept) / MAX_LABELS)]:
-            labels[frame] = f"{clip.positions[frame]:.1f} {'mm' if clip.kind == 'volume' else 's'}"
+            labels[frame] = f"{clip.positions[frame]:.1f} {clip.unit}"
         return tuple(labels)
 
     @staticmethod

@@ -23,9 +23,11 @@ from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedVisionModel
 from hub_model.visual_processing_omniv_med import patchify, resize_frames, token_grid
 from train.assemble import NANO_PROCESSOR
+from train.data.conversations import IGNORED
 from train.data.phantoms import Sample
 
-IGNORED = -100
+SLICE_FACTS = ("modality", "plane", "region")
+"""Facts of a clip that every single frame of it shows."""
 LARGEST_STRETCH = 1.35
 """Frames are stretched by up to this factor, so that the encoder meets every token grid that real files lead to."""
 
@@ -104,10 +106,6 @@ class FrameDataset(Dataset):
             "merge_sizes": torch.tensor(merge_size),
             "labels": torch.tensor(labels),
         }
-
-
-SLICE_FACTS = ("modality", "plane", "region")
-"""Facts of a clip that every single frame of it shows."""
 
 
 def collate(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

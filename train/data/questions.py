@@ -9,8 +9,6 @@ import numpy as np
 
 from train.data.phantoms import MODALITIES
 
-NOUNS = {"image": "image", "volume": "volume", "video": "video"}
-
 
 @dataclass(frozen=True)
 class Question:
@@ -209,7 +207,7 @@ def questions(facts: dict[str, str], kind: str, rng: np.random.Generator) -> lis
     """
 
     def pick(wordings: tuple[str, ...], **fields: str) -> str:
-        return wordings[int(rng.integers(len(wordings)))].format(kind=NOUNS[kind], **fields)
+        return wordings[int(rng.integers(len(wordings)))].format(kind=kind, **fields)
 
     def closed(task: str, truth: str, others: tuple[str, ...], wordings: tuple[str, ...]) -> Question:
         yes = bool(rng.random() < 0.5)
@@ -252,7 +250,7 @@ OVERLAPS = {
 
 def caption(facts: dict[str, str], kind: str, rng: np.random.Generator) -> str:
     """One sentence that states the modality and, mostly, what else is known, for alignment of the projector."""
-    modality, noun = facts["modality"], NOUNS[kind]
+    modality = facts["modality"]
     words = []
     if "plane" in facts and rng.random() < 0.8:
         words.append(facts["plane"])
@@ -262,7 +260,7 @@ def caption(facts: dict[str, str], kind: str, rng: np.random.Generator) -> str:
         words.append({"immunohistochemistry": "immunohistochemical"}.get(facts["stain"], facts["stain"]))
     words.append(named(modality))
     bare = modality in ("CT", "MRI", "X-ray", "OCT") and kind == "image" and rng.random() < 0.5
-    sentence = article(" ".join(words) if bare else " ".join([*words, noun]))
+    sentence = article(" ".join(words) if bare else " ".join([*words, kind]))
     if modality == "ultrasound" and facts.get("contrast"):
         sentence += " with " + facts["contrast"]
     if "region" in facts and rng.random() < 0.9:
