@@ -17,7 +17,7 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import TextKwargs
 
 from .media_omniv_med import Clip, load_clip
-from .token_pruning_omniv_med import PrunedTokens, prune_tokens, reconstruct
+from .token_pruning_omniv_med import PrunedTokens, estimate_noise, prune_tokens, reconstruct
 from .visual_processing_omniv_med import patchify, resize_frames, to_uint8, token_grid, unpatchify
 
 MEDIA_TYPES = ("image", "volume", "video")
@@ -187,8 +187,15 @@ class OmniVMedProcessor(ProcessorMixin):
         size = (rows * token_size, columns * token_size)
         tokens = patchify(resize_frames(clip.frames, *size), self.patch_size, self.merge_size)
         pruned = prune_tokens(
-            tokens, options["prune_rule"], options["prune_threshold"], options["peak_threshold"], budget
+            tokens,
+            options["prune_rule"],
+            options["prune_threshold"],
+            options["peak_threshold"],
+            max_tokens=budget,
+            noise=estimate_noise(tokens),
         )
+        if pruned.threshold > options["prune_threshold"] and budget is None:
+            notes.append(f"The pruning threshold was raised to {pruned.threshold:.3g}, the noise of the frames.")
         labels = self._labels(clip, pruned.keep_mask)
         label_tokens = sum(len(self.tokenizer(label, add_special_tokens=False).input_ids) for label in labels if label)
         spacing = 0.0

@@ -9,6 +9,7 @@ selectable as the baseline.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,16 @@ import torch
 PRUNE_RULES = ("anchor", "previous", "none")
 BUDGET_SEARCH_STEPS = 24
 LARGEST_DISTANCE = 2.0  # between two pixel values in [-1, 1]
+
+NOISE_DISTANCE = 2 / math.sqrt(math.pi)
+"""Mean absolute difference of two pixels that show the same under Gaussian noise of standard deviation 1."""
+NOISE_MARGIN, PEAK_NOISE_MARGIN = 1.25, 2.0
+"""How far above that the mean of a token, and of a block with a sixteenth of its pixels, may lie by chance."""
+NOISE_FRAMES = 8
+"""Frames, evenly spread over a clip, from which its noise is estimated."""
+
+EMPTY_LEVEL = -0.75
+"""Brightest channel mean of empty background: air is at −0.8 in the widest CT window, black is −1."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +37,10 @@ class PrunedTokens:
         keep_mask: bool (T, N), True where the token is kept; the first frame always is.
         stand_in: int64 (T, N), the frame whose kept token stands for this one (itself where kept).
         errors: float32 (T, N), mean absolute difference to the stand-in, in pixel values of [-1, 1].
-        scores: float32 (T, N), the difference the rule looked at, over its threshold: above 1 was kept. With a
-            peak threshold it is the larger of the two ratios. The first frame scores infinity.
-        threshold: the threshold used, found by search where a budget was given.
+        scores: float32 (T, N), the difference to the token the rule compares with, over the threshold; with a peak
+            threshold, the larger of the two ratios. Above 1 was kept, unless it is empty background that had been
+            kept at its place before. The first frame scores infinity.
+        threshold: the threshold used, raised to the clip's noise or to meet a budget.
     """
 
     keep_mask: torch.Tensor
@@ -43,47 +55,162 @@ class PrunedTokens:
         return float(self.errors.max())
 
 
-def split_blocks(tokens: torch.Tensor, block: int) -> torch.Tensor:
-    """Splits the patches of each token into square blocks, the units of the peak guard.
+def split_blocks(tokens: torch.Tensor) -> torch.Tensor:
+    """Splits the patches of each token into square blocks half a patch wide, the units of the peak guard.
 
     Args:
-        tokens: float (T, N, patches per token, channels, patch, patch) pixel values.
-        block: side of a block in pixels; must divide the patch.
+        tokens: float (T, N, patches per token, channels, patch, patch) pixel values; an odd patch is one block.
 
     Returns:
-        float (T, N, blocks, channels·block²), the pixels of each block.
+        float32 (T, N, blocks, channels, pixels per block).
     """
     frames, locations, patches, channels, patch, _ = tokens.shape
-    side = patch // block
-    split = tokens.reshape(frames, locations, patches, channels, side, block, side, block)
-    return split.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(frames, locations, patches * side * side, -1)
+    side = 2 if patch % 2 == 0 else 1
+    block = patch // side
+    split = tokens.float().reshape(frames, locations, patches, channels, side, block, side, block)
+    return split.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(frames, locations, patches * side**2, channels, block**2)
 
 
-def _scan(
-    blocks: torch.Tensor, rule: str, threshold: float, peak_threshold: float | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One pass over the frames with one frame of state, vectorised over locations; see `PrunedTokens` for shapes."""
-    frames, locations = blocks.shape[:2]
-    keep_mask = torch.ones(frames, locations, dtype=torch.bool, device=blocks.device)
-    stand_in = torch.zeros(frames, locations, dtype=torch.long, device=blocks.device)
-    errors = torch.zeros(frames, locations, device=blocks.device)
-    scores = torch.full((frames, locations), float("inf"), device=blocks.device)
-    anchor = blocks[0].clone()
-    for t in range(1, frames):
-        to_anchor = (blocks[t] - anchor).abs().mean(dim=-1)
-        compared = to_anchor if rule == "anchor" else (blocks[t] - blocks[t - 1]).abs().mean(dim=-1)
-        difference = compared.mean(dim=-1)
-        score = difference / max(threshold, 1e-12)
-        keep = difference > threshold
-        if peak_threshold is not None:
-            peak = compared.amax(dim=-1)
-            score = torch.maximum(score, peak / max(peak_threshold, 1e-12))
-            keep = keep | (peak > peak_threshold)
-        keep_mask[t], scores[t] = keep, score
-        stand_in[t] = torch.where(keep, t, stand_in[t - 1])
-        errors[t] = to_anchor.mean(dim=-1).masked_fill(keep, 0.0)
-        anchor = torch.where(keep[:, None, None], blocks[t], anchor)
-    return keep_mask, stand_in, errors, scores
+def estimate_noise(tokens: torch.Tensor) -> float:
+    """Standard deviation of the pixel noise of a clip, robust against what it shows.
+
+    The smaller of two estimates, as fine texture looks like noise within a frame but stands still, and motion looks
+    like noise between frames but is smooth within one: the median absolute diagonal detail of 2×2 pixels (Donoho and
+    Johnstone, Biometrika 81, 1994, section 4.2) and the median absolute difference of neighbouring frames. Where
+    nothing differs at all, pixels are saturated or empty, and are left out.
+
+    Args:
+        tokens: float (T, N, patches per token, channels, patch, patch), pixel values in [-1, 1].
+
+    Returns:
+        The standard deviation in pixel values; 0 for a single frame, in which nothing is pruned.
+    """
+    if len(tokens) < 2:
+        return 0.0
+    chosen = torch.linspace(1, len(tokens) - 1, min(NOISE_FRAMES, len(tokens) - 1)).round().long()
+    frames, side = tokens[chosen].float(), tokens.shape[-1] // 2 * 2
+    between = (frames - tokens[chosen - 1].float()) / math.sqrt(2)
+    vertical = frames[..., 0:side:2, :side] - frames[..., 1:side:2, :side]
+    diagonal = (vertical[..., 0::2] - vertical[..., 1::2]) / 2
+    return min(_robust_deviation(between), _robust_deviation(diagonal))
+
+
+def _robust_deviation(differences: torch.Tensor) -> float:
+    """Standard deviation of Gaussian differences from the median of their sizes, zeros left out."""
+    sizes = differences[differences != 0].abs()
+    return float(sizes.median()) / 0.6745 if len(sizes) else 0.0
+
+
+class StreamingPruner:
+    """Judges a clip frame by frame. All it keeps of the past is one frame: the last kept token at each place.
+
+    (The rule "anchor" adds one colour a place: that of the empty background that was kept there.)
+
+    Args:
+        rule: "anchor" or "previous".
+        threshold, peak_threshold, noise: as in `prune_tokens`.
+
+    Attributes:
+        threshold, peak_threshold: those in use, raised to the noise.
+    """
+
+    def __init__(self, rule: str, threshold: float, peak_threshold: float | None = None, noise: float = 0.0):
+        if rule not in ("anchor", "previous"):
+            raise ValueError(f"A stream is pruned by the rule 'anchor' or 'previous', not {rule!r}.")
+        self.rule = rule
+        self.threshold, self.peak_threshold = threshold, None
+        if rule == "anchor":  # the published rule is one threshold and nothing else
+            self.threshold = max(threshold, NOISE_MARGIN * NOISE_DISTANCE * noise)
+            if peak_threshold is not None:
+                self.peak_threshold = max(peak_threshold, PEAK_NOISE_MARGIN * NOISE_DISTANCE * noise)
+        self.frames_seen = 0
+
+    def raise_thresholds(self, amount: float) -> None:
+        """Raises both thresholds, before the first frame, to prune more."""
+        self.threshold += amount
+        if self.peak_threshold is not None:
+            self.peak_threshold += amount
+
+    def step(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Judges the next frame.
+
+        Args:
+            tokens: float (N, patches per token, channels, patch, patch), one frame's pixel values in [-1, 1].
+
+        Returns:
+            keep_mask bool (N,), stand_in int64 (N,) and scores float32 (N,), as in `PrunedTokens`.
+        """
+        return self.step_blocks(split_blocks(tokens.unsqueeze(0))[0])
+
+    def step_blocks(self, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `step`, for a frame that is split already: (N, blocks, channels, pixels per block)."""
+        if self.frames_seen == 0:
+            self._start(blocks)
+            keep = torch.ones(len(blocks), dtype=torch.bool, device=blocks.device)
+            stand_in, scores = self._kept_frame.clone(), torch.full_like(blocks[:, 0, 0, 0], float("inf"))
+        else:
+            keep, scores, repeats_background = self._judge(blocks)
+            self._kept_frame[keep] = self.frames_seen
+            stand_in = torch.where(repeats_background, self._background_frame, self._kept_frame)
+        if self.rule == "previous":
+            self._compared = blocks
+        else:
+            changed = keep.nonzero().squeeze(1)
+            self._compared[changed] = blocks[changed]
+            self._remember_background(changed)
+        self.frames_seen += 1
+        return keep, stand_in, scores
+
+    def _start(self, blocks: torch.Tensor) -> None:
+        self._compared = blocks.clone()
+        self._kept_frame = torch.zeros(len(blocks), dtype=torch.long, device=blocks.device)
+        self._background_frame = self._kept_frame.clone()
+        self._background = torch.full_like(blocks[:, 0, :, 0], float("nan"))  # nothing is near to nan
+
+    def _judge(self, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Which tokens (N,) to keep, their scores, and which only return to background that was kept before."""
+        differences = (blocks - self._compared).abs_().flatten(2).mean(dim=-1)
+        token_difference = differences.mean(dim=-1)
+        keep, scores = token_difference > self.threshold, token_difference / max(self.threshold, 1e-12)
+        if self.peak_threshold is not None:
+            peak = differences.amax(dim=-1)
+            keep |= peak > self.peak_threshold
+            scores = torch.maximum(scores, peak / max(self.peak_threshold, 1e-12))
+        returns = torch.zeros_like(keep)
+        if self.rule == "anchor":
+            changed = keep.nonzero().squeeze(1)
+            returns[changed] = self._is_near(blocks[changed], self._background[changed])
+        return keep & ~returns, scores, returns
+
+    def _is_near(self, blocks: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+        """Whether tokens (K, …) are within half of the thresholds of one colour each (K, channels).
+
+        Half, because two such tokens are then within the whole thresholds of each other.
+        """
+        distances = (blocks - colour[:, None, :, None]).abs_().flatten(2).mean(dim=-1)
+        near = distances.mean(dim=-1) <= self.threshold / 2
+        if self.peak_threshold is not None:
+            near &= distances.amax(dim=-1) <= self.peak_threshold / 2
+        return near
+
+    def _remember_background(self, places: torch.Tensor) -> None:
+        """Notes the empty ones among the tokens just kept at these places."""
+        blocks = self._compared[places]
+        colour = blocks.mean(dim=(1, 3))
+        empty = (colour.amax(dim=-1) <= EMPTY_LEVEL) & self._is_near(blocks, colour)
+        self._background[places[empty]] = colour[empty]
+        self._background_frame[places[empty]] = self.frames_seen
+
+
+def _scan(blocks: torch.Tensor, pruner: StreamingPruner) -> PrunedTokens:
+    """One pass over the split frames of a whole clip."""
+    keep_mask, stand_in, scores = (torch.stack(part) for part in zip(*map(pruner.step_blocks, blocks), strict=True))
+    errors = torch.zeros_like(scores)
+    for t in range(1, len(blocks)):  # a frame at a time, so that no second copy of the clip is made
+        removed = (~keep_mask[t]).nonzero().squeeze(1)
+        difference = blocks[t, removed] - blocks[stand_in[t, removed], removed]
+        errors[t, removed] = difference.abs_().flatten(1).mean(dim=-1)
+    return PrunedTokens(keep_mask, stand_in, errors, scores, pruner.threshold)
 
 
 def prune_tokens(
@@ -92,19 +219,23 @@ def prune_tokens(
     threshold: float = 0.1,
     peak_threshold: float | None = None,
     max_tokens: int | None = None,
+    noise: float = 0.0,
 ) -> PrunedTokens:
     """Decides which tokens of one clip to keep.
 
     Args:
         tokens: float (T, N, patches per token, channels, patch, patch), pixel values in [-1, 1].
-        rule: "anchor" compares with the last kept token at the same place, "previous" with the frame before,
-            "none" keeps everything.
+        rule: "anchor" compares with the last kept token at the same place, and keeps empty background once a place,
+            however often the body comes and goes; "previous" compares with the frame before, by `threshold` alone
+            (the published rule); "none" keeps everything.
         threshold: largest mean absolute difference of a removed token, in pixel values of [-1, 1] (0.1 is 5 % of
-            the display range).
+            the display range, or 12.75 grey levels of 255).
         peak_threshold: a token also stays when one block (half a patch wide) differs by more than this in its
             mean, so that a small lesion is not averaged away; None switches the guard off.
         max_tokens: budget in tokens. Where the thresholds keep more, both are raised by the same amount, the
             smallest that bisection finds to meet it. The first frame alone may not exceed it.
+        noise: standard deviation of the pixel noise (`estimate_noise`). Thresholds that noise alone would exceed are
+            raised just above it, as otherwise nothing repeats.
 
     Returns:
         `PrunedTokens`; the worst error never exceeds its threshold under the rule "anchor".
@@ -125,24 +256,27 @@ def prune_tokens(
         zeros = torch.zeros(frames, locations, device=tokens.device)
         return PrunedTokens(keep_mask, stand_in, zeros, torch.full_like(zeros, float("inf")), 0.0)
 
-    patch = tokens.shape[-1]
-    blocks = split_blocks(tokens.float(), patch // 2 if patch % 2 == 0 else patch)
-    result = _scan(blocks, rule, threshold, peak_threshold)
-    if max_tokens is None or int(result[0].sum()) <= max_tokens:
-        return PrunedTokens(*result, threshold=threshold)
+    blocks = split_blocks(tokens)
 
+    def attempt(raise_by: float) -> PrunedTokens:
+        pruner = StreamingPruner(rule, threshold, peak_threshold, noise)
+        pruner.raise_thresholds(raise_by)
+        return _scan(blocks, pruner)
+
+    result = attempt(0.0)
+    if max_tokens is None or int(result.keep_mask.sum()) <= max_tokens:
+        return result
     # Between no raise and the largest possible difference, where only the first frame stays: the budget is met there.
-    too_low, enough = 0.0, 1.0
-    for step in range(BUDGET_SEARCH_STEPS + 1):
-        raise_by = enough if step == 0 else (too_low + enough) / 2
-        raised = threshold + raise_by * LARGEST_DISTANCE
-        raised_peak = None if peak_threshold is None else peak_threshold + raise_by * LARGEST_DISTANCE
-        attempt = _scan(blocks, rule, raised, raised_peak)
-        if int(attempt[0].sum()) <= max_tokens:
-            enough, result, found = raise_by, attempt, raised
+    too_low, enough = 0.0, LARGEST_DISTANCE
+    result = attempt(enough)
+    for _ in range(BUDGET_SEARCH_STEPS):
+        raise_by = (too_low + enough) / 2
+        tried = attempt(raise_by)
+        if int(tried.keep_mask.sum()) <= max_tokens:
+            enough, result = raise_by, tried
         else:
             too_low = raise_by
-    return PrunedTokens(*result, threshold=found)
+    return result
 
 
 def reconstruct(tokens: torch.Tensor, pruned: PrunedTokens) -> torch.Tensor:

@@ -8,7 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub_model.token_pruning_omniv_med import prune_tokens, reconstruct, split_blocks
+from hub_model.token_pruning_omniv_med import (
+    NOISE_DISTANCE,
+    StreamingPruner,
+    estimate_noise,
+    prune_tokens,
+    reconstruct,
+    split_blocks,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -17,7 +24,7 @@ ROUNDING = 1e-6
 
 @st.composite
 def clips(draw: st.DrawFn, min_frames: int = 1) -> torch.Tensor:
-    """Tokens (T, N, patches, channels, patch, patch) that drift, jump and stand still."""
+    """Tokens (T, N, patches, channels, patch, patch) that drift, jump, stand still and give way to black."""
     frames, locations = draw(st.integers(min_frames, 9)), draw(st.integers(1, 5))
     patches, patch = draw(st.sampled_from([1, 4])), draw(st.sampled_from([1, 2, 3, 4]))
     step = draw(st.sampled_from([0.0, 0.03, 0.1, 0.5]))
@@ -25,7 +32,9 @@ def clips(draw: st.DrawFn, min_frames: int = 1) -> torch.Tensor:
     start = torch.rand(1, locations, patches, 3, patch, patch, generator=generator) * 2 - 1
     steps = torch.randn(frames, locations, 1, 1, 1, 1, generator=generator) * step
     grain = torch.randn(frames, locations, patches, 3, patch, patch, generator=generator) * step / 4
-    return (start + steps.cumsum(0) + grain).clamp(-1, 1)
+    moving = (start + steps.cumsum(0) + grain).clamp(-1, 1)
+    black = torch.rand(frames, locations, generator=generator) < draw(st.sampled_from([0.0, 0.5]))
+    return torch.where(black.view(frames, locations, 1, 1, 1, 1), grain.abs().clamp(max=0.05) - 1, moving)
 
 
 thresholds = st.floats(0.0, 0.6)
@@ -54,21 +63,43 @@ def test_every_removed_token_is_within_the_threshold_of_its_stand_in(tokens, thr
 @given(clips(), thresholds, st.floats(0.0, 0.8))
 def test_no_block_of_a_removed_token_is_further_from_its_stand_in_than_the_peak_threshold(tokens, threshold, peak):
     pruned = prune_tokens(tokens, "anchor", threshold, peak)
-    patch = tokens.shape[-1]
-    difference = (tokens - reconstruct(tokens, pruned)).abs()
-    blocks = split_blocks(difference, patch // 2 if patch % 2 == 0 else patch).mean(-1)
+    blocks = split_blocks((tokens - reconstruct(tokens, pruned)).abs()).flatten(3).mean(-1)
     assert (blocks <= peak + ROUNDING).all()
 
 
 @modest
 @given(clips(), rules, thresholds, peaks)
-def test_a_stand_in_is_the_last_kept_token_at_the_same_place(tokens, rule, threshold, peak):
+def test_a_stand_in_is_the_last_kept_token_at_the_same_place_or_its_kept_background(tokens, rule, threshold, peak):
     pruned = prune_tokens(tokens, rule, threshold, peak)
     for location in range(tokens.shape[1]):
         last = 0
         for t, kept in enumerate(pruned.keep_mask[:, location].tolist()):
             last = t if kept else last
-            assert pruned.stand_in[t, location] == last
+            stand_in = int(pruned.stand_in[t, location])
+            assert pruned.keep_mask[stand_in, location]
+            if stand_in != last:
+                assert rule == "anchor"
+                assert tokens[stand_in, location].mean() < -0.75
+
+
+@modest
+@given(clips(), rules, thresholds, peaks, st.sampled_from([0.0, 0.02, 0.2]))
+def test_a_stream_of_frames_equals_the_whole_clip(tokens, rule, threshold, peak, noise):
+    whole = prune_tokens(tokens, rule, threshold, peak, noise=noise)
+    stream = StreamingPruner(rule, threshold, peak, noise)
+    for t, frame in enumerate(tokens):
+        keep, stand_in, scores = stream.step(frame)
+        assert torch.equal(keep, whole.keep_mask[t])
+        assert torch.equal(stand_in, whole.stand_in[t])
+        assert torch.equal(scores, whole.scores[t])
+
+
+@modest
+@given(clips(), thresholds, peaks, st.floats(0.0, 0.3))
+def test_noise_only_raises_the_threshold_and_the_bound_holds_for_the_raised_one(tokens, threshold, peak, noise):
+    pruned = prune_tokens(tokens, "anchor", threshold, peak, noise=noise)
+    assert pruned.threshold >= max(threshold, NOISE_DISTANCE * noise)
+    assert pruned.worst_error <= pruned.threshold + ROUNDING
 
 
 @modest
@@ -119,7 +150,9 @@ def test_a_score_above_one_is_kept_and_one_below_is_not(tokens, rule, threshold,
     pruned = prune_tokens(tokens, rule, threshold, peak)
     assert not pruned.scores.isnan().any()
     clear = (pruned.scores - 1).abs() > 1e-5
-    assert torch.equal((pruned.scores > 1)[clear], pruned.keep_mask[clear])
+    returned = ~pruned.keep_mask & (pruned.scores > 1)
+    assert (tokens[returned].flatten(1).mean(1) < -0.75).all()  # only background that was kept before
+    assert torch.equal((pruned.scores > 1)[clear & ~returned], pruned.keep_mask[clear & ~returned])
 
 
 @modest
@@ -173,11 +206,93 @@ def test_the_peak_guard_keeps_a_small_bright_block_that_the_mean_misses():
     assert prune_tokens(tokens, threshold=0.1, peak_threshold=0.3).keep_mask[1].tolist() == [True, False]
 
 
+def noisy_still(sigma: float, frames: int = 12, seed: int = 0) -> torch.Tensor:
+    """A still gradient picture of 4 tokens under Gaussian noise, (frames, 4, 4, 3, 14, 14); channels are equal."""
+    generator = torch.Generator().manual_seed(seed)
+    still = torch.linspace(-0.5, 0.5, 4 * 4 * 14 * 14).view(1, 4, 4, 1, 14, 14)
+    return (still + sigma * torch.randn(frames, 4, 4, 1, 14, 14, generator=generator)).expand(-1, -1, -1, 3, -1, -1)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.05, 0.15])
+def test_the_noise_of_a_still_picture_is_estimated_within_a_tenth(sigma):
+    assert estimate_noise(noisy_still(sigma)) == pytest.approx(sigma, rel=0.1)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.02])
+def test_neither_texture_that_stands_still_nor_smooth_motion_is_taken_for_noise(sigma):
+    noise = noisy_still(sigma)
+    texture = torch.randn(1, 4, 4, 1, 14, 14, generator=torch.Generator().manual_seed(5)).expand(1, -1, -1, 3, -1, -1)
+    motion = torch.linspace(-1, 1, len(noise)).view(-1, 1, 1, 1, 1, 1)
+    assert estimate_noise(noise + 0.3 * texture) <= 1.1 * sigma + 1e-3
+    assert estimate_noise(noise + motion) <= 1.1 * sigma + 1e-3
+
+
+def test_empty_pixels_do_not_hide_the_noise_of_the_others():
+    tokens = noisy_still(0.05).clone()
+    tokens[:, :3] = -1.0
+    assert estimate_noise(tokens) == pytest.approx(0.05, rel=0.1)
+
+
+def test_a_single_frame_has_no_noise_to_scale_with():
+    assert estimate_noise(noisy_still(0.1, frames=1)) == 0.0
+
+
+def test_a_still_noisy_picture_repeats_once_the_threshold_knows_the_noise():
+    tokens = noisy_still(0.15)
+    assert prune_tokens(tokens, threshold=0.1, peak_threshold=0.3).keep_mask.float().mean() > 0.9
+    scaled = prune_tokens(tokens, threshold=0.1, peak_threshold=0.3, noise=estimate_noise(tokens))
+    assert int(scaled.keep_mask.sum()) == 4
+
+
+def test_a_finding_above_the_noise_is_still_kept():
+    tokens = noisy_still(0.15).clone()
+    tokens[6, 2] += 0.8
+    scaled = prune_tokens(tokens, threshold=0.1, peak_threshold=0.3, noise=estimate_noise(tokens))
+    assert scaled.keep_mask[6].tolist() == [False, False, True, False]
+
+
+def body_that_comes_and_goes(level: float) -> torch.Tensor:
+    """One token: `level`, body, `level`, body, …, 8 frames, with a little grain."""
+    grain = torch.rand(8, 1, 4, 3, 14, 14, generator=torch.Generator().manual_seed(1)) * 0.02
+    body = (torch.arange(8) % 2).view(-1, 1, 1, 1, 1, 1)
+    return torch.where(body == 1, 0.3, level) + grain
+
+
+def test_empty_background_is_kept_once_at_each_place():
+    pruned = prune_tokens(body_that_comes_and_goes(-1.0), threshold=0.1, peak_threshold=0.3)
+    assert pruned.keep_mask[:, 0].tolist() == [True, True] + [False] * 6
+    assert pruned.stand_in[:, 0].tolist() == [0, 1] * 4
+    assert pruned.worst_error <= 0.1
+
+
+def test_only_dark_and_even_tokens_are_background():
+    grey = prune_tokens(body_that_comes_and_goes(-0.5), threshold=0.1, peak_threshold=0.3)
+    assert grey.keep_mask.all()
+    dim_structure = body_that_comes_and_goes(-1.0)
+    dim_structure[::2, :, :2] += 0.3  # two of four patches a little brighter
+    assert prune_tokens(dim_structure, threshold=0.1, peak_threshold=0.3).keep_mask.all()
+
+
+def test_the_published_rule_is_one_threshold_and_nothing_else():
+    tokens = body_that_comes_and_goes(-1.0)
+    plain = prune_tokens(tokens, "previous", 0.1)
+    assert plain.keep_mask.all()
+    assert plain.threshold == 0.1
+    guarded = prune_tokens(tokens, "previous", 0.1, peak_threshold=0.0, noise=0.5)
+    assert torch.equal(guarded.keep_mask, plain.keep_mask)
+    assert guarded.threshold == 0.1
+
+
+def test_a_stream_needs_a_rule_that_prunes():
+    with pytest.raises(ValueError, match="'none'"):
+        StreamingPruner("none", 0.1)
+
+
 def test_blocks_are_the_quarters_of_each_patch():
     tokens = torch.arange(2 * 3 * 4 * 4.0).reshape(1, 1, 2, 3, 4, 4)
-    blocks = split_blocks(tokens, 2)
-    assert blocks.shape == (1, 1, 8, 12)
-    assert torch.equal(blocks[0, 0, 5], tokens[0, 0, 1, :, :2, 2:].flatten())
+    blocks = split_blocks(tokens)
+    assert blocks.shape == (1, 1, 8, 3, 4)
+    assert torch.equal(blocks[0, 0, 5], tokens[0, 0, 1, :, :2, 2:].flatten(1))
 
 
 def test_no_pruning_keeps_all():
