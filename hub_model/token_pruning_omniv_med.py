@@ -22,6 +22,8 @@ NOISE_DISTANCE = 2 / math.sqrt(math.pi)
 """Mean absolute difference of two pixels that show the same under Gaussian noise of standard deviation 1."""
 NOISE_MARGIN, PEAK_NOISE_MARGIN = 1.25, 2.0
 """How far above that the mean of a token, and of a block with a sixteenth of its pixels, may lie by chance."""
+LARGEST_NOISE = 0.15
+"""What varies by more than this, 7.5 % of the display range, is taken for a change however random it looks."""
 NOISE_FRAMES = 8
 """Frames, evenly spread over a clip, from which its noise is estimated."""
 
@@ -83,7 +85,7 @@ def estimate_noise(tokens: torch.Tensor) -> float:
         tokens: float (T, N, patches per token, channels, patch, patch), pixel values in [-1, 1].
 
     Returns:
-        The standard deviation in pixel values; 0 for a single frame, in which nothing is pruned.
+        The standard deviation in pixel values, at most `LARGEST_NOISE`; 0 for a single frame, which is never pruned.
     """
     if len(tokens) < 2:
         return 0.0
@@ -92,7 +94,7 @@ def estimate_noise(tokens: torch.Tensor) -> float:
     between = (frames - tokens[chosen - 1].float()) / math.sqrt(2)
     vertical = frames[..., 0:side:2, :side] - frames[..., 1:side:2, :side]
     diagonal = (vertical[..., 0::2] - vertical[..., 1::2]) / 2
-    return min(_robust_deviation(between), _robust_deviation(diagonal))
+    return min(_robust_deviation(between), _robust_deviation(diagonal), LARGEST_NOISE)
 
 
 def _robust_deviation(differences: torch.Tensor) -> float:

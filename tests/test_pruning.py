@@ -237,6 +237,11 @@ def test_a_single_frame_has_no_noise_to_scale_with():
     assert estimate_noise(noisy_still(0.1, frames=1)) == 0.0
 
 
+def test_frames_that_have_nothing_in_common_are_not_taken_for_noise():
+    tokens = torch.rand(6, 4, 4, 3, 14, 14, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    assert prune_tokens(tokens, threshold=0.1, peak_threshold=0.3, noise=estimate_noise(tokens)).keep_mask.all()
+
+
 def test_a_still_noisy_picture_repeats_once_the_threshold_knows_the_noise():
     tokens = noisy_still(0.15)
     assert prune_tokens(tokens, threshold=0.1, peak_threshold=0.3).keep_mask.float().mean() > 0.9
