@@ -1,0 +1,53 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""What every benchmark writes down: the command, the machine and the figures, as JSON and as a Markdown table."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from scipy.stats import binomtest
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the versions that a figure depends on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    return {
+        "cpu": cpu,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def write_json(path: str | Path, benchmark: str, results: dict[str, Any]) -> None:
+    """Writes the figures with what is needed to run them again."""
+    command = " ".join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]])
+    report = {"command": command, "machine": machine(), **results}
+    Path(path).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def share_with_interval(hits: int, count: int) -> dict[str, float | int]:
+    """A share with its 95 % Wilson interval."""
+    interval = binomtest(hits, count).proportion_ci(method="wilson")
+    return {"share": hits / count, "low": float(interval.low), "high": float(interval.high), "n": count}
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as the README has it."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
