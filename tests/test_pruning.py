@@ -83,7 +83,7 @@ def test_a_stand_in_is_the_last_kept_token_at_the_same_place_or_its_kept_backgro
 
 
 @modest
-@given(clips(), rules, thresholds, peaks, st.sampled_from([0.0, 0.02, 0.2]))
+@given(clips(), rules, thresholds, peaks, st.sampled_from([None, 0.0, 0.02, 0.2]))
 def test_a_stream_of_frames_equals_the_whole_clip(tokens, rule, threshold, peak, noise):
     whole = prune_tokens(tokens, rule, threshold, peak, noise=noise)
     stream = StreamingPruner(rule, threshold, peak, noise)
@@ -247,6 +247,13 @@ def test_a_still_noisy_picture_repeats_once_the_threshold_knows_the_noise():
     assert prune_tokens(tokens, threshold=0.1, peak_threshold=0.3).keep_mask.float().mean() > 0.9
     scaled = prune_tokens(tokens, threshold=0.1, peak_threshold=0.3, noise=estimate_noise(tokens))
     assert int(scaled.keep_mask.sum()) == 4
+
+
+def test_the_peak_guard_is_sharper_in_a_quiet_clip():
+    tokens = torch.full((2, 1, 4, 3, 14, 14), -0.5)
+    tokens[1, 0, 2, :, :7, :7] += 0.25
+    for noise, kept in ((None, False), (0.0, True), (0.02, False)):
+        assert bool(prune_tokens(tokens, threshold=0.1, peak_threshold=0.3, noise=noise).keep_mask[1, 0]) == kept
 
 
 def test_a_finding_above_the_noise_is_still_kept():
