@@ -6,8 +6,8 @@
 Frames are slices of the MNI152 T1 volume that nilearn ships. Runs of the two models take turns in one process, and
 the figures are medians with the range from first to third quartile. Where both compute the same, the largest difference
 of their outputs is written beside it. With `prune_stage="encoder"` ours encodes only the tokens that the pruner keeps,
-the peer all of them. The memory figure is the peak of what is allocated during one pass, the output counted and the
-input tensors not.
+the peer all of them. The memory figures are the peak of what one pass allocates beyond the input tensors, with the
+returned tokens (which grow with the clip whatever the encoder does) and without them.
 
 On a CPU everything is float32 with sdpa; on an NVIDIA GPU bfloat16, and ours also with xformers and flash_attention_2
 where these are installed.
@@ -184,12 +184,22 @@ def measure_memory(backend: str) -> dict[str, Any]:
     ours, theirs = build_pair()
     ours.set_attn_implementation(backend)
     result: dict[str, Any] = {"backend": backend, "frames": MEMORY_FRAMES, "patches": [MEMORY_SIDE, MEMORY_SIDE]}
+    element = device_and_dtype()[1].itemsize
     for name, model in (("ours", ours), ("peer", theirs)):
         peaks = []
         for frames in MEMORY_FRAMES:
             inputs = encoder_inputs(slices(frames, MEMORY_SIDE), MEMORY_SIDE)
             peaks.append(peak_memory(lambda model=model, inputs=inputs: model(**inputs)))
-        result[name] = {"peak_bytes": peaks, "growth": peaks[1] / peaks[0]}
+        outputs = [
+            frames * (MEMORY_SIDE // MERGE_SIZE) ** 2 * SIZE["hidden_size"] * element for frames in MEMORY_FRAMES
+        ]
+        activations = [peak - output for peak, output in zip(peaks, outputs, strict=True)]
+        result[name] = {
+            "peak_bytes": peaks,
+            "growth": peaks[1] / peaks[0],
+            "activation_bytes": activations,
+            "activation_growth": activations[1] / activations[0],
+        }
     return result
 
 
@@ -216,8 +226,10 @@ def tables(speed: list[dict[str, Any]], memory: list[dict[str, Any]]) -> str:
         for name in ("ours", "peer"):
             short, long = (f"{peak / 2**20:.0f} MiB" for peak in item[name]["peak_bytes"])
             label = "ours" if name == "ours" else "VideoLlama3"
-            memory_rows.append([label, item["backend"], short, long, f"{item[name]['growth']:.2f}×"])
-    memory_header = ["encoder", "backend", *(f"peak, {frames} frames" for frames in MEMORY_FRAMES), "growth"]
+            growths = [f"{item[name][key]:.2f}×" for key in ("growth", "activation_growth")]
+            memory_rows.append([label, item["backend"], short, long, *growths])
+    memory_header = ["encoder", "backend", *(f"peak, {frames} frames" for frames in MEMORY_FRAMES)]
+    memory_header += ["growth", "growth without the output"]
     return markdown_table(header, rows) + "\n\n" + markdown_table(memory_header, memory_rows)
 
 

@@ -338,6 +338,28 @@ def test_no_step_takes_more_patches_than_its_budget():
     assert max(seen) <= 50
 
 
+def peak_allocation(model: OmniVMedVisionModel, inputs: Inputs) -> int:
+    """Most bytes that one pass holds at a time beyond its input and its output, counted by torch's allocator."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as recorded:
+        output = encode(model, inputs)
+    held, peak = 0, 0
+    for event in recorded.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak - output.nbytes
+
+
+def test_a_clip_eight_times_as_long_needs_no_more_memory_for_its_activations():
+    model = encoder(max_patches_per_step=256, intermediate_size=256)
+    encode(model, clips((2, 4, 4)))  # what is made once is not counted
+    short, long = (peak_allocation(model, clips((frames, 8, 8))) for frames in (8, 64))
+    assert short > 256 * 256 * 4
+    assert long <= 1.2 * short
+    unbounded = peak_allocation(encoder(max_patches_per_step=10**6, intermediate_size=256), clips((64, 8, 8)))
+    assert unbounded > 4 * short
+
+
 @pytest.mark.parametrize("window", [1, 2])
 def test_pruning_for_the_language_model_leaves_out_tokens_and_changes_no_other(window):
     model, inputs = encoder(temporal_window=window), clips((5, 4, 6), (1, 2, 2))
