@@ -153,6 +153,16 @@ def apply_rotary(states: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor)
     return torch.cat(rotated, dim=-1).to(states.dtype)
 
 
+class OmniVMedPatchEmbedding(nn.Conv2d):
+    """A convolution whose kernel covers its whole input, computed as a matrix product, which is several times faster.
+
+    Takes flat patches (patches, channels·patch²) and gives (patches, hidden).
+    """
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(pixel_values, self.weight.flatten(1), self.bias)
+
+
 class OmniVMedVisionEmbeddings(nn.Module):
     """Embeds patches (patches, channels·patch²) into (patches, hidden) by one linear map or a convolutional stem."""
 
@@ -161,7 +171,7 @@ class OmniVMedVisionEmbeddings(nn.Module):
         self.shape = (config.num_channels, config.patch_size, config.patch_size)
         channels, stem = config.num_channels, config.stem_channels
         if stem == 0:
-            self.patch_embedding = nn.Conv2d(channels, config.hidden_size, config.patch_size, stride=config.patch_size)
+            self.patch_embedding = OmniVMedPatchEmbedding(channels, config.hidden_size, config.patch_size)
         else:
             side = (config.patch_size + 1) // 2
             self.patch_embedding = nn.Sequential(
@@ -173,9 +183,8 @@ class OmniVMedVisionEmbeddings(nn.Module):
             )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        if isinstance(self.patch_embedding, nn.Conv2d):
-            # One kernel position covers the whole patch: a matrix product, several times faster than a convolution.
-            return nn.functional.linear(pixel_values, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+        if isinstance(self.patch_embedding, OmniVMedPatchEmbedding):
+            return self.patch_embedding(pixel_values)
         # Small convolutions run several times faster on CPUs in this layout (seen: 346 against 73 images/s).
         patches = pixel_values.view(-1, *self.shape).contiguous(memory_format=torch.channels_last)
         return self.patch_embedding(patches).flatten(1)
@@ -295,6 +304,17 @@ class OmniVMedPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
 
+    def _check_and_adjust_attn_implementation(self, *args, **kwargs) -> str:
+        """transformers' check, whose message does not say what to install.
+
+        Raises:
+            ImportError: for a backend whose package is missing.
+        """
+        try:
+            return super()._check_and_adjust_attn_implementation(*args, **kwargs)
+        except ImportError as error:
+            raise ImportError(f"{error} Run `pip install flash-attn`, or use attn_implementation='sdpa'.") from error
+
 
 class OmniVMedVisionModel(OmniVMedPreTrainedModel):
     """The vision encoder: patches of any number of clips in, merged (and, where a mask says so, pruned) tokens out."""
@@ -392,7 +412,7 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
             area_of_token = area_of_token[keep_mask]
 
         # Each step ends in merged tokens, so that a long clip adds no more than its output to the memory of one step.
-        hidden_states = self.post_layernorm.weight.new_empty(len(area_of_token), self.config.hidden_size)
+        hidden_states = pixel_values.new_empty(len(area_of_token), self.config.hidden_size, dtype=self.dtype)
         token_of_patch = torch.repeat_interleave(area_of_token)
         for index, valid in self._window_batches(self._window_lengths(grid_thw, patches_per_frame)):
             embeddings = self.embeddings(pixel_values[index.flatten()].to(self.dtype)).view(*index.shape, -1)
@@ -403,7 +423,8 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
                 (encoded.flatten(0, 1), index.flatten()) if valid is None else (encoded[valid], index[valid])
             )
             tokens = token_of_patch[index].unique_consecutive()
-            hidden_states[tokens] = self._merge(self.post_layernorm(encoded), area_of_token[tokens])
+            merged = self._merge(self.post_layernorm(encoded), area_of_token[tokens])
+            hidden_states[tokens] = merged.to(hidden_states.dtype)  # autocast may have made it narrower
         if keep_mask is not None and encode_all:
             hidden_states = hidden_states[keep_mask]
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states)

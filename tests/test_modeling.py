@@ -206,6 +206,34 @@ def test_logits_equal_video_llama_3_on_a_video_with_pruned_tokens(model_pair):
         assert (ours(ids, **inputs, keep_mask=mask).logits - expected).abs().max() <= 1e-4
 
 
+@torch.no_grad()
+def test_logits_equal_video_llama_3_in_a_padded_batch(model_pair):
+    ours, theirs = model_pair
+    image, film = clips((1, 4, 6)), clips((3, 4, 4), seed=1)
+    keep_mask = random_keep_mask(film)
+    first, second = prompt_around(6), prompt_around(int(keep_mask.sum()))
+    width = max(first.shape[1], second.shape[1]) + 2
+    ids = torch.cat([torch.nn.functional.pad(part, (width - part.shape[1], 0)) for part in (first, second)])
+    attention_mask = (ids != 0).long()
+    their_ids = ids.clone()
+    their_ids[1] = their_ids[1].masked_fill(ids[1] == MEDIA_TOKEN_ID, VIDEO_TOKEN_ID)
+    expected = theirs(
+        their_ids,
+        attention_mask=attention_mask,
+        pixel_values=image["pixel_values"],
+        image_grid_thw=image["grid_thw"],
+        image_merge_sizes=image["merge_sizes"],
+        pixel_values_videos=film["pixel_values"],
+        video_grid_thw=film["grid_thw"],
+        video_merge_sizes=film["merge_sizes"],
+        video_compression_mask=keep_mask,
+    ).logits
+    both = {name: torch.cat([image[name], film[name]]) for name in image}
+    both["keep_mask"] = torch.cat([torch.ones(6, dtype=torch.bool), keep_mask])
+    difference = ours(ids, attention_mask=attention_mask, **both).logits - expected
+    assert difference[attention_mask.bool()].abs().max() <= 1e-4
+
+
 # The encoder by itself
 
 
@@ -255,6 +283,35 @@ def test_a_step_in_z_shows_inside_a_window():
     model, inputs = encoder(position_unit="physical", temporal_window=2), clips((2, 4, 4))
     near, far = (encode(model, inputs, frame_positions=torch.tensor([0.0, step])) for step in (0.0, 3.0))
     assert (near - far).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("window", [1, 2, 3])
+@torch.no_grad()
+def test_windows_equal_one_attention_over_the_clip_with_the_other_windows_masked(window):
+    model, inputs = encoder(temporal_window=window), clips((5, 4, 4))
+    model.set_attn_implementation("eager")
+    positions = patch_positions(inputs["grid_thw"], inputs["merge_sizes"], OmniVMedVisionConfig(**VISION))
+    positions[:, 0] = torch.arange(5).repeat_interleave(16)  # z through the whole clip
+    window_of_patch = positions[:, 0] // window
+    mask = torch.where(window_of_patch[:, None] == window_of_patch, 0.0, torch.finfo(torch.float32).min)
+    hidden = model.encoder(
+        model.embeddings(inputs["pixel_values"])[None], model.rotary_pos_emb(positions[None]), mask[None, None]
+    )
+    expected = model._merge(model.post_layernorm(hidden[0]), torch.full((20,), 4))
+    assert torch.allclose(encode(model, inputs), expected, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shift", [(5.0, 0.0, 0.0), (0.0, -3.5, 8.0), (100.0, 40.0, -7.0)])
+def test_a_shift_of_all_positions_changes_nothing(shift):
+    model, inputs = encoder(temporal_window=2), clips((2, 4, 4))
+    positions = patch_positions(inputs["grid_thw"], inputs["merge_sizes"], model.config)
+    embeddings = model.embeddings(inputs["pixel_values"])[None]
+    here, there = (
+        model.encoder(embeddings, model.rotary_pos_emb(places[None]))
+        for places in (positions, positions + torch.tensor(shift))
+    )
+    assert torch.allclose(here, there, atol=1e-4)
 
 
 def test_frames_of_a_window_see_each_other_and_no_further():
