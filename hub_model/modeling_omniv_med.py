@@ -4,8 +4,6 @@
 Parameter names follow transformers' VideoLlama3, so that its checkpoints load after renaming the configuration.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,9 +14,12 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling, ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
 
@@ -316,12 +317,64 @@ class OmniVMedPreTrainedModel(PreTrainedModel):
             raise ImportError(f"{error} Run `pip install flash-attn`, or use attn_implementation='sdpa'.") from error
 
 
+@dataclass
+class RecordedWindows:
+    """What the layers gave for one batch of windows (windows, length), for callers who ask for it.
+
+    Attributes:
+        index: int64 (windows, length) into the patches.
+        valid: bool of the same shape, False where a window is padded.
+        hidden_states: for the embeddings and each layer (windows, length, hidden), or None where it was not asked for.
+        attentions: for each layer (windows, heads, length, length).
+    """
+
+    index: torch.Tensor
+    valid: torch.Tensor
+    hidden_states: tuple[torch.Tensor | None, ...] | None
+    attentions: tuple[torch.Tensor, ...] | None
+
+
+def join_hidden_states(recorded: list[RecordedWindows]) -> tuple[torch.Tensor | None, ...] | None:
+    """Puts the states of all batches into patch order; form as in `OmniVMedVisionModel.forward`."""
+    if any(windows.hidden_states is None for windows in recorded):
+        return None
+    order = torch.cat([windows.index[windows.valid] for windows in recorded]).argsort()
+    layers = zip(*(windows.hidden_states for windows in recorded), strict=True)
+    valid = [windows.valid for windows in recorded]
+    return tuple(
+        None if parts[0] is None else torch.cat([part[real] for part, real in zip(parts, valid, strict=True)])[order]
+        for parts in layers
+    )
+
+
+def join_attentions(recorded: list[RecordedWindows]) -> tuple[torch.Tensor, ...] | None:
+    """Puts the weights of all batches into the order of the clips; form as in `OmniVMedVisionModel.forward`."""
+    if any(windows.attentions is None for windows in recorded):
+        return None
+    longest = max(windows.index.shape[1] for windows in recorded)
+    order = torch.cat([windows.index[:, 0] for windows in recorded]).argsort()
+
+    def pad(weights: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        weights = weights * valid[:, None, :, None]  # padded keys weigh nothing already, padded queries do
+        return nn.functional.pad(weights, 2 * (0, longest - valid.shape[1]))
+
+    valid = [windows.valid for windows in recorded]
+    return tuple(
+        torch.cat([pad(part, real) for part, real in zip(parts, valid, strict=True)])[order]
+        for parts in zip(*(windows.attentions for windows in recorded), strict=True)
+    )
+
+
 class OmniVMedVisionModel(OmniVMedPreTrainedModel):
     """The vision encoder: patches of any number of clips in, merged (and, where a mask says so, pruned) tokens out."""
 
     config_class = OmniVMedVisionConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    _can_record_outputs = {  # noqa: RUF012
+        "hidden_states": OmniVMedVisionEncoderLayer,
+        "attentions": OmniVMedVisionAttention,
+    }
 
     def __init__(self, config: OmniVMedVisionConfig):
         super().__init__(config)
@@ -373,6 +426,20 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         mask = torch.zeros(valid.shape, dtype=self.dtype, device=valid.device)
         return mask.masked_fill(~valid, torch.finfo(self.dtype).min)[:, None, None, :]
 
+    @capture_outputs(tie_last_hidden_states=False)
+    def _encode_windows(
+        self,
+        embeddings: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        """Passes one batch of windows (windows, length, hidden) through the layers, recording what each gives if asked.
+
+        The recorder sits here, not on `forward`: it counts the calls of a layer, and `forward` makes one a batch.
+        """
+        return BaseModelOutput(self.encoder(embeddings, position_embeddings, attention_mask, **kwargs))
+
     @can_return_tuple
     def forward(
         self,
@@ -382,7 +449,7 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         keep_mask: torch.Tensor | None = None,
         frame_positions: torch.Tensor | None = None,
         patch_spacing: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encodes clips.
 
@@ -395,7 +462,11 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
             patch_spacing: float (clips,), millimetres per patch, 0 if unknown.
 
         Returns:
-            `last_hidden_state` (kept tokens, hidden).
+            `last_hidden_state` (kept tokens, hidden). With `output_hidden_states`, `hidden_states`: the embeddings and
+            what each layer gives, (patches, hidden) in the order of `pixel_values`, without pruned patches where these
+            are not encoded. With `output_attentions` and the backend "eager" (no other has them), `attentions`: for
+            each layer (windows with a patch, heads, longest window, longest window), windows in the order of the
+            clips, the patches of each in the order of `hidden_states`, zero beyond its length.
         """
         positions = patch_positions(grid_thw, merge_sizes, self.config, frame_positions, patch_spacing)
         patches_per_frame = (grid_thw[:, 1] * grid_thw[:, 2]).repeat_interleave(grid_thw[:, 0])
@@ -414,11 +485,16 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         # Each step ends in merged tokens, so that a long clip adds no more than its output to the memory of one step.
         hidden_states = pixel_values.new_empty(len(area_of_token), self.config.hidden_size, dtype=self.dtype)
         token_of_patch = torch.repeat_interleave(area_of_token)
+        recorded = []
         for index, valid in self._window_batches(self._window_lengths(grid_thw, patches_per_frame)):
             embeddings = self.embeddings(pixel_values[index.flatten()].to(self.dtype)).view(*index.shape, -1)
-            encoded = self.encoder(
-                embeddings, self.rotary_pos_emb(positions[index]), self._padding_mask(valid), **kwargs
+            outputs = self._encode_windows(
+                embeddings, self.rotary_pos_emb(positions[index]), self._padding_mask(valid), return_dict=True, **kwargs
             )
+            if outputs.hidden_states is not None or outputs.attentions is not None:
+                real = torch.ones_like(index, dtype=torch.bool) if valid is None else valid
+                recorded.append(RecordedWindows(index, real, outputs.hidden_states, outputs.attentions))
+            encoded = outputs.last_hidden_state
             encoded, index = (
                 (encoded.flatten(0, 1), index.flatten()) if valid is None else (encoded[valid], index[valid])
             )
@@ -427,7 +503,11 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
             hidden_states[tokens] = merged.to(hidden_states.dtype)  # autocast may have made it narrower
         if keep_mask is not None and encode_all:
             hidden_states = hidden_states[keep_mask]
-        return BaseModelOutputWithPooling(last_hidden_state=hidden_states)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states,
+            hidden_states=join_hidden_states(recorded) if recorded else None,
+            attentions=join_attentions(recorded) if recorded else None,
+        )
 
     @staticmethod
     def _merge(hidden_states: torch.Tensor, area_of_token: torch.Tensor) -> torch.Tensor:
@@ -501,7 +581,7 @@ class OmniVMedModel(OmniVMedPreTrainedModel):
         keep_mask: torch.Tensor | None = None,
         frame_positions: torch.Tensor | None = None,
         patch_spacing: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encodes and projects clips; arguments as in `OmniVMedVisionModel.forward`.
 
@@ -556,7 +636,7 @@ class OmniVMedModel(OmniVMedPreTrainedModel):
         frame_positions: torch.Tensor | None = None,
         patch_spacing: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> OmniVMedModelOutputWithPast:
         """Runs the language model on text with visual tokens in it.
 
@@ -635,7 +715,7 @@ class OmniVMedForConditionalGeneration(OmniVMedPreTrainedModel, GenerationMixin)
         patch_spacing: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> OmniVMedCausalLMOutputWithPast:
         """Arguments as in `OmniVMedModel.forward`; `labels` (batch, length) are token ids, −100 where not scored, and
         `logits_to_keep` limits the logits to the last positions."""

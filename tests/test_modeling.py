@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from transformers import (
     VideoLlama3VisionConfig,
     VideoLlama3VisionModel,
 )
+from transformers.utils import output_capturing
 
 from hub_model import modeling_omniv_med as modeling
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
@@ -445,6 +447,55 @@ def test_pruning_in_the_encoder_equals_windows_one_by_one(window, backend, merge
     expected = encode_windows_one_by_one(model, inputs, keep_mask)
     assert len(expected) == int(keep_mask.sum())
     assert torch.allclose(encode(model, inputs, keep_mask=keep_mask), expected, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("budget", [1, 16384])
+def test_recorded_hidden_states_of_ragged_windows_are_in_patch_order(budget):
+    changes = {"temporal_window": 2, "prune_stage": "encoder", "max_patches_per_step": budget}
+    model, inputs = encoder(**changes), clips(*RAGGED_GRIDS)
+    keep_mask = random_keep_mask(inputs, share=0.4)
+    outputs = model(**inputs, keep_mask=keep_mask, output_hidden_states=True)
+    assert len(outputs.hidden_states) == VISION["num_hidden_layers"] + 1
+    kept_patches = inputs["pixel_values"][keep_mask.repeat_interleave(4)]
+    assert torch.allclose(outputs.hidden_states[0], model.embeddings(kept_patches), atol=1e-5)
+    last = model.post_layernorm(outputs.hidden_states[-1]).view(-1, 4, VISION["hidden_size"]).mean(1)
+    assert torch.allclose(last, outputs.last_hidden_state, atol=1e-5)
+
+
+@torch.no_grad()
+def test_recorded_attentions_of_ragged_windows_are_in_the_order_of_the_clips():
+    model, inputs = encoder(prune_stage="encoder"), clips(*RAGGED_GRIDS)
+    model.set_attn_implementation("eager")
+    keep_mask = random_keep_mask(inputs, share=0.4)
+    together = model(**inputs, keep_mask=keep_mask, output_attentions=True).attentions[-1]
+    first_window = patch = token = 0
+    for grid in RAGGED_GRIDS:
+        patches, tokens = math.prod(grid), math.prod(grid) // 4
+        alone = clips(grid) | {"pixel_values": inputs["pixel_values"][patch : patch + patches]}
+        weights = model(**alone, keep_mask=keep_mask[token : token + tokens], output_attentions=True).attentions[-1]
+        length = weights.shape[-1]
+        same = together[first_window : first_window + len(weights)]
+        assert torch.allclose(same[:, :, :length, :length], weights, atol=1e-5)
+        assert torch.allclose(same.sum((2, 3)), weights.sum((2, 3)), atol=1e-4)
+        first_window, patch, token = first_window + len(weights), patch + patches, token + tokens
+    assert first_window == len(together)
+
+
+@torch.no_grad()
+def test_nothing_is_recorded_unless_asked():
+    outputs = encoder()(**clips(*RAGGED_GRIDS))
+    assert outputs.hidden_states is None
+    assert outputs.attentions is None
+
+
+@pytest.mark.skipif(not hasattr(output_capturing, "selected_hidden_states"), reason="this transformers records all")
+@torch.no_grad()
+def test_one_layer_alone_can_be_recorded():
+    model, inputs = encoder(temporal_window=2), clips(*RAGGED_GRIDS)
+    every, one = (model(**inputs, output_hidden_states=asked).hidden_states for asked in (True, [-1]))
+    assert one[:-1] == (None, None)
+    assert torch.equal(one[-1], every[-1])
 
 
 def test_the_ragged_windows_of_these_tests_are_padded():
