@@ -36,6 +36,7 @@ demo: model ## open the demo page
 	$(RUN) app.py
 
 test: model ## lint, then run the tests
+	$(RUN) -m tests.transformers_suite
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	HF_HUB_OFFLINE=1 $(RUN) -m pytest
