@@ -39,7 +39,7 @@ test: model ## lint, then run the tests
 	$(RUN) -m tests.transformers_suite
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	HF_HUB_OFFLINE=1 $(RUN) -m pytest
+	HF_HUB_OFFLINE=1 $(RUN) -m pytest -m "not slow"
 
 train-nano: venv ## train OmniV-Med-Nano again from the start
 	$(RUN) -m train.run_nano
