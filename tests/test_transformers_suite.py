@@ -91,9 +91,6 @@ def pruned_clips(generator: torch.Generator) -> dict[str, torch.Tensor]:
     }
 
 
-pytestmark = pytest.mark.slow
-
-
 class OmniVMedTester:
     """Makes tiny random configurations and inputs: three questions, each about one pruned clip, one of them padded."""
 
