@@ -400,12 +400,13 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         """Groups windows for batched attention.
 
         Windows of equal length share a batch; where there are many lengths, near ones are padded to the same. No
-        batch holds more than `max_patches_per_step` patches, unless one window alone does.
+        batch holds more patches than `max_patches_per_step` allows, unless one window alone does.
 
         Yields:
             index: int64 (windows, length) into the patches, and valid: bool of the same shape, None if all are.
         """
         starts = lengths.cumsum(0) - lengths
+        budget = self.config.max_patches_per_step or (2048 if lengths.device.type == "cpu" else 16384)
         step = 1 if len(lengths.unique()) <= LENGTH_BUCKETS else -(-int(lengths.max()) // LENGTH_BUCKETS)
         buckets = -(-lengths // step)
         for bucket in buckets.unique().tolist():
@@ -413,7 +414,7 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
             longest = int(lengths[members].max())
             if longest == 0:
                 continue
-            for windows in members.split(max(self.config.max_patches_per_step // longest, 1)):
+            for windows in members.split(max(budget // longest, 1)):
                 offsets = torch.arange(longest, device=lengths.device).expand(len(windows), -1)
                 valid = offsets < lengths[windows, None]
                 index = starts[windows, None] + offsets.minimum(lengths[windows, None] - 1)

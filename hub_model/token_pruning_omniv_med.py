@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
 PRUNE_RULES = ("anchor", "previous", "none")
 BUDGET_SEARCH_STEPS = 24
@@ -62,20 +64,45 @@ class PrunedTokens:
         return float(self.errors.max())
 
 
-def split_blocks(tokens: torch.Tensor) -> torch.Tensor:
-    """Splits the patches of each token into square blocks half a patch wide, the units of the peak guard.
+def block_means(tokens: torch.Tensor) -> torch.Tensor:
+    """Means of the square blocks half a patch wide, the units of the peak guard; an odd patch is one block.
 
     Args:
-        tokens: float (T, N, patches per token, channels, patch, patch) pixel values; an odd patch is one block.
+        tokens: float32 (N, patches per token, channels, patch, patch).
 
     Returns:
-        float32 (T, N, blocks, channels, pixels per block).
+        float32 (N, blocks).
     """
-    frames, locations, patches, channels, patch, _ = tokens.shape
-    side = 2 if patch % 2 == 0 else 1
-    block = patch // side
-    split = tokens.float().reshape(frames, locations, patches, channels, side, block, side, block)
-    return split.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(frames, locations, patches * side**2, channels, block**2)
+    channels, patch = tokens.shape[2], tokens.shape[-1]
+    side = patch // 2 if patch % 2 == 0 else patch
+    return nn.functional.avg_pool3d(tokens, (channels, side, side)).flatten(1)
+
+
+class EmptyLook(NamedTuple):
+    """How far tokens are from the empty background of their own colour.
+
+    Attributes:
+        colour: float32 (…, channels), the mean.
+        mean_deviation, peak_deviation: float32 (…), mean absolute difference to it, and that of the worst block;
+            infinity where the colour is brighter than `EMPTY_LEVEL`.
+    """
+
+    colour: torch.Tensor
+    mean_deviation: torch.Tensor
+    peak_deviation: torch.Tensor
+
+    @classmethod
+    def of(cls, tokens: torch.Tensor) -> EmptyLook:
+        """Describes tokens (…, patches per token, channels, patch, patch)."""
+        shape = tokens.shape[:-4]
+        tokens = tokens.flatten(0, -5)
+        colour = tokens.float().mean(dim=(-2, -1)).mean(dim=1)
+        dark = (colour.amax(dim=-1) <= EMPTY_LEVEL).nonzero().squeeze(1)
+        deviation = torch.full_like(colour[:, :2], float("inf"))
+        if len(dark):
+            blocks = block_means((tokens[dark].float() - colour[dark, None, :, None, None]).abs_())
+            deviation[dark] = torch.stack([blocks.mean(dim=-1), blocks.amax(dim=-1)], dim=-1)
+        return cls(colour.unflatten(0, shape), *deviation.unflatten(0, shape).unbind(-1))
 
 
 def estimate_noise(tokens: torch.Tensor) -> float:
@@ -106,6 +133,18 @@ def _robust_deviation(differences: torch.Tensor) -> float:
     """Standard deviation of Gaussian differences from the median of their sizes, zeros left out."""
     sizes = differences[differences != 0].abs()
     return float(sizes.median()) / 0.6745 if len(sizes) else 0.0
+
+
+class FrameDecision(NamedTuple):
+    """What the pruner decided for one frame of N tokens; fields as in `PrunedTokens`.
+
+    `errors` are nan where the stand-in is not the token that was compared with: a stream has no longer seen it.
+    """
+
+    keep_mask: torch.Tensor
+    stand_in: torch.Tensor
+    errors: torch.Tensor
+    scores: torch.Tensor
 
 
 class StreamingPruner:
@@ -141,85 +180,79 @@ class StreamingPruner:
         if self.peak_threshold is not None:
             self.peak_threshold += amount
 
-    def step(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def step(self, tokens: torch.Tensor) -> FrameDecision:
         """Judges the next frame.
 
         Args:
             tokens: float (N, patches per token, channels, patch, patch), one frame's pixel values in [-1, 1].
-
-        Returns:
-            keep_mask bool (N,), stand_in int64 (N,) and scores float32 (N,), as in `PrunedTokens`.
         """
-        return self.step_blocks(split_blocks(tokens.unsqueeze(0))[0])
+        look = EmptyLook.of(tokens)
+        return self.step_with(tokens, look.colour, self.is_flat(look))
 
-    def step_blocks(self, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `step`, for a frame that is split already: (N, blocks, channels, pixels per block)."""
+    def step_with(self, tokens: torch.Tensor, colour: torch.Tensor, flat: torch.Tensor) -> FrameDecision:
+        """As `step`, where the colours (N, channels), and which tokens (N,) are flat and dark, are known already."""
+        tokens = tokens.float()
         if self.frames_seen == 0:
-            self._start(blocks)
-            keep = torch.ones(len(blocks), dtype=torch.bool, device=blocks.device)
-            stand_in, scores = self._kept_frame.clone(), torch.full_like(blocks[:, 0, 0, 0], float("inf"))
-        else:
-            keep, scores, repeats_background = self._judge(blocks)
-            self._kept_frame[keep] = self.frames_seen
-            stand_in = torch.where(repeats_background, self._background_frame, self._kept_frame)
+            self._start(tokens)
+        blocks = block_means((tokens - self._compared).abs_())
+        errors = blocks.mean(dim=-1)
+        scores = errors / max(self.threshold, 1e-12)
+        if self.peak_threshold is not None:
+            scores = torch.maximum(scores, blocks.amax(dim=-1) / max(self.peak_threshold, 1e-12))
+        if self.frames_seen == 0:
+            scores.fill_(float("inf"))
+        keep = scores > 1
         if self.rule == "previous":
-            self._compared = blocks
+            self._compared = tokens
+            self._kept_frame.masked_fill_(keep, self.frames_seen)
+            stand_in = self._kept_frame.clone()
+            compared_with_another = stand_in != self.frames_seen - 1
         else:
-            changed = keep.nonzero().squeeze(1)
-            self._compared[changed] = blocks[changed]
-            self._remember_background(changed)
+            returned = self._return_to_background(keep & flat, colour)
+            keep ^= returned
+            places = keep.nonzero().squeeze(1)
+            self._compared[places] = tokens[places]
+            self._kept_frame.masked_fill_(keep, self.frames_seen)
+            stand_in = torch.where(returned, self._background_frame, self._kept_frame)
+            compared_with_another = returned
+        errors = errors.masked_fill_(compared_with_another, float("nan")).masked_fill_(keep, 0.0)
         self.frames_seen += 1
-        return keep, stand_in, scores
+        return FrameDecision(keep, stand_in, errors, scores)
 
-    def _start(self, blocks: torch.Tensor) -> None:
-        self._compared = blocks.clone()
-        self._kept_frame = torch.zeros(len(blocks), dtype=torch.long, device=blocks.device)
+    def _start(self, tokens: torch.Tensor) -> None:
+        """Takes the shapes and the device from the first frame."""
+        self._compared = tokens.clone()
+        self._kept_frame = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
         self._background_frame = self._kept_frame.clone()
-        self._background = torch.full_like(blocks[:, 0, :, 0], float("nan"))  # nothing is near to nan
+        self._background = torch.full_like(tokens[:, 0, :, 0, 0], float("nan"))  # nothing is near to nan
 
-    def _judge(self, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Which tokens (N,) to keep, their scores, and which only return to background that was kept before."""
-        differences = (blocks - self._compared).abs_().flatten(2).mean(dim=-1)
-        token_difference = differences.mean(dim=-1)
-        keep, scores = token_difference > self.threshold, token_difference / max(self.threshold, 1e-12)
-        if self.peak_threshold is not None:
-            peak = differences.amax(dim=-1)
-            keep |= peak > self.peak_threshold
-            scores = torch.maximum(scores, peak / max(self.peak_threshold, 1e-12))
-        returns = torch.zeros_like(keep)
-        if self.rule == "anchor":
-            changed = keep.nonzero().squeeze(1)
-            returns[changed] = self._is_near(blocks[changed], self._background[changed])
-        return keep & ~returns, scores, returns
+    def is_flat(self, look: EmptyLook) -> torch.Tensor:
+        """Which tokens (…) are within a quarter of the thresholds of one dark colour."""
+        flat = look.mean_deviation <= self.threshold / 4
+        return flat if self.peak_threshold is None else flat & (look.peak_deviation <= self.peak_threshold / 4)
 
-    def _is_near(self, blocks: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
-        """Whether tokens (K, …) are within half of the thresholds of one colour each (K, channels).
+    def _return_to_background(self, empty: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
+        """Which of the `empty` tokens (N,) are like background kept at their place before; the others are noted.
 
-        Half, because two such tokens are then within the whole thresholds of each other.
+        Two tokens within a quarter of the thresholds of colours that are within half are within the whole thresholds.
         """
-        distances = (blocks - colour[:, None, :, None]).abs_().flatten(2).mean(dim=-1)
-        near = distances.mean(dim=-1) <= self.threshold / 2
-        if self.peak_threshold is not None:
-            near &= distances.amax(dim=-1) <= self.peak_threshold / 2
-        return near
-
-    def _remember_background(self, places: torch.Tensor) -> None:
-        """Notes the empty ones among the tokens just kept at these places."""
-        blocks = self._compared[places]
-        colour = blocks.mean(dim=(1, 3))
-        empty = (colour.amax(dim=-1) <= EMPTY_LEVEL) & self._is_near(blocks, colour)
-        self._background[places[empty]] = colour[empty]
-        self._background_frame[places[empty]] = self.frames_seen
+        smaller = self.threshold if self.peak_threshold is None else min(self.threshold, self.peak_threshold)
+        returned = empty & ((colour - self._background).abs_().amax(dim=-1) <= smaller / 2)
+        new = empty ^ returned
+        self._background = torch.where(new.unsqueeze(-1), colour, self._background)
+        self._background_frame.masked_fill_(new, self.frames_seen)
+        return returned
 
 
-def _scan(blocks: torch.Tensor, pruner: StreamingPruner) -> PrunedTokens:
-    """One pass over the split frames of a whole clip."""
-    keep_mask, stand_in, scores = (torch.stack(part) for part in zip(*map(pruner.step_blocks, blocks), strict=True))
-    errors = torch.zeros_like(scores)
-    for t in range(1, len(blocks)):  # a frame at a time, so that no second copy of the clip is made
-        removed = (~keep_mask[t]).nonzero().squeeze(1)
-        difference = blocks[t, removed] - blocks[stand_in[t, removed], removed]
-        errors[t, removed] = difference.abs_().flatten(1).mean(dim=-1)
+def _scan(tokens: torch.Tensor, look: EmptyLook, pruner: StreamingPruner) -> PrunedTokens:
+    """One pass over the frames of a whole clip."""
+    decisions = zip(*map(pruner.step_with, tokens, look.colour, pruner.is_flat(look)), strict=True)
+    keep_mask, stand_in, errors, scores = (torch.stack(part) for part in decisions)
+    unknown = errors.isnan()
+    for t in unknown.any(dim=1).nonzero().squeeze(1).tolist():  # frame by frame: no second copy of the clip
+        places = unknown[t].nonzero().squeeze(1)
+        difference = tokens[t, places].float() - tokens[stand_in[t, places], places].float()
+        errors[t, places] = difference.abs_().flatten(1).mean(dim=-1)
     return PrunedTokens(keep_mask, stand_in, errors, scores, pruner.threshold)
 
 
@@ -267,12 +300,12 @@ def prune_tokens(
         zeros = torch.zeros(frames, locations, device=tokens.device)
         return PrunedTokens(keep_mask, stand_in, zeros, torch.full_like(zeros, float("inf")), 0.0)
 
-    blocks = split_blocks(tokens)
+    look = EmptyLook.of(tokens)
 
     def attempt(raise_by: float) -> PrunedTokens:
         pruner = StreamingPruner(rule, threshold, peak_threshold, noise)
         pruner.raise_thresholds(raise_by)
-        return _scan(blocks, pruner)
+        return _scan(tokens, look, pruner)
 
     result = attempt(0.0)
     if max_tokens is None or int(result.keep_mask.sum()) <= max_tokens:

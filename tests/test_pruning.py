@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hub_model.token_pruning_omniv_med import (
     NOISE_DISTANCE,
     StreamingPruner,
+    block_means,
     estimate_noise,
     prune_tokens,
     reconstruct,
-    split_blocks,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,8 +63,8 @@ def test_every_removed_token_is_within_the_threshold_of_its_stand_in(tokens, thr
 @given(clips(), thresholds, st.floats(0.0, 0.8))
 def test_no_block_of_a_removed_token_is_further_from_its_stand_in_than_the_peak_threshold(tokens, threshold, peak):
     pruned = prune_tokens(tokens, "anchor", threshold, peak)
-    blocks = split_blocks((tokens - reconstruct(tokens, pruned)).abs()).flatten(3).mean(-1)
-    assert (blocks <= peak + ROUNDING).all()
+    for difference in (tokens - reconstruct(tokens, pruned)).abs():
+        assert (block_means(difference) <= peak + ROUNDING).all()
 
 
 @modest
@@ -88,10 +88,12 @@ def test_a_stream_of_frames_equals_the_whole_clip(tokens, rule, threshold, peak,
     whole = prune_tokens(tokens, rule, threshold, peak, noise=noise)
     stream = StreamingPruner(rule, threshold, peak, noise)
     for t, frame in enumerate(tokens):
-        keep, stand_in, scores = stream.step(frame)
-        assert torch.equal(keep, whole.keep_mask[t])
-        assert torch.equal(stand_in, whole.stand_in[t])
-        assert torch.equal(scores, whole.scores[t])
+        decision = stream.step(frame)
+        assert torch.equal(decision.keep_mask, whole.keep_mask[t])
+        assert torch.equal(decision.stand_in, whole.stand_in[t])
+        assert torch.equal(decision.scores, whole.scores[t])
+        known = ~decision.errors.isnan()
+        assert torch.equal(decision.errors[known], whole.errors[t][known])
 
 
 @modest
@@ -301,10 +303,15 @@ def test_a_stream_needs_a_rule_that_prunes():
 
 
 def test_blocks_are_the_quarters_of_each_patch():
-    tokens = torch.arange(2 * 3 * 4 * 4.0).reshape(1, 1, 2, 3, 4, 4)
-    blocks = split_blocks(tokens)
-    assert blocks.shape == (1, 1, 8, 3, 4)
-    assert torch.equal(blocks[0, 0, 5], tokens[0, 0, 1, :, :2, 2:].flatten(1))
+    tokens = torch.arange(2 * 3 * 4 * 4.0).reshape(1, 2, 3, 4, 4)
+    blocks = block_means(tokens)
+    assert blocks.shape == (1, 8)
+    assert torch.allclose(blocks[0, 5], tokens[0, 1, :, :2, 2:].mean())
+
+
+def test_a_patch_of_odd_width_is_one_block():
+    tokens = torch.arange(2 * 3 * 5 * 5.0).reshape(1, 2, 3, 5, 5)
+    assert torch.allclose(block_means(tokens), tokens.mean((2, 3, 4)))
 
 
 def test_no_pruning_keeps_all():
