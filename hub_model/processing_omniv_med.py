@@ -140,6 +140,9 @@ class OmniVMedProcessor(ProcessorMixin):
         if unknown:
             raise ValueError(f"Unknown option {sorted(unknown)}; the visual options are {', '.join(VISUAL_OPTIONS)}.")
         options = {name: getattr(self, name) for name in VISUAL_OPTIONS} | overrides
+        for name in ("max_frames", "fps", "prune_threshold"):
+            if not isinstance(options[name], (int, float)):
+                raise ValueError(f"{name} must be a number, not {options[name]!r}; leave it out for the processor's own.")
         ratio, budget = options["keep_ratio"], options["max_visual_tokens"]
         if ratio is not None and not 0 < ratio <= 1:
             raise ValueError(f"keep_ratio must lie in (0, 1], not {ratio}.")
@@ -291,6 +294,8 @@ class OmniVMedProcessor(ProcessorMixin):
         # The tokenizer would swallow a misspelled option in silence.
         self._options(visual_options | {name: kwargs[name] for name in set(kwargs) - set(TextKwargs.__annotations__)})
         prompts = [text] if isinstance(text, str) else list(text or [])
+        if not prompts:
+            raise ValueError("There is no text; give one prompt or more.")
         if audio is not None:
             raise ValueError("OmniV-Med has no audio input; leave audio out.")
         media = list(clips) if clips is not None else [*_flatten(images, "image"), *_flatten(videos, "video")]

@@ -746,7 +746,14 @@ def test_features_come_by_clip(model, processor, picture, film):
 
 @pytest.mark.parametrize(
     ("changes", "word"),
-    [({"position_unit": "mm"}, "position_unit"), ({"prune_stage": "late"}, "prune_stage"), ({"hidden_size": 36}, "4")],
+    [
+        ({"position_unit": "mm"}, "position_unit"),
+        ({"prune_stage": "late"}, "prune_stage"),
+        ({"hidden_size": 36}, "4"),
+        ({"temporal_window": 0}, "temporal_window"),
+        ({"reference_length": 0.0}, "reference_length"),
+        ({"max_patches_per_step": 0}, "max_patches_per_step"),
+    ],
 )
 def test_an_impossible_configuration_is_told(changes, word):
     with pytest.raises(ValueError, match=word):

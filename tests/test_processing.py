@@ -290,6 +290,8 @@ def test_options_of_a_call_do_not_stay(processor):
         ({"keep_ratio": 1.5}, "keep_ratio"),
         ({"max_visual_tokens": 0}, "max_visual_tokens"),
         ({"max_frames": 0}, "max_frames"),
+        ({"max_frames": None}, "max_frames must be a number"),
+        ({"fps": None}, "fps must be a number"),
         ({"fps": 0}, "fps"),
         ({"prune_rule": "none", "max_visual_tokens": 7}, "exceed 7"),
     ],
@@ -298,6 +300,12 @@ def test_options_of_a_call_do_not_stay(processor):
 def test_an_impossible_option_is_told(processor, film, options, words):
     with pytest.raises(ValueError, match=words):
         apply(processor, message(("video", film())), **options)
+
+
+@pytest.mark.parametrize("text", [None, []])
+def test_no_text_is_told(processor, text):
+    with pytest.raises(ValueError, match="one prompt or more"):
+        processor(text=text)
 
 
 def test_an_unknown_option_is_told_without_media_too(processor):
