@@ -142,7 +142,7 @@ class OmniVMedProcessor(ProcessorMixin):
         options = {name: getattr(self, name) for name in VISUAL_OPTIONS} | overrides
         for name in ("max_frames", "fps", "prune_threshold"):
             if not isinstance(options[name], (int, float)):
-                raise ValueError(f"{name} must be a number, not {options[name]!r}; leave it out for the processor's own.")
+                raise ValueError(f"{name} must be a number, not {options[name]!r}; leave it out for the default.")
         ratio, budget = options["keep_ratio"], options["max_visual_tokens"]
         if ratio is not None and not 0 < ratio <= 1:
             raise ValueError(f"keep_ratio must lie in (0, 1], not {ratio}.")
