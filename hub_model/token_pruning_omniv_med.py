@@ -33,6 +33,8 @@ LARGEST_NOISE = 0.15
 """What varies by more than this, 7.5 % of the display range, is taken for a change however random it looks."""
 NOISE_FRAMES = 8
 """Frames, evenly spread over a clip, from which its noise is estimated."""
+TOKENS_AT_ONCE = 2048
+"""Tokens that are copied for a comparison at once, so that no second copy of a clip is made."""
 
 EMPTY_LEVEL = -0.75
 """Brightest channel mean of empty background: air is at −0.8 in the widest CT window, black is −1."""
@@ -100,7 +102,7 @@ class EmptyLook(NamedTuple):
         dark = (colour.amax(dim=-1) <= EMPTY_LEVEL).nonzero().squeeze(1)
         deviation = torch.full_like(colour[:, :2], float("inf"))
         if len(dark):
-            blocks = block_means((tokens[dark].float() - colour[dark, None, :, None, None]).abs_())
+            blocks = block_means(tokens[dark].float().sub_(colour[dark, None, :, None, None]).abs_())
             deviation[dark] = torch.stack([blocks.mean(dim=-1), blocks.amax(dim=-1)], dim=-1)
         return cls(colour.unflatten(0, shape), *deviation.unflatten(0, shape).unbind(-1))
 
@@ -248,11 +250,10 @@ def _scan(tokens: torch.Tensor, look: EmptyLook, pruner: StreamingPruner) -> Pru
     """One pass over the frames of a whole clip."""
     decisions = zip(*map(pruner.step_with, tokens, look.colour, pruner.is_flat(look)), strict=True)
     keep_mask, stand_in, errors, scores = (torch.stack(part) for part in decisions)
-    unknown = errors.isnan()
-    for t in unknown.any(dim=1).nonzero().squeeze(1).tolist():  # frame by frame: no second copy of the clip
-        places = unknown[t].nonzero().squeeze(1)
-        difference = tokens[t, places].float() - tokens[stand_in[t, places], places].float()
-        errors[t, places] = difference.abs_().flatten(1).mean(dim=-1)
+    for part in errors.isnan().nonzero().split(TOKENS_AT_ONCE):
+        frames, places = part.unbind(1)
+        difference = tokens[frames, places].float() - tokens[stand_in[frames, places], places].float()
+        errors[frames, places] = difference.abs_().flatten(1).mean(dim=-1)
     return PrunedTokens(keep_mask, stand_in, errors, scores, pruner.threshold)
 
 
