@@ -75,6 +75,15 @@ def known_to_transformers() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warnings_heard() -> Iterator[None]:
+    """Some tests of the suite wait for a warning, and a command run before in this process may have silenced them."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_warning()
+    yield
+    logging.set_verbosity(verbosity)
+
+
 def pruned_clips(generator: torch.Generator) -> dict[str, torch.Tensor]:
     """Random patches of three clips, two with a spacing and one without, of which a random half is pruned."""
     grid_thw = torch.tensor(GRIDS)
