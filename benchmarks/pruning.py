@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """What pruning removes from real clips, how far stand-ins are from the truth, and whether small lesions survive.
 
-    python -m benchmarks.pruning --json pruning.json
+    python -m benchmarks.pruning --json pruning.json [--picture mni152.png]
 
 The clips come with packages that the tests need: the MNI152 T1 average (nilearn), one person's MR scan (nibabel's
 example4d) and an echocardiogram (pydicom). The rules are ours (the processor's defaults), the published one
@@ -30,6 +30,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.report import markdown_table, share_with_interval, write_json
+from examples.heatmap import draw_heatmap
 from hub_model.processing_omniv_med import OmniVMedProcessor, ProcessedClip
 from hub_model.token_pruning_omniv_med import PrunedTokens, estimate_noise, prune_tokens, reconstruct
 from hub_model.visual_processing_omniv_med import patchify, unpatchify
@@ -186,14 +187,19 @@ def _token_box(touched: torch.Tensor, side: int) -> tuple[int, int, int, int]:
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
+def build_processor(frame_tokens: int) -> OmniVMedProcessor:
+    """A processor that gives every frame about `frame_tokens` tokens and reads every frame of the real clips."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(HUB_MODEL)
+    return OmniVMedProcessor(
+        tokenizer, min_frame_tokens=frame_tokens, max_frame_tokens=frame_tokens, max_frames=MAX_FRAMES, fps=100.0
+    )
+
+
 def measure(count: int, seed: int) -> list[dict[str, Any]]:
     """All clips at both frame sizes under all rules."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(HUB_MODEL)
     results = []
     for frame_tokens in FRAME_TOKENS:
-        processor = OmniVMedProcessor(
-            tokenizer, min_frame_tokens=frame_tokens, max_frame_tokens=frame_tokens, max_frames=MAX_FRAMES, fps=100.0
-        )
+        processor = build_processor(frame_tokens)
         for name, path in real_clips().items():
             for rule, options in RULES.items():
                 figures = measure_clip(processor, path, options, count, seed)
@@ -238,7 +244,11 @@ def main() -> None:
     parser.add_argument("--json", required=True, metavar="OUT", help="file for the figures")
     parser.add_argument("--lesions", type=int, default=500, help="lesions for each clip and rule (default 500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of places, sizes and contrasts (default 0)")
+    parser.add_argument("--picture", metavar="PNG", help="where slices of the first clip are drawn with removed tokens")
     arguments = parser.parse_args()
+    if arguments.picture:
+        processor = build_processor(FRAME_TOKENS[0])
+        draw_heatmap(processor.process_clip(processor.load(next(iter(real_clips().values())))), arguments.picture)
     results = measure(arguments.lesions, arguments.seed)
     write_json(arguments.json, "pruning", {"lesions": arguments.lesions, "seed": arguments.seed, "results": results})
     print(table(results))
