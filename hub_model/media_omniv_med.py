@@ -168,14 +168,16 @@ def load_clip(
 
     Args:
         source: a path to PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, DICOM, NIfTI, NRRD, MetaImage, MP4, MOV, AVI,
-            MKV or WebM; a folder or zip archive with a DICOM series (the one with the most slices is taken) or a single
-            other file; a `data:` URI; the bytes of a file; an array (H, W), (H, W, 3), (T, H, W) or (T, H, W, 3); a PIL
-            image; a list of frames or of DICOM files; a `Clip`, which is returned as it is.
+            MKV or WebM, or to a NumPy array in a `.npy` file; a folder or zip archive with a DICOM series (the one with
+            the most slices is taken) or a single other file; a `data:` URI; the bytes of a file; an array (H, W),
+            (H, W, 3), (T, H, W) or (T, H, W, 3); a PIL image; a list of frames or of DICOM files; a `Clip`, which is
+            returned as it is.
         kind: "image", "volume" or "video" for what leaves it open: arrays, lists, and multi-frame DICOM files. By
             default (T, H, W) is a volume with the first slice at the feet and anterior up; colour (T, H, W, 3) and
             lists are videos. A volume of which only one slice is held becomes an image.
-        modality: DICOM modality code that goes before the header's. "CT" says that values are HU. Without any, a
-            volume of whole numbers is taken for CT where it reaches -900 and at least 1 % of it is air (-1100 to -900).
+        modality: DICOM modality code that goes before the header's. "CT" says that values are HU, unless all of them
+            lie from 0 to 1. Without any, a volume of whole numbers is taken for CT where it reaches -900 and at least
+            1 % of it is air (-1100 to -900).
         spacing: goes before the header's: (slices, rows, columns) in mm for a volume after it is turned to LPS,
             (rows, columns) in mm for an image or a video, or one number, the seconds from frame to frame of a video.
         plane: "axial"; "coronal", from front to back; or "sagittal", from right to left, anterior on the left. Both
@@ -309,6 +311,8 @@ def _sniff(path: Path) -> str:
         return ""
     if head[:7] == b"NRRD000":
         return "nrrd"
+    if head[:6] == b"\x93NUMPY":
+        return "numpy"
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return "zip"
     if head[:8] == b"\x89PNG\r\n\x1a\n" or head[:3] == b"\xff\xd8\xff" or head[:2] == b"BM" or head[:4] == b"GIF8":
@@ -350,6 +354,8 @@ def _load_path(path: Path, name: str, options: _Options, scratch: Path) -> Clip:
         return _render(read, name, options, scratch)
     if content in ("nifti", "nrrd", "meta"):
         return _scan_clip(_read_itk(path, content, name, options, scratch), name, options)
+    if content == "numpy":
+        return _load_array(_map_numpy(path, name), name, options)
     if content == "nifti2":
         raise MediaError(f"{name} is a NIfTI-2 file, which ITK does not read; save it as NIfTI-1.")
     if content == "zip":
@@ -576,6 +582,11 @@ def _looks_like_ct(values: np.ndarray) -> bool:
     return bool((sample == np.round(sample)).all() and np.mean((sample >= -1100) & (sample <= -900)) >= 0.01)
 
 
+def _is_normalised(values: np.ndarray) -> bool:
+    """Fractions from 0 to 1, as data sets for training hold them: not what a scanner measured."""
+    return values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1
+
+
 def _cut(values: np.ndarray, plane: str) -> np.ndarray:
     """A view of an LPS array (z, y, x, …) as (slices, rows, columns, …) of a plane; rows run from the head down."""
     if plane == "axial":
@@ -610,10 +621,12 @@ def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
     chosen = slices[indices]
     if chosen.ndim == 4:
         frames = np.ascontiguousarray(chosen[..., :3] if chosen.shape[-1] >= 3 else np.repeat(chosen[..., :1], 3, -1))
-    elif modality == "CT":
+    elif modality == "CT" and not _is_normalised(values):
         frames = window_ct(chosen, options.windows)
         notes.append(_windows_note(options.windows))
     else:
+        if modality == "CT":
+            notes.append("The values lie between 0 and 1, so they are not HU, and no CT windows are applied.")
         value_range = intensity_range(values)
         frames = scale_intensity(chosen, value_range)
         notes.append("Grey levels: 1st to 99th percentile of the whole volume.")
@@ -750,6 +763,15 @@ def _stack(frames: list[np.ndarray], name: str) -> np.ndarray:
     if len({frame.shape for frame in frames}) > 1:
         raise MediaError(f"{name} holds frames of different sizes or colours; bring them to one size first.")
     return np.stack(frames)
+
+
+def _map_numpy(path: Path, name: str) -> np.ndarray:
+    """The array of a `.npy` file, mapped and not read yet; a first axis of one channel before a volume is dropped."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        raise MediaError(f"{name} is cut short or holds no plain numbers; save the array again.") from None
+    return array[0] if array.ndim == 4 and array.shape[0] == 1 and array.shape[-1] not in (3, 4) else array
 
 
 def _load_array(array: np.ndarray, name: str, options: _Options) -> Clip:

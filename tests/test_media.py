@@ -681,6 +681,40 @@ def test_pages_of_a_tiff(tmp_path):
     assert load_clip(tmp_path / "pages.tif", kind="video").frames[:, 0, 0, 0].tolist() == [0, 50, 100, 150]
 
 
+def test_a_numpy_file_is_read_as_the_array_in_it(tmp_path):
+    body = make_body()
+    np.save(tmp_path / "body.npy", body)
+    clip = load_clip(tmp_path / "body.npy", spacing=SPACING)
+    expected = load_clip(body, spacing=SPACING)
+    assert np.array_equal(clip.frames, expected.frames)
+    assert np.array_equal(clip.positions, expected.positions)
+    assert clip.pixel_spacing == SPACING[1:]
+
+
+def test_fractions_are_no_hounsfield_units_whatever_the_modality(tmp_path):
+    """M3D keeps CT as (1, slices, rows, columns) in [0, 1]."""
+    fractions = np.random.default_rng(0).random((1, 6, 8, 10), dtype=np.float32)
+    np.save(tmp_path / "scan.npy", fractions)
+    clip = load_clip(tmp_path / "scan.npy", modality="CT")
+    assert (clip.kind, clip.frames.shape) == ("volume", (6, 8, 10, 3))
+    assert np.array_equal(clip.frames, load_clip(fractions[0]).frames)
+    assert any("not HU" in note for note in clip.notes)
+
+
+def test_a_numpy_file_that_lies_or_holds_objects_is_refused(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "short.npy", make_body())
+    whole = (tmp_path / "short.npy").read_bytes()
+    (tmp_path / "short.npy").write_bytes(whole[:-100])
+    (tmp_path / "header.npy").write_bytes(whole[:20])
+    for name in ("objects.npy", "short.npy", "header.npy"):
+        with pytest.raises(MediaError, match=rf"{name} is cut short or holds no plain numbers"):
+            load_clip(tmp_path / name)
+    np.save(tmp_path / "big.npy", make_body())
+    with pytest.raises(MediaError, match="over the limit"):
+        load_clip(tmp_path / "big.npy", limits=MediaLimits(max_voxels=100))
+
+
 def test_arrays():
     grey, colour = np.zeros((6, 8), np.uint8), np.full((6, 8, 3), 7, np.uint8)
     assert load_clip(grey).kind == load_clip(colour).kind == "image"
