@@ -33,7 +33,10 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), m
 def records(draw) -> Record:
     kinds = draw(st.lists(st.sampled_from(["image", "volume", "video"]), min_size=1, max_size=3))
     dimension = "video" if "video" in kinds else "3d" if "volume" in kinds else "2d"
-    spacing = st.none() | st.tuples(*[st.floats(0.1, 10)] * 3)
+
+    def spacing(kind: str) -> tuple[float, ...] | None:
+        return draw(st.none() | st.tuples(*[st.floats(0.1, 10)] * (3 if kind == "volume" else 2)))
+
     turns = []
     for _ in range(draw(st.integers(1, 3))):
         turns += [Turn(role="user", content=draw(words)), Turn(role="assistant", content=draw(words))]
@@ -42,7 +45,7 @@ def records(draw) -> Record:
         dimension=dimension,
         modality=draw(st.sampled_from([*MODALITIES, "unknown"])),
         task=draw(st.sampled_from(TASKS)),
-        media=tuple(Medium(type=kind, path=f"media/{i}.png", spacing=draw(spacing)) for i, kind in enumerate(kinds)),
+        media=tuple(Medium(type=kind, path=f"media/{i}.png", spacing=spacing(kind)) for i, kind in enumerate(kinds)),
         conversations=tuple(turns),
         source="test",
         license="CC0-1.0",
@@ -110,6 +113,7 @@ def test_parquet_is_cut_into_shards(tmp_path, monkeypatch):
         ({"media": [{"type": "image", "path": "/etc/passwd"}]}, "relative"),
         ({"media": [{"type": "image", "path": "../a.png"}]}, "relative"),
         ({"media": [{"type": "image", "path": "C:\\a.png"}]}, "relative"),
+        ({"media": [{"type": "image", "path": "a.png", "spacing": [1, 1, 1]}]}, "spacing of image must be 2"),
         ({"dimension": "3d"}, "dimension '3d', but the media are '2d'"),
         ({"conversations": GOOD["conversations"][:1]}, "conversations"),
         ({"conversations": GOOD["conversations"][::-1]}, "take turns"),

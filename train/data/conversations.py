@@ -14,17 +14,9 @@ from hub_model.media_omniv_med import Clip
 from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
 from train.data.phantoms import Sample
 from train.data.pool import to_clip
-from train.data.questions import caption, questions
+from train.data.questions import caption, caption_request, questions
 
 IGNORED = -100
-CAPTION_REQUESTS = (
-    "Describe this {kind}.",
-    "What does this {kind} show?",
-    "Give a short description of this {kind}.",
-    "Caption this {kind}.",
-    "Summarise what you see in this {kind}.",
-    "Briefly, what is this {kind}?",
-)
 QUESTIONS_PER_CONVERSATION = 3
 
 
@@ -53,7 +45,7 @@ class Mixture:
 
 def caption_conversation(sample: Sample, rng: np.random.Generator) -> Conversation:
     """Asks for a description of the sample."""
-    request = CAPTION_REQUESTS[int(rng.integers(len(CAPTION_REQUESTS)))].format(kind=sample.kind)
+    request = caption_request(sample.kind, rng)
     return Conversation(((request, caption(sample.facts, sample.kind, rng)),), to_clip(sample))
 
 

@@ -110,6 +110,50 @@ OPEN_WORDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
             "Which kind of border does the lesion have?",
         ),
     ),
+    "location": (
+        "localization",
+        (
+            "In which quadrant of the {kind} is the abnormality?",
+            "Which quadrant of the picture holds the abnormality?",
+            "Where in the {kind} is the abnormality, as displayed?",
+            "Name the quadrant of the picture that the abnormality lies in.",
+            "Where does the abnormality lie in the picture?",
+            "In what part of the picture is the abnormality?",
+        ),
+    ),
+    "count": (
+        "counting and measurement",
+        (
+            "How many {thing} are there?",
+            "How many {thing} can be seen?",
+            "Count the {thing}.",
+            "What is the number of {thing}?",
+            "How many {thing} does this {kind} show?",
+            "Give the number of {thing}.",
+        ),
+    ),
+    "size": (
+        "counting and measurement",
+        (
+            "How large is {thing}?",
+            "What is the size of {thing}?",
+            "What is the greatest diameter of {thing}?",
+            "Measure {thing}.",
+            "How wide is {thing} at most?",
+            "Give the largest diameter of {thing}.",
+        ),
+    ),
+    "severity": (
+        "severity grading",
+        (
+            "What grade is {thing}?",
+            "Grade {thing}.",
+            "What is the grade of {thing}?",
+            "How would you grade {thing}?",
+            "Which grade does {thing} have?",
+            "Name the grade of {thing}.",
+        ),
+    ),
     "motion": (
         "temporal and procedure understanding",
         (
@@ -122,7 +166,9 @@ OPEN_WORDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
-"""Fact -> (task, wordings); {kind} becomes "image", "volume" or "video"."""
+"""Fact -> (task, wordings); {kind} becomes "image", "volume" or "video", {thing} what the fact is about."""
+THING_OF = {"count": "counted", "size": "measured", "severity": "graded"}
+"""Fact -> the fact that says what was counted, measured or graded: "polyps", "the mass"."""
 
 SIDE_OF_LESION = (
     "On which side is the lesion?",
@@ -140,6 +186,16 @@ SIDE_OF_EYE = (
     "What side is this eye?",
     "Name the eye: left or right?",
 )
+SIDE_OF_BREAST = (
+    "Is this the left or the right breast?",
+    "Which breast is shown?",
+    "Which breast is this?",
+    "Left or right breast?",
+    "What side is this breast?",
+    "Name the breast: left or right?",
+)
+SIDE_OF = {"fundus photography": SIDE_OF_EYE, "mammography": SIDE_OF_BREAST}
+"""Modality -> wordings, where the side is that of the organ and not of a lesion."""
 LESION_PRESENT = (
     "Is there a lesion?",
     "Does this {kind} show a lesion?",
@@ -191,7 +247,7 @@ REGIONS = (
 
 def named(modality: str) -> str:
     """A modality as an attribute of "image": "ultrasound", "fundus" (not "fundus photography image")."""
-    return {"fundus photography": "fundus"}.get(modality, modality)
+    return {"fundus photography": "fundus", "clinical photograph": "clinical photography"}.get(modality, modality)
 
 
 def article(words: str) -> str:
@@ -220,8 +276,9 @@ def questions(facts: dict[str, str], kind: str, rng: np.random.Generator) -> lis
     for fact, (task, wordings) in OPEN_WORDINGS.items():
         if fact in facts:
             if fact == "side":
-                wordings = SIDE_OF_EYE if modality == "fundus photography" else SIDE_OF_LESION
-            asked.append(Question(task, pick(wordings), facts[fact]))
+                wordings = SIDE_OF.get(modality, SIDE_OF_LESION)
+            thing = facts[THING_OF[fact]] if fact in THING_OF else ""
+            asked.append(Question(task, pick(wordings, thing=thing), facts[fact]))
     if facts.get("region") in REGIONS:
         shown = ("Is this the {name}?", "Does this {kind} show the {name}?", "Is the {name} imaged?")
         # A head is no wrong name for a brain, so the two are never each other's counterexample.
@@ -283,3 +340,108 @@ def caption(facts: dict[str, str], kind: str, rng: np.random.Generator) -> str:
     starts = ("", "", "", "This is ", "The picture shows ")
     sentence = starts[int(rng.integers(len(starts)))] + sentence
     return sentence[0].upper() + sentence[1:] + "."
+
+
+CAPTION_REQUESTS = (
+    "Describe this {kind}.",
+    "What does this {kind} show?",
+    "Give a short description of this {kind}.",
+    "Caption this {kind}.",
+    "Summarise what you see in this {kind}.",
+    "Briefly, what is this {kind}?",
+)
+REPORT_REQUESTS = (
+    "Write a short report of this {kind}.",
+    "Report the findings.",
+    "Give findings and impression.",
+    "Write the radiology report of this {kind}.",
+    "What would the report say?",
+    "Report this {kind} with an impression.",
+)
+MATCHING = (
+    'Does this sentence describe the {kind}? "{sentence}"',
+    'Is this true of the {kind}? "{sentence}"',
+    'Does the text fit the {kind}? "{sentence}"',
+    'Do the {kind} and the text belong together? "{sentence}"',
+    'Is this a right description? "{sentence}"',
+    'Text: "{sentence}" Does it match the {kind}?',
+)
+
+
+def _one_of(wordings: tuple[str, ...], rng: np.random.Generator, **fields: str) -> str:
+    return wordings[int(rng.integers(len(wordings)))].format(**fields)
+
+
+def caption_request(kind: str, rng: np.random.Generator) -> str:
+    """Asks for a caption."""
+    return _one_of(CAPTION_REQUESTS, rng, kind=kind)
+
+
+def captioned(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Question:
+    """Asks for a caption or, as often, for a report."""
+    task = "report generation and captioning"
+    if rng.random() < 0.5:
+        return Question(task, caption_request(kind, rng), caption(facts, kind, rng))
+    return Question(task, _one_of(REPORT_REQUESTS, rng, kind=kind), report(facts, kind))
+
+
+def report(facts: dict[str, str], kind: str) -> str:
+    """Findings and impression: every fact of the sample, one short sentence each."""
+    examination = " ".join(
+        facts[name] for name in ("plane", "contrast", "stain") if name in facts and facts["modality"] != "ultrasound"
+    )
+    shown = f"{examination} {named(facts['modality'])} {kind}".strip()
+    if "region" in facts:
+        shown += f" of the {facts['region']}"
+    findings = [shown[0].upper() + shown[1:]]
+    finding = facts.get("finding", "tumour" if facts["modality"] == "histopathology" else "lesion")
+    if facts.get("lesion") == "yes":
+        place = " ".join(facts[name] for name in ("side",) if name in facts and facts["modality"] not in SIDE_OF)
+        where = f" on the {place}" if place else ""
+        quadrant = f" in the {facts['location']} of the picture" if "location" in facts else ""
+        findings.append(f"{finding[0].upper() + finding[1:]}{where}{quadrant}")
+    if "count" in facts:
+        findings.append(f"Number of {facts['counted']}: {facts['count']}")
+    if "size" in facts:
+        findings.append(f"Greatest diameter of {facts['measured']}: {facts['size']}")
+    if "motion" in facts:
+        findings.append(f"Motion: {facts['motion']}")
+    if "severity" in facts:
+        findings.append(f"Grade of {facts['graded']}: {facts['severity']}")
+    impression = {"yes": f"{finding}", "no": "no abnormality"}.get(facts.get("lesion", ""), "as described")
+    return f"Findings: {'. '.join(findings)}. Impression: {impression}."
+
+
+def match(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Question:
+    """Asks whether a caption fits; a false one differs in one fact that it names (modality, region or plane)."""
+    fits = bool(rng.random() < 0.5)
+    sentence = caption(facts, kind, rng)
+    if not fits:
+        fact, changed = _changed(facts, rng)
+        told = named(changed[fact]) if fact == "modality" else changed[fact]
+        sentence = caption(changed, kind, rng)
+        while told.lower() not in sentence.lower():
+            sentence = caption(changed, kind, rng)
+    wording = _one_of(MATCHING, rng, kind=kind, sentence=sentence)
+    return Question("image-text matching", wording, "yes" if fits else "no")
+
+
+def _changed(facts: dict[str, str], rng: np.random.Generator) -> tuple[str, dict[str, str]]:
+    """A fact, and the facts with another value of it that is clearly wrong."""
+    planes = ("axial", "coronal", "sagittal")
+    regions = [
+        name
+        for name in REGIONS
+        if name != facts.get("region")
+        and {name, facts.get("region")} != {"brain", "head"}
+        and (name, facts.get("region")) not in OVERLAPS
+    ]
+    wrong = {"modality": [name for name in MODALITIES if name != facts["modality"]]}
+    if facts.get("region") in REGIONS:
+        wrong["region"] = regions
+    if facts.get("plane") in planes:
+        wrong["plane"] = [name for name in planes if name != facts["plane"]]
+    names = sorted(wrong)
+    fact = names[int(rng.integers(len(names)))]
+    value = wrong[fact][int(rng.integers(len(wrong[fact])))]
+    return fact, facts | {fact: value}

@@ -70,12 +70,19 @@ class Medium(_Strict):
     Attributes:
         type: how it is read: "image", "volume" or "video".
         path: relative to the folder of the file of records.
-        spacing: (slices, rows, columns) in mm, for volumes whose file does not say; otherwise None.
+        spacing: where the file does not say, mm of (slices, rows, columns) for a volume, of (rows, columns) for others.
     """
 
     type: Literal["image", "volume", "video"]
     path: Annotated[str, AfterValidator(_relative)]
-    spacing: tuple[float, float, float] | None = None
+    spacing: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _has_the_axes_of_its_type(self) -> Medium:
+        axes = 3 if self.type == "volume" else 2
+        if self.spacing is not None and (len(self.spacing) != axes or min(self.spacing) <= 0):
+            raise ValueError(f"spacing of {self.type} must be {axes} numbers above 0")
+        return self
 
 
 class Turn(_Strict):

@@ -1,0 +1,147 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""The generated source of OmniV-Med-Instruct: phantoms written as the files hospitals have, with records about them.
+
+Images become PNG, volumes NIfTI (CT in HU), videos MP4. Everything about sample i depends on the seed, the split and i
+alone, so a build can be stopped, resumed and repeated bit for bit.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import nibabel
+import numpy as np
+from PIL import Image
+
+from train.data.phantoms import KINDS_OF, MODALITIES, Sample, generate
+from train.data.questions import Question, captioned, match, questions
+from train.data.records import DIMENSION_OF, SPLITS, Medium, Record, Turn
+from train.data.sample_media import hounsfield_units
+
+if TYPE_CHECKING:
+    from train.data.adapters.base import MediaStore
+
+NAME, LICENSE = "phantoms", "Apache-2.0"
+CLIP_EVERY = 4
+"""Of so many samples one is a volume or a video."""
+RECORDS_PER_SAMPLE = 3
+ENDING = {"image": "png", "volume": "nii.gz", "video": "mp4"}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What sample `index` of a split is, before it is made."""
+
+    seed: int
+    split: str
+    index: int
+
+    @property
+    def kind_of(self) -> tuple[str, str]:
+        """Modality and kind: modalities take turns among the images, and so do all kinds of volumes and videos."""
+        moving = [(name, kind) for name in MODALITIES for kind in KINDS_OF[name] if kind != "image"]
+        group, place = divmod(self.index, CLIP_EVERY)
+        if place == 0:
+            return moving[group % len(moving)]
+        return MODALITIES[(group * (CLIP_EVERY - 1) + place - 1) % len(MODALITIES)], "image"
+
+    def random(self, purpose: int) -> np.random.Generator:
+        """Random numbers of this sample; pictures (0) and words (1) have streams of their own."""
+        return np.random.default_rng((self.seed, SPLITS.index(self.split), self.index, purpose))
+
+
+def listed(seed: int, counts: dict[str, int]) -> Iterator[Drawn]:
+    """The samples of all splits."""
+    for split in SPLITS:
+        for index in range(counts.get(split, 0)):
+            yield Drawn(seed, split, index)
+
+
+def records_of(drawn: Drawn, store: MediaStore) -> list[Record]:
+    """Makes one sample, writes its file, and says what can be learned from it: a few records of different tasks."""
+    modality, kind = drawn.kind_of
+    sample = generate(modality, kind, drawn.random(0))
+    number = f"{drawn.index:06d}"
+    path = store.write(encode(sample), f"{NAME}/{drawn.split}/{number[:3]}/{number}.{ENDING[kind]}")
+    chosen = choose(sample, drawn.random(1))
+    # A volume's file says its spacing; a PNG or MP4 cannot.
+    spacing = sample.pixel_spacing if kind != "volume" and all(sample.pixel_spacing) else None
+    return [
+        Record(
+            id=f"{NAME}/{drawn.split}/{number}/{place}",
+            dimension=DIMENSION_OF[kind],
+            modality=modality,
+            task=one.task,
+            media=(Medium(type=kind, path=path, spacing=spacing),),
+            conversations=(Turn(role="user", content=one.question), Turn(role="assistant", content=one.answer)),
+            source=NAME,
+            license=LICENSE,
+            split=drawn.split,
+        )
+        for place, one in enumerate(chosen)
+    ]
+
+
+def choose(sample: Sample, rng: np.random.Generator) -> list[Question]:
+    """One question each of a few tasks, drawn evenly among those that this sample can ask about."""
+    by_task: dict[str, list[Question]] = {}
+    for one in questions(sample.facts, sample.kind, rng):
+        by_task.setdefault(one.task, []).append(one)
+    for one in (captioned(sample.facts, sample.kind, rng), match(sample.facts, sample.kind, rng)):
+        by_task[one.task] = [one]
+    tasks = sorted(by_task)
+    drawn = rng.permutation(len(tasks))[:RECORDS_PER_SAMPLE]
+    return [by_task[tasks[i]][int(rng.integers(len(by_task[tasks[i]])))] for i in drawn]
+
+
+def encode(sample: Sample) -> bytes:
+    """The file of a sample: PNG, NIfTI or MP4."""
+    return {"image": _png, "volume": _nifti, "video": _mp4}[sample.kind](sample)
+
+
+def _png(sample: Sample) -> bytes:
+    buffer = io.BytesIO()
+    frame = sample.frames[0]
+    grey = (frame == frame[..., :1]).all()
+    Image.fromarray(frame[..., 0] if grey else frame).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _nifti(sample: Sample) -> bytes:
+    """Slices as they are shown, in order, without a claim on how they lie in the patient (no orientation codes)."""
+    if sample.facts["modality"] == "CT":
+        values = hounsfield_units(sample.frames)
+    elif (sample.frames == sample.frames[..., :1]).all():
+        values = sample.frames[..., 0]
+    else:
+        values = np.ascontiguousarray(sample.frames).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+    image = nibabel.Nifti1Image(values.transpose(2, 1, 0), None)
+    rows, columns = sample.pixel_spacing
+    image.header.set_zooms((columns or 1.0, rows or 1.0, float(sample.positions[1] - sample.positions[0])))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "volume.nii.gz"
+        image.to_filename(path)
+        return path.read_bytes()
+
+
+def _mp4(sample: Sample) -> bytes:
+    """H.264 of good quality, at the rate of the sample's times."""
+    step = float(np.median(np.diff(sample.positions)))
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        rate = Fraction(1 / step).limit_denominator(1000)
+        # One thread, so that the bytes do not depend on the machine's cores.
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "threads": "1"})
+        stream.height, stream.width = sample.frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in sample.frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))))
+        container.mux(stream.encode())
+    return buffer.getvalue()
