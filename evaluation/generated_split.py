@@ -1,9 +1,10 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Answers questions about generated samples that were never trained on, and says how often the model is right.
 
-`python -m evaluation.generated_split --samples 400 --json OUT.json` makes the samples from a seed of its own, asks one
-random question about each, and reports exact matches per task and per modality, each with its count, a 95 % interval
-(Wilson 1927) and the share of the most frequent answer to the same kind of question.
+`python -m evaluation.generated_split --samples 400 --json OUT.json` makes the samples from a seed of its own, of the
+modalities that the Nano was trained on (train/configs/nano/pretrain.yaml), asks one random question about each, and
+reports exact matches per task and per modality, each with its count, a 95 % interval (Wilson 1927) and the share of the
+most frequent answer to the same kind of question.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from scipy.stats import binomtest
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from train.data.phantoms import KINDS_OF, MODALITIES, Sample, generate
+from train.data.phantoms import KINDS_OF, Sample, generate
 from train.data.pool import to_clip
 from train.data.questions import Question, questions
 
@@ -47,7 +49,8 @@ class Answered:
 
 def held_out(count: int) -> list[tuple[Sample, Question]]:
     """Samples that take turns in modality and kind, each with one of its questions."""
-    kinds = [(modality, kind) for modality in MODALITIES for kind in KINDS_OF[modality]]
+    settings = yaml.safe_load((ROOT / "train/configs/nano/pretrain.yaml").read_text(encoding="utf-8"))
+    kinds = [(modality, kind) for modality in settings["modalities"] for kind in KINDS_OF[modality]]
     drawn = []
     for index in range(count):
         rng = np.random.default_rng((HELD_OUT_SEED, index))

@@ -32,7 +32,12 @@ def training_pools(settings: dict, folder: Path) -> tuple[SamplePool, SamplePool
     """The training samples, and held-out samples of other seeds; generated where they are missing."""
     pools = []
     for offset, name in enumerate(("training", "held_out")):
-        plan = PoolPlan(settings["seed"] + offset, settings[f"{name}_images"], settings[f"{name}_clips"])
+        plan = PoolPlan(
+            settings["seed"] + offset,
+            settings[f"{name}_images"],
+            settings[f"{name}_clips"],
+            tuple(settings["modalities"]),
+        )
         build_pool(folder / name, plan, processes=os.cpu_count() or 1)
         pools.append(SamplePool(folder / name))
     return pools[0], pools[1]

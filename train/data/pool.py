@@ -29,17 +29,19 @@ class PoolPlan:
     Attributes:
         seed: of all samples.
         images, clips: number of single images, and of volumes and videos; modalities take turns in each.
+        modalities: those that the pool holds.
     """
 
     seed: int
     images: int
     clips: int
+    modalities: tuple[str, ...] = MODALITIES
 
     def kind_of(self, index: int) -> tuple[str, str]:
         """Modality and kind of sample `index`; images come first."""
         if index < self.images:
-            return MODALITIES[index % len(MODALITIES)], "image"
-        moving = [(name, kind) for name in MODALITIES for kind in KINDS_OF[name] if kind != "image"]
+            return self.modalities[index % len(self.modalities)], "image"
+        moving = [(name, kind) for name in self.modalities for kind in KINDS_OF[name] if kind != "image"]
         return moving[(index - self.images) % len(moving)]
 
     def __len__(self) -> int:
