@@ -1,0 +1,477 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Writes tiny copies of public data sets in their own formats: good rows, and one of each kind of broken row.
+
+File names, columns and keys are the sources' own; pictures, volumes and videos are small and made up, but real files.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+
+
+def picture(seed: int, form: str = "PNG") -> bytes:
+    """A grey picture of 24 × 32 pixels as bytes."""
+    values = np.random.default_rng(seed).integers(0, 256, (24, 32), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, form)
+    return buffer.getvalue()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """A file, with the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def write_volume(path: Path, seed: int = 0) -> None:
+    """A volume as M3D has it, but smaller: float32 (1, 4, 16, 16) in [0, 1]."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.random.default_rng(seed).random((1, 4, 16, 16), dtype=np.float32))
+
+
+def write_video(path: Path, seed: int = 0) -> None:
+    """A film of 6 frames of 32 × 32 pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=2)
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        for _ in range(6):
+            frame = av.VideoFrame.from_ndarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def write_dicom(path: Path, seed: int = 0) -> None:
+    """A digital X-ray of 16 × 16 pixels."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.PhotometricInterpretation = "DX", "MONOCHROME2"
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 16, 16, 1
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.PixelData = np.random.default_rng(seed).integers(0, 4096, (16, 16), dtype=np.uint16).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def write_table(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    """A CSV file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def write_lines(path: Path, entries: list[object]) -> None:
+    """A JSON Lines file; a string is written as it is, so that a line can be broken."""
+    lines = [entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False) for entry in entries]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_json(path: Path, content: object) -> None:
+    """A JSON file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def write_hub_shard(path: Path, rows: list[tuple[bytes | None, str | None, str | None]]) -> None:
+    """A shard of VQA-RAD or PathVQA: pictures (bytes or none), questions and answers, two rows a row group."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pictures = [None if data is None else {"bytes": data, "path": None} for data, _, _ in rows]
+    table = pa.table(
+        {
+            "image": pa.array(pictures, kind),
+            "question": pa.array([question for _, question, _ in rows], pa.string()),
+            "answer": pa.array([answer for _, _, answer in rows], pa.string()),
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=2)
+
+
+def write_vqa_rad(folder: Path) -> None:
+    """Four good rows, two of them on one picture, and four broken ones."""
+    first, second = picture(1, "JPEG"), picture(2)
+    write_hub_shard(
+        folder / "data/train-00000-of-00001-eb8844602202be60.parquet",
+        [
+            (first, "are regions of the brain infarcted?", "Yes"),
+            (first, "what imaging modality is used?", "CT"),
+            (second, "Where is the lesion on this MRI?", "left temporal lobe"),
+            (None, "is this axial?", "no"),
+            (second, "is there a fracture?", " "),
+            (b"no picture", "is there a mass?", "no"),
+            (second, None, "no"),
+        ],
+    )
+    write_hub_shard(
+        folder / "data/test-00000-of-00001-e5bc3d208bb4deeb.parquet",
+        [(picture(3), "Is there evidence of an aortic aneurysm?", "yes")],
+    )
+
+
+def write_path_vqa(folder: Path) -> None:
+    """One row in each split, the training rows in two shards."""
+    rows = {
+        "train-00000-of-00002": (picture(1), "where are liver stem cells located?", "in the canals of hering"),
+        "train-00001-of-00002": (picture(2), "what is present?", "gastrointestinal"),
+        "validation-00000-of-00001": (picture(3), "is bone present?", "no"),
+        "test-00000-of-00001": (picture(4), "what disease is shown?", "lymphoma"),
+    }
+    for name, row in rows.items():
+        write_hub_shard(folder / f"data/{name}.parquet", [row])
+
+
+def slake_entry(**changes: object) -> dict[str, object]:
+    """An entry of SLAKE."""
+    return {
+        "img_id": 1,
+        "img_name": "xmlab1/source.jpg",
+        "question": "What modality is used to take this image?",
+        "answer": "MRI",
+        "q_lang": "en",
+        "location": "Abdomen",
+        "modality": "MRI",
+        "answer_type": "OPEN",
+        "base_type": "vqa",
+        "content_type": "Modality",
+        "triple": ["vhead", "_", "_"],
+        "qid": 0,
+    } | changes
+
+
+def write_slake(folder: Path) -> None:
+    """English and Chinese entries, and five broken ones."""
+    for number in (1, 2):
+        write_bytes(folder / f"imgs/xmlab{number}/source.jpg", picture(number, "JPEG"))
+    chest = {"img_name": "xmlab2/source.jpg", "modality": "X-Ray", "location": "Chest_lung"}
+    absent = slake_entry()
+    del absent["question"]
+    write_json(
+        folder / "train.json",
+        [
+            slake_entry(),
+            slake_entry(
+                **chest, question="Is the lung healthy?", answer="No", answer_type="CLOSED", content_type="Abnormality"
+            ),
+            slake_entry(**chest, question="肺在哪里?", answer="胸腔", q_lang="zh", content_type="Position"),
+            slake_entry(img_name="xmlab9/source.jpg"),
+            absent,
+            slake_entry(answer=""),
+            slake_entry(img_name="../../secret.jpg"),
+            "not an entry",
+        ],
+    )
+    write_json(
+        folder / "validate.json",
+        [slake_entry(question="How many kidneys are there?", answer=2, content_type="Quantity")],
+    )
+    write_json(
+        folder / "test.json", [slake_entry(**chest, content_type="Plane", question="Which plane?", answer="Coronal")]
+    )
+
+
+CHOICE_COLUMNS = ["Choice A", "Choice B", "Choice C", "Choice D"]
+PMC_COLUMNS = ["index", "Figure_path", "Caption", "Question", *CHOICE_COLUMNS, "Answer", "split"]
+
+
+def write_pmc_vqa(folder: Path) -> None:
+    """Three good rows and six broken ones."""
+    for number in (1, 2):
+        write_bytes(folder / f"figures/PMC{number}_F1.jpg", picture(number, "JPEG"))
+    choices = ["A: cyst", "B: tumour ", "C: stone", "D: none"]
+    write_table(
+        folder / "train_2.csv",
+        PMC_COLUMNS,
+        [
+            ["0", "PMC1_F1.jpg", "Axial CT of the liver.", "What does the arrow show?", *choices, "B", "train"],
+            [
+                "1",
+                "PMC2_F1.jpg",
+                "MRI and CT side by side.",
+                "Which organ is shown?",
+                "liver",
+                "lung",
+                "kidney",
+                "bone",
+                "A",
+                "train",
+            ],
+            ["2", "PMC3_F1.jpg", "A radiograph.", "What is it?", *choices, "B", "train"],
+            ["3", "PMC1_F1.jpg", "A radiograph.", "What is it?", *choices, "E", "train"],
+            ["4", "PMC1_F1.jpg", "A radiograph.", "What is it?", "cyst", "", "stone", "none", "A", "train"],
+            ["5", "PMC1_F1.jpg", "A radiograph."],
+            ["6", "/etc/passwd", "A radiograph.", "What is it?", *choices, "B", "train"],
+            ["7", "PMC1_F1.jpg", "A radiograph.", "What is it?", *choices, "B", "train", "one too many"],
+        ],
+    )
+    with (folder / "train_2.csv").open("ab") as file:
+        file.write(b"8,PMC1_F1.jpg,caf\xe9,What is it?,a,b,c,d,A,train\r\n")
+    write_table(
+        folder / "test_2.csv",
+        PMC_COLUMNS,
+        [["0", "PMC2_F1.jpg", "H&E stain of the colon.", "What is it?", *choices, "D", "test"]],
+    )
+
+
+REPORT = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PA AND LAT)
+
+ INDICATION:  ___F with cough  // eval for pneumonia
+
+ COMPARISON:  ___
+
+ FINDINGS:
+
+ The lungs are clear.  There is no focal
+ consolidation.
+
+ IMPRESSION:
+
+ No acute cardiopulmonary process.
+"""
+
+
+def write_mimic_cxr(folder: Path) -> None:
+    """Three good studies (JPG, DICOM, compressed split file), and five broken ones."""
+    write_bytes(folder / "files/p10/p10000032/s50414267/aaa.jpg", picture(1, "JPEG"))
+    write_bytes(folder / "files/p10/p10000032/s50414267/bbb.jpg", picture(2, "JPEG"))
+    write_dicom(folder / "files/p10/p10000764/s57375967/ccc.dcm")
+    write_bytes(folder / "files/p11/p11000001/s50000001/ddd.jpg", picture(3, "JPEG"))
+    reports = {
+        "p10/p10000032/s50414267": REPORT,
+        "p10/p10000764/s57375967": " INDICATION: fever\n\n FINDINGS AND IMPRESSION: Right pleural effusion.\n",
+        "p11/p11000001/s50000001": " CHEST RADIOGRAPH\n\n Impression: Large left pneumothorax.\n",
+        "p11/p11000001/s50000002": REPORT,
+        "p11/p11000001/s50000004": " FINAL REPORT\n INDICATION: fever\n",
+    }
+    for name, report in reports.items():
+        write_bytes(folder / f"mimic-cxr-reports/files/{name}.txt", report.encode())
+    lines = [
+        "dicom_id,study_id,subject_id,split",
+        "aaa,50414267,10000032,train",
+        "bbb,50414267,10000032,train",
+        "ccc,57375967,10000764,validate",
+        "ddd,50000001,11000001,test",
+        "eee,50000002,11000001,train",
+        "fff,50000003,11000001,train",
+        "ggg,50000004,11000001,train",
+        "hhh,50000005,11000001,extra",
+        "iii,50000006,11000001",
+    ]
+    (folder / "mimic-cxr-2.0.0-split.csv.gz").write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
+
+
+CAPTIONS = (
+    "Large hypodense lesion in the right lobe of the liver.",
+    "Multiple rib fractures with a small pneumothorax.",
+    "The appendix is thickened and surrounded by fat stranding.",
+    "Dilated small bowel loops up to a transition point in the pelvis.",
+)
+
+
+def write_m3d_cap(folder: Path) -> None:
+    """Four training pairs, one in each other split, and four broken ones."""
+    for number, caption in enumerate(CAPTIONS):
+        write_volume(folder / f"M3D_Cap_npy/ct_case/00000{number}/Axial_non_contrast.npy", number)
+        write_bytes(folder / f"M3D_Cap_npy/ct_case/00000{number}/text.txt", f"{caption} ".encode())
+    write_bytes(folder / "M3D_Cap_npy/ct_case/000009/text.txt", b"A report without a volume.")
+    write_bytes(folder / "M3D_Cap_npy/ct_case/000008/text.txt", b" \n")
+
+    def pair(number: int) -> dict[str, str]:
+        case = f"M3D_Cap_npy/ct_case/00000{number}"
+        return {"image": f"{case}/Axial_non_contrast.npy", "text": f"{case}/text.txt"}
+
+    write_json(
+        folder / "M3D_Cap_npy/M3D_Cap.json",
+        {
+            "train": [*(pair(number) for number in range(4)), pair(9), pair(8), {"image": pair(0)["image"]}, pair(7)],
+            "validation": [pair(1)],
+            "test": [pair(2)],
+            "test1k": [pair(2)],
+        },
+    )
+
+
+M3D_VQA_COLUMNS = ["Image Path", "Text", "Question Type", "Question", *CHOICE_COLUMNS, "Answer", "Answer Choice"]
+
+
+def write_m3d_vqa(folder: Path) -> None:
+    """A question of each type, and four broken ones."""
+    path = "M3D_Cap_npy/ct_quizze/000006/Axial_C__portal_venous_phase.npy"
+    write_volume(folder / path)
+    organs = ["spleen", "liver", "kidney", "stomach"]
+    rows = [
+        [path, "report", "1", "In which plane is the image?", "Sagittal", "Coronal", "Axial", "NA", "Axial", "C"],
+        [
+            path,
+            "report",
+            "2",
+            "Which phase is it?",
+            "arterial",
+            "portal venous",
+            "delayed",
+            "none",
+            "portal venous",
+            "B",
+        ],
+        [path, "report", "3", "Which organ is enlarged?", *organs, "liver", "B"],
+        [path, "report", "4", "Is there a fracture?", "Yes", "No", "Possibly", "NA", "Yes.", "A"],
+        [path, "report", "5", "Where is the lesion?", *organs, "kidney", "C"],
+        ["M3D_Cap_npy/ct_quizze/000007/Axial.npy", "report", "3", "Which organ?", *organs, "liver", "B"],
+        [path, "report", "6", "Which organ?", *organs, "liver", "B"],
+        [path, "report", "3", "Which organ?", *organs, "", "B"],
+        [path, "report", "3", "Which organ?", *organs, "liver", "F"],
+    ]
+    write_table(folder / "M3D-VQA/M3D_VQA_train.csv", M3D_VQA_COLUMNS, rows)
+    write_table(folder / "M3D-VQA/M3D_VQA_val.csv", M3D_VQA_COLUMNS, rows[:1])
+    write_table(folder / "M3D-VQA/M3D_VQA_test.csv", M3D_VQA_COLUMNS, rows[2:3])
+    write_table(folder / "M3D-VQA/M3D_VQA_test5k.csv", M3D_VQA_COLUMNS, rows[2:3])
+
+
+def write_m3d_seg(folder: Path) -> None:
+    """One tag with names in dataset_info.json, one with its own labels, and five broken entries."""
+    root = folder / "M3D_Seg_npy"
+    write_json(root / "dataset_info.json", {"0003": ["liver", "kidney", "spleen", "pancreas"]})
+    for case in ("0003/case1", "0016/case2"):
+        write_volume(root / case / "image.npy")
+    mask = np.zeros((1, 4, 16, 16), dtype=bool)
+    empty = mask.copy()
+    mask[0, 1:3, 4:8, 2:16] = True
+    masks = {
+        "0003/case1/masks/mask_0.npy": mask,
+        "0003/case1/masks/mask_9.npy": mask,
+        "0003/case1/masks/mask_1.npy": empty,
+        "0003/case1/masks/mask_2.npy": mask[:, :2],
+        "0016/case2/masks/mask_0.npy": mask.astype(np.uint8),
+    }
+    for path, values in masks.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        np.save(root / path, values)
+
+    def entry(path: str) -> dict[str, str]:
+        return {"image": f"{path.split('/masks')[0]}/image.npy", "label": path}
+
+    paths = list(masks)
+    far = {name: f"/data/M3D_Seg_npy/{path}" for name, path in entry(paths[0]).items()}
+    write_json(
+        root / "0003/0003.json",
+        {
+            "train": [
+                far,
+                *(entry(path) for path in paths[1:4]),
+                entry("0003/case1/masks/mask_3.npy"),
+                entry("0003/case1/mask.npy"),
+            ],
+            "test": [entry(paths[0])],
+        },
+    )
+    write_json(
+        root / "0016/0016.json",
+        {"labels": {"0": "background", "1": "liver"}, "training": [entry(paths[4])], "test": []},
+    )
+
+
+def write_video_folder(folder: Path) -> None:
+    """Captions as JSON Lines, questions as a table, and five broken lines."""
+    for number in (1, 2, 3):
+        write_video(folder / f"case_{number}/clip.mp4", number)
+    write_lines(
+        folder / "captions.jsonl",
+        [
+            {"video": "case_1/clip.mp4", "caption": "A polyp is removed with a snare.", "modality": "endoscopy"},
+            {
+                "video": "case_2/clip.mp4",
+                "caption": "The camera enters the caecum.",
+                "modality": "endoscopy",
+                "license": "CC0-1.0",
+            },
+            {"video": "case_3/clip.mp4", "caption": "A beating heart in four chambers.", "modality": "ultrasound"},
+            "{broken",
+            {"video": "case_9/clip.mp4", "caption": "No such film."},
+            {"video": "case_1/clip.mp4", "caption": "Wrong split.", "split": "dev"},
+        ],
+    )
+    write_table(
+        folder / "questions.csv",
+        ["video", "question", "answer", "modality", "task", "split"],
+        [
+            ["case_1/clip.mp4", "Is a polyp seen?", "Yes.", "endoscopy", "abnormality detection", "test"],
+            ["case_2/clip.mp4", "Which instrument is used?", "grasper", "", "", ""],
+            ["case_2/clip.mp4", "Which instrument is used?", "grasper", "television", "", ""],
+            ["case_2/clip.mp4", "", "grasper", "", "", ""],
+        ],
+    )
+
+
+def write_videollama3(folder: Path) -> None:
+    """Lists and single paths, images and videos, several turns, and six broken entries."""
+    write_bytes(folder / "media/a.jpg", picture(1, "JPEG"))
+    write_bytes(folder / "media/b.jpg", picture(2, "JPEG"))
+    write_video(folder / "media/c.mp4")
+
+    def said(*words: str) -> list[dict[str, str]]:
+        return [{"from": ("human", "gpt")[place % 2], "value": value} for place, value in enumerate(words)]
+
+    write_json(
+        folder / "train.json",
+        [
+            {
+                "image": ["media/a.jpg", "media/b.jpg"],
+                "conversations": said(
+                    "<image>\nand <image>\nWhat changed on the chest X-ray?", "An effusion.", "On which side?", "Right."
+                ),
+            },
+            {"image": "media/a.jpg", "conversations": said("Describe the image.", "A noisy picture.")},
+            {"video": ["media/c.mp4"], "conversations": said("<video>\nWhat happens?", "Noise.")},
+            {
+                "image": ["media/a.jpg"],
+                "video": ["media/c.mp4"],
+                "conversations": [{"from": "system", "value": "Be brief."}, *said("<video> or <image>?", "Both.")],
+            },
+            {"image": ["media/a.jpg"], "conversations": said("<image><image> Same?", "Yes")},
+            {"conversations": said("What is CT?", "Computed tomography.")},
+            {"image": ["media/a.jpg"], "conversations": said("<image>\nWhat?")},
+            {"image": ["/etc/passwd"], "conversations": said("<image>\nWhat?", "That.")},
+            {"image": {"a": 1}, "conversations": said("<image>\nWhat?", "That.")},
+        ],
+    )
+    write_lines(
+        folder / "my_test.jsonl",
+        [{"image": ["media/b.jpg"], "conversations": said("<image>\nIs this a CT?", "no")}, "{"],
+    )
+
+
+WRITERS = {
+    "vqa-rad": write_vqa_rad,
+    "path-vqa": write_path_vqa,
+    "slake": write_slake,
+    "pmc-vqa": write_pmc_vqa,
+    "mimic-cxr": write_mimic_cxr,
+    "m3d-cap": write_m3d_cap,
+    "m3d-vqa-closed": write_m3d_vqa,
+    "m3d-vqa-open": write_m3d_vqa,
+    "m3d-positioning": write_m3d_seg,
+    "image-text-matching": write_m3d_cap,
+    "image-text-matching-mimic-cxr": write_mimic_cxr,
+    "image-text-matching-video-folder": write_video_folder,
+    "video-folder": write_video_folder,
+    "videollama3": write_videollama3,
+}
+"""Adapter -> what writes a folder that it reads."""
