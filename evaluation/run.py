@@ -1,0 +1,204 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Asks a model a benchmark's questions and scores its answers.
+
+    python -m evaluation.run --model hub_model --benchmark vqa-rad --data flaviagiammarino/vqa-rad --out runs/vqa-rad
+    accelerate launch -m evaluation.run ...        # the questions are divided over processes
+
+Answers are greedy and go into a ledger as they come: the same command goes on where it was stopped, with any number of
+processes. `OUT/predictions.jsonl` holds all answers, `OUT/scores.json` the figures of `evaluation.score`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import PartialState
+from tqdm import tqdm
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from evaluation.benchmarks import BENCHMARKS, PROMPTS, BenchmarkQuestion, find_data, read_benchmark
+from evaluation.ledger import Ledger, LedgerError, merge
+from evaluation.score import score_file, summarise
+
+LONGEST_ANSWER = {"m3d-cap": 512, "generated": 96}
+"""Benchmark -> new tokens at most, where answers are reports; 32 elsewhere."""
+MODEL_OPTIONS = ("prune_stage",)
+"""Pruning options that belong to the vision encoder; all others are the processor's."""
+
+
+def parse_pruning(pairs: Sequence[str]) -> dict[str, Any]:
+    """Options given as NAME=VALUE.
+
+    Raises:
+        ValueError: a pair without "=".
+    """
+    wrong = [pair for pair in pairs if "=" not in pair]
+    if wrong:
+        raise ValueError(
+            f"--pruning takes NAME=VALUE, for example prune_rule=none or keep_ratio=0.2, not {wrong[0]!r}."
+        )
+    return {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def load(model: str, pruning: dict[str, Any], device: torch.device | str) -> tuple[Any, Any]:
+    """Model and processor, from a folder or the Hub, with pruning options.
+
+    Raises:
+        ValueError: an option that the model or the processor does not have.
+    """
+    of_model = {name: value for name, value in pruning.items() if name in MODEL_OPTIONS}
+    of_processor = {name: value for name, value in pruning.items() if name not in MODEL_OPTIONS}
+    processor = AutoProcessor.from_pretrained(model, trust_remote_code=True, **of_processor)
+    loaded = AutoModelForImageTextToText.from_pretrained(model, trust_remote_code=True, dtype="auto").eval().to(device)
+    for name, owner in [(n, loaded.config.vision_config) for n in of_model] + [(n, processor) for n in of_processor]:
+        if not hasattr(owner, name):
+            raise ValueError(f"{model} has no pruning option {name!r}.")
+    for name, value in of_model.items():
+        setattr(loaded.config.vision_config, name, value)  # the encoder reads it at every call
+    return loaded, processor
+
+
+@torch.inference_mode()
+def generate(
+    model: Any, processor: Any, questions: Sequence[BenchmarkQuestion], prompts: str, max_new_tokens: int
+) -> list[tuple[str, int]]:
+    """Greedy answers of one left-padded batch, and the tokens of each prompt.
+
+    Raises:
+        ValueError: media that cannot be read.
+    """
+    chats = [question.messages(prompts) for question in questions]
+    inputs = processor.apply_chat_template(
+        chats,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        processor_kwargs={"return_tensors": "pt", "padding": True},
+    )
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    output = model.generate(**inputs.to(model.device), max_new_tokens=max_new_tokens, do_sample=False)
+    texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [(text.strip(), length) for text, length in zip(texts, lengths, strict=True)]
+
+
+def answer(
+    model: Any, processor: Any, questions: Sequence[BenchmarkQuestion], prompts: str, max_new_tokens: int
+) -> list[dict[str, Any]]:
+    """Rows of predictions of a batch; a question whose media cannot be read says so and has an empty prediction."""
+    try:
+        answered = generate(model, processor, questions, prompts, max_new_tokens)
+    except ValueError as error:
+        if len(questions) == 1:
+            return [questions[0].row() | {"prediction": "", "error": str(error)}]
+        return [row for one in questions for row in answer(model, processor, [one], prompts, max_new_tokens)]
+    return [
+        one.row() | {"prediction": text, "prompt_tokens": length}
+        for one, (text, length) in zip(questions, answered, strict=True)
+    ]
+
+
+def ask_all(
+    model: Any,
+    processor: Any,
+    questions: Sequence[BenchmarkQuestion],
+    ledger: Ledger,
+    *,
+    prompts: str,
+    batch_size: int,
+    max_new_tokens: int,
+    show_progress: bool = True,
+) -> None:
+    """Answers the questions that the ledger does not hold yet, with a progress bar."""
+    left = [one for one in questions if one.id not in ledger.rows]
+    with tqdm(
+        total=len(questions), initial=len(questions) - len(left), unit="question", disable=not show_progress
+    ) as bar:
+        for start in range(0, len(left), batch_size):
+            for row in answer(model, processor, left[start : start + batch_size], prompts, max_new_tokens):
+                ledger.append(row)
+                bar.update()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="hub_model", help="folder or Hub id (default hub_model)")
+    parser.add_argument("--benchmark", required=True, choices=BENCHMARKS)
+    parser.add_argument("--data", required=True, help="folder that was downloaded, or id of a data set on the Hub")
+    parser.add_argument("--out", type=Path, required=True, help="folder for answers and scores")
+    parser.add_argument("--limit", type=int, help="ask the first so many questions only")
+    parser.add_argument("--pruning", nargs="*", default=[], metavar="NAME=VALUE", help="for example keep_ratio=0.2")
+    parser.add_argument("--prompts", choices=PROMPTS, default="plain", help="words after the question (default none)")
+    parser.add_argument("--batch-size", type=int, default=8)
+    arguments = parser.parse_args()
+    try:
+        run(arguments)
+    except ValueError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the same command goes on from here.")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """The whole command; raises `ValueError` for what a user can mend."""
+    # Without an accelerator Accelerate must be told so, or it takes each of several processes for the only one.
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    pruning = parse_pruning(arguments.pruning)
+    questions, broken = read_benchmark(
+        arguments.benchmark, find_data(arguments.data), arguments.out / "media", arguments.limit
+    )
+    if not questions:
+        raise ValueError(f"{arguments.data} holds no test question of {arguments.benchmark} that can be asked.")
+    settings = {
+        "model": arguments.model,
+        "benchmark": arguments.benchmark,
+        "questions": len(questions),
+        "pruning": pruning,
+        "prompts": arguments.prompts,
+    }
+    # Answers of an earlier start, whatever the number of its processes, stay in their files and are not asked again.
+    parts = sorted(arguments.out.glob("part-*.jsonl"))
+    known = {row["id"] for row in merge(parts, [one.id for one in questions]).rows} if parts else set()
+    state.wait_for_everyone()
+    mine = [one for one in questions if one.id not in known][state.process_index :: state.num_processes]
+    model, processor = load(arguments.model, pruning, state.device)
+    with Ledger(arguments.out / f"part-{state.process_index:03d}.jsonl", settings) as ledger:
+        ask_all(
+            model,
+            processor,
+            mine,
+            ledger,
+            prompts=arguments.prompts,
+            batch_size=arguments.batch_size,
+            max_new_tokens=LONGEST_ANSWER.get(arguments.benchmark, 32),
+            show_progress=state.is_main_process,
+        )
+    state.wait_for_everyone()
+    if state.is_main_process:
+        finish(arguments.out, questions, broken)
+
+
+def finish(out: Path, questions: Sequence[BenchmarkQuestion], broken: list[dict[str, str]]) -> None:
+    """Joins the processes' answers, scores them and says where the figures are."""
+    merged = merge(sorted(out.glob("part-*.jsonl")), [one.id for one in questions])
+    if merged.missing:
+        raise LedgerError(f"{len(merged.missing)} questions have no answer; run the same command again.")
+    merged.write(out / "predictions.jsonl")
+    figures = summarise(score_file(out / "predictions.jsonl"))
+    unreadable = [{"id": row["id"], "reason": row["error"]} for row in merged.rows if "error" in row]
+    figures |= {"settings": merged.settings, "broken_source_rows": broken, "unreadable_media": unreadable}
+    (out / "scores.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    shown = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
+    print("\n".join(f"{name:20s} {value:.4g}" for name, value in shown.items()))
+    print(f"{len(broken)} rows of the source are broken, {len(unreadable)} media could not be read (counted as wrong).")
+    print(f"Answers: {out / 'predictions.jsonl'}. Figures with intervals: {out / 'scores.json'}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Asking a model a benchmark: stopped and resumed, in one process or two, unreadable media told, pruning passed on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluation import run as run_module
+from evaluation.benchmarks import read_benchmark
+from evaluation.ledger import Ledger
+from evaluation.run import ask_all, load, parse_pruning
+from tests.conftest import PROCESSOR_OPTIONS
+from train.assemble import write_configuration
+from train.data.adapters.base import MediaStore
+from train.data.generated import Drawn, records_of
+from train.data.records import write_jsonl
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, make_model, tokenizer) -> Path:
+    """A tiny model's folder."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = make_model()
+    write_configuration(folder, model, tokenizer, PROCESSOR_OPTIONS | {"max_frame_tokens": 16})
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A built test split; one of its pictures is damaged."""
+    folder = tmp_path_factory.mktemp("built")
+    store = MediaStore(folder)
+    write_jsonl((r for index in range(5) for r in records_of(Drawn(1, "test", index), store)), folder / "test.jsonl")
+    damaged = folder / "media/phantoms/test/000/000003.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    return folder
+
+
+def command(tiny: Path, data: Path, out: Path, *more: str) -> list[str]:
+    options = {"--model": tiny, "--benchmark": "generated", "--data": data, "--out": out}
+    return ["evaluation.run", *(str(word) for option in options.items() for word in option), *more]
+
+
+def execute(launcher: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [*launcher, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, tiny, data) -> Path:
+    """The result of a run in one process that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    done = execute([sys.executable, "-m"], command(tiny, data, out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_question_is_answered_and_unreadable_media_count_as_wrong(whole, data):
+    settings, *answered = rows(whole / "predictions.jsonl")
+    assert settings["settings"]["benchmark"] == "generated"
+    assert len(answered) == len(rows(data / "test.jsonl"))
+    damaged = [row for row in answered if row["image"].endswith("000003.png")]
+    assert damaged
+    assert all(row["prediction"] == "" and row["error"] for row in damaged)
+    assert not any("error" in row for row in answered if row not in damaged)
+    scores = json.loads((whole / "scores.json").read_text())
+    assert scores["n_open"] + scores["n_closed"] + scores["n_choice"] == len(answered)
+    assert [one["id"] for one in scores["unreadable_media"]] == [row["id"] for row in damaged]
+
+
+def test_two_processes_of_accelerate_give_the_same_answers(whole, tiny, data, tmp_path):
+    launcher = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2"]
+    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
+    done = execute(launcher, command(tiny, data, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.glob("part-*")) == ["part-000.jsonl", "part-001.jsonl"]
+    assert (tmp_path / "predictions.jsonl").read_text() == (whole / "predictions.jsonl").read_text()
+    assert (tmp_path / "scores.json").read_text() == (whole / "scores.json").read_text()
+
+
+def test_a_run_goes_on_where_it_was_stopped_and_asks_nothing_twice(whole, tiny, data, tmp_path, monkeypatch):
+    questions, _ = read_benchmark("generated", data, tmp_path, None)
+    begun = (whole / "part-000.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "part-000.jsonl").write_text("".join(begun[:5]) + begun[5][:20], encoding="utf-8")
+    asked = []
+    generate = run_module.generate
+    monkeypatch.setattr(
+        run_module, "generate", lambda m, p, batch, *a: asked.extend(batch) or generate(m, p, batch, *a)
+    )
+    model, processor = load(str(tiny), {}, "cpu")
+    with Ledger(tmp_path / "part-000.jsonl", json.loads(begun[0])["settings"]) as ledger:
+        ask_all(model, processor, questions, ledger, prompts="plain", batch_size=3, max_new_tokens=96)
+    assert not {one.id for one in asked} & {json.loads(line)["id"] for line in begun[1:5]}
+    assert rows(tmp_path / "part-000.jsonl") == rows(whole / "predictions.jsonl")
+
+
+def test_pruning_reaches_the_processor_and_the_encoder(tiny):
+    model, processor = load(
+        str(tiny), parse_pruning(["prune_rule=none", "keep_ratio=0.5", "prune_stage=encoder"]), "cpu"
+    )
+    assert (processor.prune_rule, processor.keep_ratio) == ("none", 0.5)
+    assert model.model.vision_model.config.prune_stage == "encoder"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--pruning", "keep_ratio"], "NAME=VALUE"),
+        (["--pruning", "colour=red"], "no pruning option 'colour'"),
+        (["--data", "/nowhere"], "no folder"),
+    ],
+)
+def test_what_a_user_can_mend_is_said_in_one_sentence(tiny, data, tmp_path, more, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", command(tiny, data, tmp_path, *more))
+    with pytest.raises(SystemExit) as caught:
+        run_module.main()
+    assert message in str(caught.value)
+
+
+def test_other_settings_do_not_go_on_with_an_earlier_run(whole, tiny, data):
+    done = execute([sys.executable, "-m"], command(tiny, data, whole, "--pruning", "prune_rule=none"))
+    assert done.returncode == 1
+    assert "was begun with" in done.stderr
+    assert "Traceback" not in done.stderr
