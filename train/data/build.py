@@ -1,0 +1,450 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Builds OmniV-Med-Instruct from the sources that a configuration names, downloaded or generated.
+
+    python -m train.data.build --config train/configs/data/mini.yaml --out data/mini
+
+1. list: the rows of every source are cut into chunks;
+2. convert: each chunk becomes records, media and their fingerprints, in parallel;
+3. assemble: duplicates and leaks are taken out, shares are met, and the set is written with its card and figures.
+
+Chunks that are done stay done: a build that was stopped goes on where it was and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import pickle
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tqdm import tqdm
+
+from train.data import generated
+from train.data.adapters import get_adapter
+from train.data.adapters.base import MediaStore, Row
+from train.data.data_card import SourceFacts, data_card
+from train.data.deduplication import Duplicate, deduplicate
+from train.data.engines import ENGINES, run_tasks
+from train.data.fingerprints import Fingerprint, Fingerprinted, fingerprint
+from train.data.leak_check import leaks, stop_on_leaks, write_hits
+from train.data.mixture import check_shares, mix
+from train.data.records import SPLITS, Record, Split, read_records, write_jsonl, write_parquet
+from train.data.statistics import draw_figures, summarise
+
+CHUNK_ROWS = 64
+WORK = ".build"
+"""Folder in the built set's folder where chunks lie until the set is finished."""
+
+
+class BuildError(ValueError):
+    """A build that cannot be done as it is asked for, in one sentence."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceConfig(_Strict):
+    """A downloaded source.
+
+    Attributes:
+        name: of its adapter.
+        path: the folder.
+        splits: those that become part of the set.
+        limit: rows of the training split that are converted at most, drawn by the seed; None converts all.
+    """
+
+    name: str
+    path: Path
+    splits: tuple[Split, ...] = ("train", "validation")
+    limit: int | None = Field(default=None, gt=0)
+
+
+class BenchmarkConfig(_Strict):
+    """A downloaded source whose test split the set must not hold."""
+
+    name: str
+    path: Path
+
+
+class BuildConfig(_Strict):
+    """What is built.
+
+    Attributes:
+        title: of the data card.
+        seed: of the generated samples and of the mixture.
+        generated: samples to generate, by split; a sample gives up to three records.
+        sources, benchmarks: downloaded sets; paths are relative to the configuration.
+        records: how many records a split has at most; a split that is not named keeps all of its records.
+        shares: of the training split, by source, modality and task.
+        on_leak: "stop" ends the build with a list, "drop" leaves the training records out.
+        format: of the files of records.
+    """
+
+    title: str
+    seed: int
+    generated: dict[Split, int] = Field(default_factory=dict)
+    sources: tuple[SourceConfig, ...] = ()
+    benchmarks: tuple[BenchmarkConfig, ...] = ()
+    records: dict[Split, int] = Field(default_factory=dict)
+    shares: dict[str, dict[str, float]] = Field(default_factory=dict)
+    on_leak: Literal["stop", "drop"] = "stop"
+    format: Literal["jsonl", "parquet"] = "jsonl"
+
+    @classmethod
+    def read(cls, path: Path) -> BuildConfig:
+        """Reads YAML.
+
+        Raises:
+            BuildError: a file that is not there, or holds something else.
+        """
+        try:
+            fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+            config = cls.model_validate(fields)
+        except OSError:
+            raise BuildError(f"The configuration {path} cannot be read; check its path.") from None
+        except yaml.YAMLError:
+            raise BuildError(f"{path} is not YAML.") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise BuildError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+        check_shares(config.shares)
+        folder = path.parent
+
+        def placed(one: SourceConfig | BenchmarkConfig) -> Any:
+            return one.model_copy(update={"path": folder / one.path})
+
+        return config.model_copy(
+            update={
+                "sources": tuple(placed(one) for one in config.sources),
+                "benchmarks": tuple(placed(one) for one in config.benchmarks),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class ChunkTask:
+    """One chunk: rows in, records out.
+
+    Attributes:
+        source: name of an adapter, or of the generated source.
+        folder: what the user downloaded; None for the generated source.
+        splits: records of other splits are left out.
+        rows, done: files of the chunk's rows and of its result.
+        media: folder of the built set, which media are written below.
+    """
+
+    source: str
+    folder: Path | None
+    splits: tuple[str, ...]
+    rows: Path
+    done: Path
+    media: Path
+
+
+def convert_chunk(task: ChunkTask) -> int:
+    """Converts the rows of one chunk and writes their records, fingerprints and broken rows; returns their number."""
+    store, lines = MediaStore(task.media), []
+    rows = pickle.loads(task.rows.read_bytes())
+    for row in rows:
+        try:
+            if isinstance(row, generated.Drawn):
+                records = generated.records_of(row, store)
+            else:
+                records = get_adapter(task.source).records(row, task.folder, store)
+            kept = [record for record in records if record.split in task.splits]
+            marks = {medium: fingerprint(task.media / medium.path, medium.type) for r in kept for medium in r.media}
+        # MediaError, which an unreadable file raises, is a ValueError as all errors of data are.
+        except ValueError as error:
+            where = getattr(row, "where", "sample")
+            lines.append({"broken": {"source": task.source, "where": where, "reason": str(error)}})
+            continue
+        lines += [
+            {"record": r.model_dump(mode="json"), "fingerprints": [asdict(marks[medium]) for medium in r.media]}
+            for r in kept
+        ]
+    part = task.done.with_suffix(".part")
+    part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    part.replace(task.done)
+    return len(rows)
+
+
+def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(rows)
+    while chunk := list(itertools.islice(iterator, CHUNK_ROWS)):
+        yield chunk
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """One source, or one benchmark, of a configuration."""
+
+    role: Literal["source", "benchmark"]
+    name: str
+    path: Path | None
+    splits: tuple[str, ...]
+    rows: Callable[[], Iterator[Any]]
+
+
+def limited_rows(one: SourceConfig | BenchmarkConfig, seed: int) -> Iterator[Row]:
+    """The rows of the wanted splits in the source's order; where there is a limit, a seeded choice of training rows.
+
+    A row too broken to say its split is among them, so that it is told.
+    """
+    splits = one.splits if isinstance(one, SourceConfig) else ("test",)
+    rows = (row for row in get_adapter(one.name).rows(one.path) if row.values.get("split", splits[0]) in splits)
+    if not isinstance(one, SourceConfig) or one.limit is None:
+        yield from rows
+        return
+    listed = list(rows)
+    training = [index for index, row in enumerate(listed) if row.values.get("split") == "train"]
+    drawn = np.random.default_rng(seed).permutation(len(training))[: one.limit]
+    left_out = set(training) - {training[index] for index in drawn}
+    yield from (row for index, row in enumerate(listed) if index not in left_out)
+
+
+def _listings(config: BuildConfig) -> list[_Listing]:
+    listings = []
+    if config.generated:
+        rows = partial(generated.listed, config.seed, config.generated)
+        listings.append(_Listing("source", generated.NAME, None, SPLITS, rows))
+    for role, sources in (("source", config.sources), ("benchmark", config.benchmarks)):
+        for one in sources:
+            get_adapter(one.name)  # a name that does not exist is said before any work
+            splits = one.splits if isinstance(one, SourceConfig) else ("test",)
+            listings.append(_Listing(role, one.name, one.path, splits, partial(limited_rows, one, config.seed)))
+    return listings
+
+
+def list_rows(config: BuildConfig, out: Path) -> list[ChunkTask]:
+    """Cuts the rows of all sources into files of chunks; a listing that is complete is not made again."""
+    tasks = []
+    for number, listing in enumerate(_listings(config)):
+        folder = out / WORK / f"{number:02d}-{listing.role}-{listing.name}"
+        listed = folder / "listed.json"
+        if not listed.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            count, rows = 0, 0
+            for chunk in tqdm(_chunks(listing.rows()), desc=f"Listing {listing.name}", unit="chunk", leave=False):
+                (folder / f"{count:06d}.rows").write_bytes(pickle.dumps(chunk))
+                count, rows = count + 1, rows + len(chunk)
+            listed.write_text(json.dumps({"chunks": count, "rows": rows}), encoding="utf-8")
+        for chunk in range(json.loads(listed.read_text(encoding="utf-8"))["chunks"]):
+            name = folder / f"{chunk:06d}"
+            tasks.append(
+                ChunkTask(
+                    listing.name,
+                    listing.path,
+                    listing.splits,
+                    name.with_suffix(".rows"),
+                    name.with_suffix(".jsonl"),
+                    out,
+                )
+            )
+    return tasks
+
+
+def convert(tasks: list[ChunkTask], engine: str, processes: int) -> None:
+    """Converts the chunks that are not done yet, with a progress bar over rows."""
+    left = [task for task in tasks if not task.done.exists()]
+    with tqdm(total=len(tasks), initial=len(tasks) - len(left), desc="Converting", unit="chunk") as bar:
+        for _ in run_tasks(engine, convert_chunk, left, processes):
+            bar.update()
+
+
+@dataclass(frozen=True)
+class Converted:
+    """All that came out of one source or benchmark."""
+
+    listing: _Listing
+    rows: int
+    items: list[Fingerprinted]
+    broken: list[dict[str, str]]
+
+
+def read_converted(config: BuildConfig, out: Path) -> list[Converted]:
+    """The results of all chunks, in the order of the configuration."""
+    results = []
+    for number, listing in enumerate(_listings(config)):
+        folder = out / WORK / f"{number:02d}-{listing.role}-{listing.name}"
+        items, broken = [], []
+        for path in sorted(folder.glob("*.jsonl")):
+            for line in path.open(encoding="utf-8"):
+                row = json.loads(line)
+                if "broken" in row:
+                    broken.append(row["broken"])
+                else:
+                    marks = tuple(Fingerprint(**mark) for mark in row["fingerprints"])
+                    items.append(Fingerprinted(Record.model_validate(row["record"]), marks))
+        rows = json.loads((folder / "listed.json").read_text(encoding="utf-8"))["rows"]
+        results.append(Converted(listing, rows, items, broken))
+    return results
+
+
+def assemble(config: BuildConfig, out: Path) -> dict[str, Any]:
+    """Takes duplicates and leaks out, meets the shares, and writes the set; returns its statistics.
+
+    Raises:
+        LeakError: training or validation records that a benchmark holds, where the configuration says "stop".
+    """
+    converted = read_converted(config, out)
+    by_split: dict[str, list[Fingerprinted]] = {split: [] for split in SPLITS}
+    benchmark: list[Fingerprinted] = []
+    for one in converted:
+        for item in one.items:
+            (by_split[item.record.split] if one.listing.role == "source" else benchmark).append(item)
+    write_lines((row for one in converted for row in one.broken), out / "broken.jsonl")
+
+    # Validation goes first, so that what is in both is left out of training.
+    learned, duplicates = deduplicate([*by_split["validation"], *by_split["train"]])
+    tests, test_duplicates = deduplicate(by_split["test"])
+    write_lines((asdict(one) for one in [*duplicates, *test_duplicates]), out / "duplicates.jsonl")
+    hits = leaks(learned, [*tests, *benchmark])
+    (stop_on_leaks if config.on_leak == "stop" else write_hits)(hits, out / "leaks.jsonl")
+    leaked = {hit.train_id for hit in hits}
+    clean = [item.record for item in learned if item.record.id not in leaked]
+    chosen = {
+        "train": mix([r for r in clean if r.split == "train"], config.records.get("train"), config.shares, config.seed),
+        "validation": [r for r in clean if r.split == "validation"],
+        "test": [item.record for item in tests],
+    }
+    for split in ("validation", "test"):
+        if split in config.records:
+            chosen[split] = mix(chosen[split], config.records[split], {}, config.seed)
+    files = write_splits(chosen, config.format, out)
+    records = [record for split in SPLITS for record in chosen[split]]
+    summary = summarise(records)
+    (out / "statistics.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draw_figures(summary, out / "figures")
+    facts = source_facts(converted, [*duplicates, *test_duplicates], leaked, records)
+    names = sorted({one.listing.name for one in converted if one.listing.role == "benchmark"})
+    card = data_card(config.title, summary, facts, files, names + ["this set"] * bool(tests), config.seed)
+    (out / "README.md").write_text(card, encoding="utf-8")
+    return summary
+
+
+def remove_unused_media(out: Path) -> None:
+    """Removes media that no record of the finished set names: of benchmarks, duplicates, and what the mixture left."""
+    files = [*out.glob("*.jsonl"), *out.glob("*.parquet")]
+    used = {
+        medium.path
+        for path in files
+        if path.stem.split("-")[0] in SPLITS
+        for record in read_records(path)
+        for medium in record.media
+    }
+    for path in sorted((out / "media").rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path.relative_to(out).as_posix() not in used:
+            path.unlink()
+
+
+def write_lines(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    """Writes plain rows as JSON Lines."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_splits(chosen: dict[str, list[Record]], format: str, out: Path) -> dict[str, str]:
+    """Writes the splits that hold anything; returns split -> pattern of its files."""
+    files = {}
+    for split, records in chosen.items():
+        if records and format == "jsonl":
+            write_jsonl(records, out / f"{split}.jsonl")
+            files[split] = f"{split}.jsonl"
+        elif records:
+            write_parquet(records, out, split)
+            files[split] = f"{split}-*.parquet"
+    return files
+
+
+def source_facts(
+    converted: list[Converted], duplicates: list[Duplicate], leaked: set[str], used: list[Record]
+) -> list[SourceFacts]:
+    """The lines of the data card's table of sources."""
+    source_of = {item.record.id: item.record.source for one in converted for item in one.items}
+    dropped = Counter(source_of[one.dropped_id] for one in duplicates)
+    leaks_of = Counter(source_of[identifier] for identifier in leaked)
+    used_of = Counter(record.source for record in used)
+    facts = []
+    for one in converted:
+        if one.listing.role == "source":
+            title, homepage, license = "Generated phantoms", "", generated.LICENSE
+            if one.listing.path is not None:
+                adapter = get_adapter(one.listing.name)
+                title, homepage, license = adapter.title, adapter.homepage, adapter.license
+            name = one.listing.name
+            facts.append(
+                SourceFacts(
+                    name,
+                    title,
+                    homepage,
+                    license,
+                    one.rows,
+                    len(one.broken),
+                    dropped[name],
+                    leaks_of[name],
+                    used_of[name],
+                )
+            )
+    return facts
+
+
+def build(config: BuildConfig, out: Path, engine: str, processes: int) -> dict[str, Any]:
+    """Builds the set into `out`, which is empty, or holds a build of the same configuration that was stopped.
+
+    Returns:
+        The statistics of the set.
+
+    Raises:
+        BuildError, LeakError, ValueError: what is wrong with the configuration, the sources or the folder.
+    """
+    plan = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
+    started, finished = out / WORK / "plan", out / "build.json"
+    if finished.exists() and json.loads(finished.read_text(encoding="utf-8"))["configuration"] == plan:
+        return json.loads((out / "statistics.json").read_text(encoding="utf-8"))
+    if out.exists() and any(out.iterdir()) and not (started.exists() and started.read_text(encoding="utf-8") == plan):
+        raise BuildError(f"{out} holds something else than a build of this configuration; choose an empty folder.")
+    started.parent.mkdir(parents=True, exist_ok=True)
+    started.write_text(plan, encoding="utf-8")
+    convert(list_rows(config, out), engine, processes)
+    summary = assemble(config, out)
+    remove_unused_media(out)
+    finished.write_text(json.dumps({"configuration": plan}) + "\n", encoding="utf-8")
+    shutil.rmtree(out / WORK)
+    return summary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, see train/configs/data")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the built set")
+    parser.add_argument("--engine", choices=ENGINES, default="local", help="what converts the chunks (default local)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one a core")
+    arguments = parser.parse_args()
+    try:
+        summary = build(BuildConfig.read(arguments.config), arguments.out, arguments.engine, arguments.processes)
+    except ValueError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the same command goes on from here.")
+    splits = ", ".join(f"{count:,} {split}" for split, count in summary["split"].items())
+    print(f"{summary['records']:,} records ({splits}) in {arguments.out}; its card is {arguments.out / 'README.md'}.")
+
+
+if __name__ == "__main__":
+    main()
