@@ -1,0 +1,718 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Tests of captions by rejection sampling, against real servers on loopback that look at the pictures they are sent."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hub_model.media_omniv_med import load_clip
+from train.data.caption import run
+from train.data.captioning.config import CaptionConfig, CaptionError, FolderSource, RecordsSource, Sampling
+from train.data.captioning.frames import data_uri, media_parts
+from train.data.captioning.items import Item, list_items
+from train.data.captioning.judging import (
+    CRITERIA,
+    Candidate,
+    JudgementError,
+    Verdict,
+    decide,
+    parse_judgement,
+)
+from train.data.captioning.ledger import Entry, Ledger, request_key
+from train.data.captioning.statistics import exact_agreement, weighted_kappa
+from train.data.records import Medium, Record, Turn, read_jsonl, write_jsonl
+
+ROOT = Path(__file__).resolve().parents[1]
+LEVELS = (40, 90, 140)
+"""Grey levels of the three videos."""
+CANDIDATES = 2
+REQUESTS = len(LEVELS) * CANDIDATES * 3
+"""Of a whole run: each candidate is written once and judged twice."""
+
+
+# What the tests are made of
+
+
+def film(path: Path, level: int) -> Path:
+    """Twelve frames of one grey level in 1.2 s."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for _ in range(12):
+            frame = np.full((48, 64, 3), level, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+class Server:
+    """`tests/chat_server.py` in a process of its own."""
+
+    def __init__(self, log: Path):
+        self.log, self.port, self.process = log, 0, None
+
+    def start(self, *options: Any) -> Server:
+        """Starts it, on the port that it had before."""
+        command = [sys.executable, str(ROOT / "tests" / "chat_server.py"), "--log", str(self.log)]
+        command += ["--port", str(self.port), *map(str, options)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline())
+        return self
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.communicate()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """All that were answered so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "requests.jsonl")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three videos."""
+    folder = tmp_path_factory.mktemp("films")
+    for number, level in enumerate(LEVELS):
+        film(folder / f"{number}.mp4", level)
+    return folder
+
+
+@pytest.fixture
+def configure(tmp_path: Path, server: Server, films: Path) -> Callable[..., Path]:
+    """Writes a configuration for the server; keyword arguments replace its fields."""
+
+    def write(**fields: Any) -> Path:
+        values = {
+            "generator": {
+                "base_url": server.url,
+                "model": "generator",
+                "input_price": 1.0,
+                "output_price": 10.0,
+            },
+            "judges": [{"base_url": server.url, "model": "strict"}, {"base_url": server.url, "model": "lenient"}],
+            "sources": [
+                {"kind": "folder", "path": str(films), "name": "films", "license": "CC0-1.0", "modality": "endoscopy"}
+            ],
+            "sampling": {"frames": 3},
+            "candidates": CANDIDATES,
+            "max_concurrent": 4,
+            **fields,
+        }
+        path = tmp_path / "captions.yaml"
+        path.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return path
+
+    return write
+
+
+def as_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def answer_of(relevance: Any = 4, fluency: Any = 4, accuracy: Any = 4) -> str:
+    scores = {"relevance": relevance, "fluency": fluency, "accuracy": accuracy}
+    return json.dumps({name: {"score": score, "reason": "Because."} for name, score in scores.items()})
+
+
+# Judgements
+
+
+@given(st.tuples(*[st.integers(1, 5)] * 3), st.sampled_from(["{}", "```json\n{}\n```", "<think>{{1}}</think>Here: {}"]))
+def test_scores_of_one_to_five_are_read_whatever_stands_around_them(scores: tuple[int, int, int], around: str) -> None:
+    assert parse_judgement(around.format(answer_of(*scores))).scores == dict(zip(CRITERIA, scores, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("answer", "names"),
+    [
+        ("All is well.", "no JSON object"),
+        ("{all is well}", "JSON"),
+        (answer_of(accuracy=6), "accuracy.score"),
+        (answer_of(fluency=0), "fluency.score"),
+        (answer_of(relevance="4"), "relevance.score"),
+        (answer_of(relevance=4.5), "relevance.score"),
+        (answer_of(relevance=True), "relevance.score"),
+        (answer_of().replace('"Because."', '""'), "reason"),
+        (answer_of().replace("accuracy", "precision"), "accuracy"),
+        (answer_of()[:-1] + ', "overall": 4}', "overall"),
+    ],
+)
+def test_any_other_answer_is_refused_and_the_judge_told_what_is_wrong(answer: str, names: str) -> None:
+    with pytest.raises(JudgementError, match=re.escape(names)):
+        parse_judgement(answer)
+
+
+def candidate(number: int, *scores: tuple[int, int, int] | None) -> Candidate:
+    """A candidate with a verdict for each triple; None is one that failed."""
+    judgements = [triple and parse_judgement(answer_of(*triple)) for triple in scores]
+    return Candidate(number, "A caption.", tuple(Verdict(f"judge {i}", one) for i, one in enumerate(judgements)))
+
+
+TRIPLES = st.tuples(*[st.integers(1, 5)] * 3)
+
+
+@given(st.lists(st.tuples(TRIPLES, st.none() | TRIPLES), min_size=1, max_size=5), st.floats(1, 5))
+def test_the_best_candidate_is_kept_if_it_reaches_the_threshold(judged: list, threshold: float) -> None:
+    candidates = [candidate(number, *pair) for number, pair in enumerate(judged)]
+    means = [None if None in pair else sum(pair[0] + pair[1]) / 6 for pair in judged]
+    assert [one.score for one in candidates] == means
+    best = max((mean for mean in means if mean is not None), default=0)
+    chosen = decide("item", candidates, threshold).chosen
+    assert (chosen is None) == (best < threshold)
+    assert chosen is None or chosen.number == means.index(best)
+
+
+def test_a_candidate_that_one_judge_could_not_score_is_never_kept() -> None:
+    assert decide("item", [candidate(0, (5, 5, 5), None), Candidate(1, "")], 1.0).chosen is None
+
+
+def test_kappa_follows_its_formula() -> None:
+    pairs = Counter({(1, 2): 3, (4, 4): 5, (5, 3): 2, (2, 2): 4})
+    first, second = np.array(list(pairs.elements())).T
+    distance = (first[:, None] - second[None, :]) ** 2
+    expected = 1 - np.mean((first - second) ** 2) / distance.mean()  # Cohen (1968): observed over expected by chance
+    assert weighted_kappa(pairs) == pytest.approx(expected, abs=1e-4)
+    assert exact_agreement(pairs) == pytest.approx(9 / 14, abs=1e-4)
+    assert weighted_kappa(Counter({(5, 5): 9})) is None and weighted_kappa(Counter()) is None
+
+
+# The ledger
+
+
+def entry(number: int) -> Entry:
+    return Entry(
+        key=request_key(number=number),
+        item="item",
+        role="judge",
+        model="m",
+        answer=f"Answer {number}\nof two lines, äöü.",
+        finish_reason="stop",
+        input_tokens=10,
+        output_tokens=2,
+        cost=0.5,
+        seconds=1.0,
+    )
+
+
+def test_a_ledger_gives_back_what_was_written(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.jsonl") as ledger:
+        for number in range(3):
+            ledger.append(entry(number))
+    with Ledger(tmp_path / "ledger.jsonl") as ledger:
+        assert [ledger.get(entry(number).key) for number in range(3)] == [entry(number) for number in range(3)]
+        assert ledger.get(request_key(number=3)) is None
+        assert (ledger.totals.requests, ledger.totals.input_tokens, ledger.totals.cost) == (3, 30, 1.5)
+
+
+@given(st.data())
+def test_a_torn_last_line_is_dropped_and_the_next_one_is_whole(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("ledger") / "ledger.jsonl"
+    with Ledger(path) as ledger:
+        ledger.append(entry(0))
+        ledger.append(entry(1))
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    path.write_bytes(whole[: data.draw(st.integers(first, len(whole) - 1))])
+    with Ledger(path) as ledger:
+        assert ledger.get(entry(0).key) == entry(0) and ledger.get(entry(1).key) is None
+        ledger.append(entry(1))
+    assert path.read_bytes() == whole
+
+
+def test_a_damaged_line_in_the_middle_is_named_not_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(entry(0).model_dump_json() + "\n{}\n" + entry(1).model_dump_json() + "\n")
+    with pytest.raises(CaptionError, match="line 2 is damaged"):
+        Ledger(path)
+
+
+def test_two_runs_do_not_share_a_ledger(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.jsonl"), pytest.raises(CaptionError, match="Another run"):
+        Ledger(tmp_path / "ledger.jsonl")
+
+
+# Items and pictures
+
+
+def record(number: int, path: str, question: str, answer: str, **fields: Any) -> Record:
+    values = {
+        "id": f"source/train/{number}",
+        "dimension": "3d",
+        "modality": "CT",
+        "task": "anatomy recognition",
+        "media": (Medium(type="volume", path=path),),
+        "conversations": (
+            Turn(role="user", content=f"<media>\n{question}"),
+            Turn(role="assistant", content=answer),
+        ),
+        "source": "source",
+        "license": "CC0-1.0",
+        "split": "train",
+    }
+    return Record(**{**values, **fields})
+
+
+def test_records_of_one_medium_become_one_item_with_their_answers_as_facts(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    records = [
+        record(0, "media/a.nii.gz", "Which organ?", "The liver."),
+        record(1, "media/b.nii.gz", "Which organ?", "The lung."),
+        record(2, "media/a.nii.gz", "Which plane?", "Axial."),
+        record(3, "media/a.nii.gz", 'Does "A kidney." fit?', "no", task="image-text matching"),
+    ]
+    write_jsonl(records, path)
+    first, second = list_items([RecordsSource(kind="records", path=path)])
+    assert (first.id, first.kind, first.files) == ("source/train/0/caption", "volume", [tmp_path / "media/a.nii.gz"])
+    assert first.facts == (
+        "The modality is CT.",
+        "Asked 'Which organ?', the source answers 'The liver.'.",
+        "Asked 'Which plane?', the source answers 'Axial.'.",
+    )
+    assert second.facts[1:] == ("Asked 'Which organ?', the source answers 'The lung.'.",)
+    assert second.stored == ["source/b.nii.gz"]
+
+
+def test_sources_that_clash_are_refused(tmp_path: Path, films: Path) -> None:
+    source = FolderSource(kind="folder", path=films, name="films", license="CC0-1.0")
+    assert [item.id for item in list_items([source])] == [f"films/{number}.mp4/caption" for number in range(3)]
+    with pytest.raises(CaptionError, match="twice"):
+        list_items([source, source])
+    with pytest.raises(CaptionError, match="holds no videos"):
+        list_items([source.model_copy(update={"path": tmp_path})])
+    with pytest.raises(CaptionError, match="cannot be read"):
+        list_items([RecordsSource(kind="records", path=tmp_path / "none.jsonl")])
+
+
+def pictures_of(parts: list[dict[str, Any]]) -> list[Image.Image]:
+    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    return [Image.open(io.BytesIO(base64.b64decode(url.split(",", 1)[1]))) for url in urls]
+
+
+def test_slices_are_sent_in_order_after_their_places_in_one_ct_window(tmp_path: Path) -> None:
+    # Slice z has z * 20 HU all over; the window from 0 to 100 HU maps that to 51 grey levels a slice.
+    values = np.repeat(np.arange(5, dtype=np.int16) * 20, 64).reshape(5, 8, 8)
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((1.0, 1.0, 2.5))
+    sitk.WriteImage(image, str(tmp_path / "ct.nii.gz"))
+    media = (Medium(type="volume", path="ct.nii.gz"),)
+    item = Item("item", tmp_path, media, (), "CT", "source", "CC0-1.0", "train")
+    parts = media_parts(item, Sampling(frames=3, ct_window=(100.0, 50.0)))
+    assert [part["type"] for part in parts] == ["text", "image_url"] * 3
+    words = [part["text"] for part in parts[::2]]
+    assert words == ["Slice 1 of 3, at 0.0 mm:", "Slice 2 of 3, at 5.0 mm:", "Slice 3 of 3, at 10.0 mm:"]
+    shown = [np.asarray(picture) for picture in pictures_of(parts)]
+    assert [frame.shape for frame in shown] == [(8, 8, 3)] * 3
+    assert [sorted(np.unique(frame)) for frame in shown] == [[0], [102], [204]]
+
+
+def test_media_that_belong_together_are_told_apart(tmp_path: Path) -> None:
+    for name in "ab":
+        Image.new("L", (8, 8), ord(name)).save(tmp_path / f"{name}.png")
+    media = tuple(Medium(type="image", path=f"{name}.png") for name in "ab")
+    parts = media_parts(Item("item", tmp_path, media, (), "X-ray", "source", "CC0-1.0", "train"), Sampling())
+    assert [part["text"] for part in parts[::2]] == ["Image 1 of 2. Image:", "Image 2 of 2. Image:"]
+    assert [picture.getpixel((0, 0))[0] for picture in pictures_of(parts)] == [ord("a"), ord("b")]
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.sampled_from(["PNG", "JPEG"]))
+def test_frames_are_made_smaller_never_larger(height: int, width: int, file_format: str) -> None:
+    url = data_uri(np.zeros((height, width, 3), np.uint8), 56, file_format)
+    size = pictures_of([{"type": "image_url", "image_url": {"url": url}}])[0].size
+    assert max(size) == min(max(height, width), 56)
+
+
+# Configurations
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"threshold": 7}, "threshold"),
+        ({"candidate": 3}, "candidate"),
+        ({"judges": []}, "judges"),
+        ({"judges": [{"base_url": "http://a/v1", "model": "a"}] * 2}, "judges are the same model"),
+        ({"generator": {"base_url": "localhost", "model": "a"}}, "generator.base_url"),
+        ({"sources": [{"kind": "web", "path": "x"}]}, "sources"),
+    ],
+)
+def test_a_wrong_configuration_is_told_with_the_field(
+    configure: Callable[..., Path], fields: dict[str, Any], names: str
+) -> None:
+    with pytest.raises(CaptionError, match=names):
+        CaptionConfig.read(configure(**fields))
+
+
+def test_a_key_that_is_not_there_is_told_before_anything_is_sent(
+    configure: Callable[..., Path], server: Server, tmp_path: Path
+) -> None:
+    server.start()
+    generator = {"base_url": server.url, "model": "generator", "api_key_env": "CAPTION_TEST_KEY"}
+    with pytest.raises(CaptionError, match="CAPTION_TEST_KEY"):
+        run(configure(generator=generator), tmp_path / "out", None)
+    assert server.requests == []
+
+
+# Whole runs
+
+
+def test_the_right_caption_of_each_video_is_kept(
+    configure: Callable[..., Path], server: Server, tmp_path: Path
+) -> None:
+    server.start()
+    out = tmp_path / "out"
+    figures = run(configure(), out, None)
+    records = list(read_jsonl(out / "captions.jsonl"))
+    assert [record.id for record in records] == [f"films/{number}.mp4/caption" for number in range(3)]
+    for record, level in zip(records, LEVELS, strict=True):
+        claimed = re.fullmatch(r"Grey levels (\d+), (\d+), (\d+) at 0\.0 s, 0\.\d s, 1\.1 s\.", record.answer)
+        assert all(abs(int(value) - level) < 4 for value in claimed.groups())
+        assert (record.dimension, record.modality, record.task, record.split) == (
+            "video",
+            "endoscopy",
+            "report generation and captioning",
+            "train",
+        )
+        assert load_clip(out / record.media[0].path).kind == "video"
+
+    # Candidate 0 is 60 grey levels wrong, candidate 1 is right.
+    for row in rows(out / "decisions.jsonl"):
+        assert row["chosen"] == 1
+        assert [one["score"] for one in row["candidates"]] == [pytest.approx((5 + 5 + 1 + 5 + 5 + 2) / 6), 5.0]
+        assert row["candidates"][0]["verdicts"][0]["accuracy"] == {"score": 1, "reason": "It is worth 1."}
+
+    assert figures == as_json(out / "statistics.json")
+    assert (figures["accepted"], figures["rejected"], figures["failed"], figures["acceptance"]) == (3, 0, 0, 1.0)
+    assert figures["judges"]["lenient"] == {
+        "asked": 6,
+        "asked_again": 0,
+        "failed": 0,
+        "mean_scores": {"relevance": 5.0, "fluency": 5.0, "accuracy": 3.5},
+    }
+    assert figures["agreement"]["strict / lenient"]["accuracy"]["exact"] == 0.5
+    # Three pairs each of (1, 2) and (5, 5): observed distance 1/2, by chance (1 + 16 + 9 + 0) / 4.
+    kappa = figures["agreement"]["strict / lenient"]["accuracy"]["weighted_kappa"]
+    assert kappa == pytest.approx(1 - 0.5 / 6.5, abs=1e-4)
+    assert figures["agreement"]["strict / lenient"]["fluency"] == {"scored": 6, "exact": 1.0, "weighted_kappa": None}
+    spent = figures["spent"]
+    assert (spent["requests"], spent["uncounted"]) == (REQUESTS, 0)
+    assert (spent["input_tokens"], spent["output_tokens"]) == (REQUESTS * 350, REQUESTS * 20)
+    assert spent["cost"] == pytest.approx(6 * (350 * 1 + 20 * 10) / 1e6)  # only the generator has prices
+
+    assert all(one["pictures"] == 3 and one["sizes"] == [[64, 48]] * 3 for one in server.requests)
+    assert all(one["places"][0] == "Frame 1 of 3, at 0.0 s:" for one in server.requests)
+    assert sorted({one["seed"] for one in server.requests if one["model"] == "generator"}) == [0, 1]
+    assert 1 < max(one["in_flight"] for one in server.requests) <= 4
+
+
+def test_another_threshold_costs_nothing(configure: Callable[..., Path], server: Server, tmp_path: Path) -> None:
+    server.start()
+    out, wrong_only = tmp_path / "out", {"candidates": 1}  # the first candidate scores 3.83
+    assert run(configure(**wrong_only, threshold=3.8), out, None)["accepted"] == 3
+    before = (out / "ledger.jsonl").read_bytes()
+    assert run(configure(**wrong_only, threshold=3.9), out, None)["rejected"] == 3
+    assert (out / "captions.jsonl").read_text() == ""
+    assert (out / "ledger.jsonl").read_bytes() == before
+    assert len(server.requests) == 9
+    run(configure(**wrong_only, seed=1), out, None)
+    assert len(server.requests) == 18
+
+
+def test_a_judge_without_eyes_gets_the_facts_and_no_pictures(
+    configure: Callable[..., Path], server: Server, tmp_path: Path
+) -> None:
+    server.start()
+    judges = [{"base_url": server.url, "model": "text-only", "sees_media": False}]
+    figures = run(configure(judges=judges), tmp_path / "out", 1)
+    seen = {one["model"]: one["pictures"] for one in server.requests}
+    assert seen == {"generator": 3, "text-only": 0}
+    assert figures["judges"]["text-only"]["mean_scores"]["relevance"] == 5.0  # it is 4 where the modality is not told
+    assert (figures["items"], figures["agreement"]) == (1, {})
+
+
+def test_equal_files_and_equal_captions_are_paid_once(
+    configure: Callable[..., Path], server: Server, films: Path, tmp_path: Path
+) -> None:
+    server.start()
+    twins = tmp_path / "twins"
+    twins.mkdir()
+    for name in "ab":
+        (twins / f"{name}.mp4").write_bytes((films / "0.mp4").read_bytes())
+    sources = [{"kind": "folder", "path": str(twins), "name": "twins", "license": "CC0-1.0", "modality": "endoscopy"}]
+    # The server's candidates 0 and 4 are the same words, so four judgements are enough for two of each.
+    figures = run(configure(sources=sources, candidates=5), tmp_path / "out", None)
+    assert figures["accepted"] == 2
+    assert Counter(one["model"] for one in server.requests) == {"generator": 5, "strict": 4, "lenient": 4}
+
+
+# Trouble
+
+
+def test_refusals_and_crashes_of_a_server_are_waited_out(
+    configure: Callable[..., Path], server: Server, tmp_path: Path
+) -> None:
+    server.start("--fail", 429, 500, 503, 408)
+    figures = run(configure(), tmp_path / "out", None)
+    assert (figures["accepted"], figures["spent"]["requests"]) == (3, REQUESTS)
+    statuses = Counter(one["status"] for one in server.requests)
+    assert statuses == {200: REQUESTS, 429: 1, 500: 1, 503: 1, 408: 1}
+
+
+def test_a_judgement_is_repaired_once(configure: Callable[..., Path], server: Server, tmp_path: Path) -> None:
+    server.start("--garble", 1)
+    figures = run(configure(max_concurrent=1), tmp_path / "out", 1)
+    assert figures["judges"]["strict"] | {"mean_scores": None} == {
+        "asked": 2,
+        "asked_again": 1,
+        "failed": 0,
+        "mean_scores": None,
+    }
+    assert [row["role"] for row in rows(tmp_path / "out" / "ledger.jsonl")].count("repair") == 1
+    assert figures["accepted"] == 1
+
+
+def test_a_judgement_that_stays_broken_counts_as_failed(
+    configure: Callable[..., Path], server: Server, tmp_path: Path
+) -> None:
+    server.start("--garble", 100)
+    out = tmp_path / "out"
+    figures = run(configure(candidates=1), out, 1)
+    assert (figures["accepted"], figures["rejected"]) == (0, 1)
+    assert figures["candidates"] == {"asked for": 1, "without a caption": 0, "without a score": 1}
+    assert [figures["judges"][judge]["failed"] for judge in ("strict", "lenient")] == [1, 1]
+    verdict = rows(out / "decisions.jsonl")[0]["candidates"][0]["verdicts"][0]
+    assert "fluency.score" in verdict["failed"]
+    assert len(server.requests) == 5  # one caption, and two tries of each judge, never a third
+    run(configure(candidates=1), out, 1)
+    assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (400, "generator answered HTTP 400."),
+        (200, "{url} did not answer with a chat completion; check base_url."),
+    ],
+)
+def test_a_request_without_a_proper_answer_fails_its_item_only(
+    configure: Callable[..., Path], server: Server, tmp_path: Path, status: int, reason: str
+) -> None:
+    server.start("--fail", status)
+    out = tmp_path / "out"
+    figures = run(configure(max_concurrent=1), out, None)
+    assert (figures["accepted"], figures["failed"]) == (2, 1)
+    # The server quotes what it was sent; the error does not.
+    reason = f"films/0.mp4/caption: {reason.format(url=server.url)}"
+    assert figures["failures"] == {"films/0.mp4/caption": reason}
+    figures = run(configure(max_concurrent=1), out, None)
+    assert (figures["accepted"], figures["failed"], figures["spent"]["requests"]) == (3, 0, REQUESTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "fields", "names"),
+    [
+        (("--key", "secret"), {}, "refuses the key"),
+        (("--fail", 404), {"max_concurrent": 1}, "no model generator"),
+        (("--fail", *[429] * 9), {"max_retries": 0}, "429"),
+        (("--die-after", 0), {"max_retries": 1}, "cannot be reached"),
+    ],
+)
+def test_what_would_fail_every_request_ends_the_run(
+    configure: Callable[..., Path], server: Server, tmp_path: Path, options: tuple, fields: dict, names: str
+) -> None:
+    server.start(*options)
+    with pytest.raises(CaptionError, match=names):
+        run(configure(**fields), tmp_path / "out", None)
+    assert as_json(tmp_path / "out" / "statistics.json")["accepted"] == 0
+
+
+def test_a_file_that_is_no_video_fails_its_item_only(
+    configure: Callable[..., Path], server: Server, films: Path, tmp_path: Path
+) -> None:
+    server.start()
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "good.mp4").write_bytes((films / "0.mp4").read_bytes())
+    (folder / "bad.mp4").write_bytes(b"Jane Doe, born 1950" * 100)
+    sources = [{"kind": "folder", "path": str(folder), "name": "mixed", "license": "CC0-1.0"}]
+    figures = run(configure(sources=sources), tmp_path / "out", None)
+    assert (figures["accepted"], list(figures["failures"])) == (1, ["mixed/bad.mp4/caption"])
+    assert "Jane" not in json.dumps(figures)
+
+
+def test_a_server_that_dies_and_comes_back_is_survived(
+    configure: Callable[..., Path], server: Server, tmp_path: Path
+) -> None:
+    server.start("--die-after", 6)
+    config, dead = configure(), server.process
+
+    def bring_back() -> None:
+        dead.wait()
+        time.sleep(1)
+        server.start()
+
+    helper = threading.Thread(target=bring_back)
+    helper.start()
+    try:
+        figures = run(config, tmp_path / "out", None)
+    finally:
+        helper.join()
+    assert dead.returncode == 1
+    assert (figures["accepted"], figures["failed"], figures["spent"]["requests"]) == (3, 0, REQUESTS)
+
+
+def command(config: Path, out: Path) -> subprocess.Popen[str]:
+    """The command as a user gives it who has told the openai library to log everything."""
+    arguments = [sys.executable, "-m", "train.data.caption", "--config", str(config), "--out", str(out)]
+    environment = {**os.environ, "OPENAI_LOG": "debug"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(arguments, cwd=ROOT, env=environment, text=True, **pipes)
+
+
+def wait_for_lines(path: Path, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_killed_run_goes_on_without_paying_twice(
+    configure: Callable[..., Path], server: Server, tmp_path: Path
+) -> None:
+    server.start("--delay", 0.1)
+    config, out = configure(max_concurrent=2), tmp_path / "out"
+    killed = command(config, out)
+    wait_for_lines(out / "ledger.jsonl", 5)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (out / "statistics.json").exists()
+    time.sleep(0.5)  # the server ends what it had begun
+    paid = (out / "ledger.jsonl").read_bytes().count(b"\n")
+    answered = server.requests
+    assert 5 <= paid < REQUESTS
+    assert len(answered) <= paid + 2  # those in flight are the only loss
+
+    words, errors = command(config, out).communicate(timeout=60)
+    assert "3 of 3 items have a caption" in words and "18 requests, 6,300 + 360 tokens" in words, errors
+    assert re.search(r"accepted=100%.*tokens=[\d,]+.*cost=0\.00.*agree=\d+%", errors)
+    assert "Grey" not in words + errors and "base64" not in errors  # neither captions nor pictures
+    again = server.requests[len(answered) :]
+    assert len(again) == REQUESTS - paid
+    repeated = Counter(one["hash"] for one in again) & Counter(one["hash"] for one in answered)
+    assert repeated.total() == len(answered) - paid
+    # A run that was never killed writes the same.
+    run(config, tmp_path / "other", None)
+    for name in ("captions.jsonl", "decisions.jsonl"):
+        assert (out / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_ctrl_c_waits_for_what_is_paid_for(configure: Callable[..., Path], server: Server, tmp_path: Path) -> None:
+    server.start("--delay", 0.2)
+    config, out = configure(max_concurrent=3), tmp_path / "out"
+    stopped = command(config, out)
+    wait_for_lines(out / "ledger.jsonl", 3)
+    stopped.send_signal(signal.SIGINT)
+    _, errors = stopped.communicate(timeout=30)
+    assert stopped.returncode == 1
+    assert errors.strip().endswith("Stopped; the same command goes on from here.")
+    assert len(server.requests) == (out / "ledger.jsonl").read_bytes().count(b"\n") < REQUESTS
+
+
+# A real model
+
+
+@pytest.mark.slow
+def test_transformers_serve_captions_real_frames(tmp_path: Path) -> None:
+    """The Nano writes what it can; as a judge it is too small, and that must come out as failed judgements."""
+    model = str(ROOT / "hub_model")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [str(Path(sys.executable).parent / "transformers"), "serve", "--trust-remote-code"]
+    arguments += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", model]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    with (tmp_path / "serve.log").open("w") as log:
+        serve = subprocess.Popen(arguments, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                break
+            except OSError:
+                assert serve.poll() is None and time.monotonic() < deadline, (tmp_path / "serve.log").read_text()
+                time.sleep(0.5)
+        endpoint = {"base_url": f"http://127.0.0.1:{port}/v1", "model": model, "max_tokens": 120}
+        values = {
+            "generator": endpoint,
+            "judges": [endpoint],
+            "sources": [
+                {
+                    "kind": "folder",
+                    "path": str(ROOT / "examples" / "media"),
+                    "name": "examples",
+                    "license": "Apache-2.0",
+                }
+            ],
+            "candidates": 1,
+            "max_concurrent": 1,
+            "timeout": 300,
+            "max_retries": 1,
+        }
+        config = tmp_path / "captions.yaml"
+        for frames in (1, 3):
+            config.write_text(yaml.safe_dump(values | {"sampling": {"frames": frames}}), encoding="utf-8")
+            figures = run(config, tmp_path / "out", 1)
+            assert figures["failed"] == 0, figures["failures"]
+            assert figures["accepted"] + figures["rejected"] == 1
+            # A caption that does not come to an end is not judged.
+            assert figures["judges"][model]["asked"] + figures["candidates"]["without a caption"] == 1
+    finally:
+        serve.kill()
+        serve.wait()
+    one, three = [row for row in rows(tmp_path / "out" / "ledger.jsonl") if row["role"] == "generator"]
+    assert one["answer"].strip() and 0 < one["output_tokens"] <= 120
+    # The pictures reached the model: more of them are more tokens than the words beside them ("Frame 1 of 3, ...").
+    assert three["input_tokens"] - one["input_tokens"] > 2 * 16
