@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model demo test train-nano clean
+.PHONY: help venv model demo test data-mini train-nano clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -41,9 +41,12 @@ test: model ## lint, then run the tests
 	$(RUN) -m ruff format --check .
 	HF_HUB_OFFLINE=1 $(RUN) -m pytest -m "not slow"
 
+data-mini: venv ## build the generated training set in data/mini (a few minutes; goes on where it was stopped)
+	$(RUN) -m train.data.build --config train/configs/data/mini.yaml --out data/mini
+
 train-nano: venv ## train OmniV-Med-Nano again from the start
 	$(RUN) -m train.run_nano
 
-clean: ## remove what make installed, downloaded and assembled (trained runs stay)
+clean: ## remove what make installed, downloaded and assembled (trained runs and built data stay)
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis hub_model/model.safetensors hub_model/.assembled.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
