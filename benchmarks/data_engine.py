@@ -5,7 +5,8 @@
 
 For each source, files of the kind and size that it has are made from phantoms and taken through the build's own step
 (store, read, fingerprint) in one process; a row's words cost microseconds and are left out. The counts are those of
-train/configs/data/instruct.yaml. What it does not show: the speed of a network, and of a disk slower than this one.
+train/configs/data/instruct.yaml. What it does not show: the rows that are converted and then left out (about 15 % of the
+large sources), validation and benchmarks, the speed of a network, and that of a disk slower than this one.
 """
 
 from __future__ import annotations
