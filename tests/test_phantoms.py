@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from train.data.phantoms import KINDS_OF, MODALITIES, anatomy, ct, generate, geometry, mri
-from train.data.questions import OPEN_WORDINGS, article, caption, questions
+from train.data.questions import OPEN_WORDINGS, SIDE_OF, article, caption, questions
 
 PAIRS = [(modality, kind) for modality in MODALITIES for kind in KINDS_OF[modality]]
 IMAGES_EACH = 45
@@ -53,7 +53,7 @@ def test_samples_are_well_formed(modality, kind, seed):
     else:
         assert 8 <= len(sample.frames) <= 16
         assert (np.diff(sample.positions) > 0).all()
-    known = modality in ("CT", "MRI", "OCT")
+    known = modality in ("CT", "MRI", "OCT", "PET", "mammography")
     assert all(value > 0 for value in sample.pixel_spacing) == known
 
 
@@ -130,7 +130,7 @@ def test_lesions_are_balanced_and_every_modality_shows_both(images):
 
 def test_a_side_or_a_finding_is_only_given_where_there_is_one(images):
     for sample in images:
-        if sample.facts["modality"] != "fundus photography" and "side" in sample.facts:
+        if sample.facts["modality"] not in SIDE_OF and "side" in sample.facts:
             assert sample.facts["lesion"] == "yes"
         if "finding" in sample.facts:
             assert sample.facts["lesion"] == "yes"

@@ -12,9 +12,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from train.data.fingerprints import NEAR_BITS, Fingerprinted, near_pairs, to_bits
+from train.data.fingerprints import Fingerprinted, distance, near_pairs
 from train.data.records import MEDIA_PLACEHOLDER, Record
 
 _TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+|[<>≤≥=+%]")
@@ -45,7 +43,7 @@ def deduplicate(items: Iterable[Fingerprinted]) -> tuple[list[Fingerprinted], li
     """Keeps the first of all records that are duplicates of each other.
 
     Two records are duplicates if their conversations have the same words, and each medium of the one has the same bytes
-    as, or looks nearly like (`fingerprints.NEAR_BITS`), the medium at its place in the other. Only a record that is
+    as, or looks nearly like (`fingerprints.distance`), the medium at its place in the other. Only a record that is
     kept makes others duplicates, so no chain of small changes removes a record unlike all that stay.
 
     Returns:
@@ -53,13 +51,13 @@ def deduplicate(items: Iterable[Fingerprinted]) -> tuple[list[Fingerprinted], li
     """
     items = list(items)
     groups: dict[Hashable, int] = {}
-    looks: dict[tuple[int, tuple[int, ...]], int] = {}
+    looks: dict[tuple[int, tuple[str, ...]], int] = {}
     exact, look = [], []
     for item in items:
         words = _words(item.record)
         exact.append((words, tuple(mark.sha256 for mark in item.fingerprints)))
         group = groups.setdefault((words, _unseen(item)), len(groups))
-        hashes = tuple(to_bits(mark.perceptual) for mark in item.fingerprints if mark.perceptual is not None)
+        hashes = tuple(mark.perceptual for mark in item.fingerprints if mark.perceptual is not None)
         look.append(looks.setdefault((group, hashes), len(looks)))
     neighbours = _neighbours(list(looks))
 
@@ -84,21 +82,20 @@ def _words(record: Record) -> tuple[str, ...]:
 
 
 def _unseen(item: Fingerprinted) -> tuple[tuple[str, str | None], ...]:
-    """What near-equal looks do not tell of each medium: its kind and, as it looks like others if nearly empty, bytes."""
+    """What looks do not tell of each medium: its kind, and its bytes if it is nearly empty."""
     media = zip(item.record.media, item.fingerprints, strict=True)
     return tuple((medium.type, mark.sha256 if mark.perceptual is None else None) for medium, mark in media)
 
 
-def _neighbours(looks: list[tuple[int, tuple[int, ...]]]) -> dict[int, list[int]]:
+def _neighbours(looks: list[tuple[int, tuple[str, ...]]]) -> dict[int, list[int]]:
     """Place of each (group, hashes of the media) -> places, up to its own, of those that look nearly like it."""
     shown = [place for place, (_, hashes) in enumerate(looks) if hashes]
-    groups = np.array([looks[place][0] for place in shown], dtype=np.int64)
+    groups = [looks[place][0] for place in shown]
     # The first medium finds candidates; the others of a record are compared only for those.
-    first = np.array([looks[place][1][0] for place in shown], dtype=np.uint64)
-    left, right, _ = near_pairs(first, first, groups, groups)
+    first = [looks[place][1][0] for place in shown]
     near: dict[int, list[int]] = {}
-    for i, j in zip(left[right <= left].tolist(), right[right <= left].tolist(), strict=True):
-        pairs = zip(looks[shown[i]][1], looks[shown[j]][1], strict=True)
-        if all((one ^ other).bit_count() <= NEAR_BITS for one, other in pairs):
+    for i, j, _ in near_pairs(first, first, groups, groups):
+        hashes, others = looks[shown[i]][1], looks[shown[j]][1]
+        if j <= i and all(distance(one, other) is not None for one, other in zip(hashes, others, strict=True)):
             near.setdefault(shown[i], []).append(shown[j])
     return near

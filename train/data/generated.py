@@ -115,16 +115,17 @@ def _png(sample: Sample) -> bytes:
 
 
 def _nifti(sample: Sample) -> bytes:
-    """Slices as they are shown, in order, without a claim on how they lie in the patient (no orientation codes)."""
+    """Slices in order, with the orientation of axial ones whatever their plane, so that readers show them as made."""
     if sample.facts["modality"] == "CT":
         values = hounsfield_units(sample.frames)
     elif (sample.frames == sample.frames[..., :1]).all():
         values = sample.frames[..., 0]
     else:
         values = np.ascontiguousarray(sample.frames).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
-    image = nibabel.Nifti1Image(values.transpose(2, 1, 0), None)
     rows, columns = sample.pixel_spacing
-    image.header.set_zooms((columns or 1.0, rows or 1.0, float(sample.positions[1] - sample.positions[0])))
+    step = float(sample.positions[1] - sample.positions[0])
+    # NIfTI counts to the right and to the front; columns and rows go to the left and to the back.
+    image = nibabel.Nifti1Image(values.transpose(2, 1, 0), np.diag([-columns, -rows, step, 1.0]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "volume.nii.gz"
         image.to_filename(path)

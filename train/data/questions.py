@@ -247,7 +247,7 @@ REGIONS = (
 
 def named(modality: str) -> str:
     """A modality as an attribute of "image": "ultrasound", "fundus" (not "fundus photography image")."""
-    return {"fundus photography": "fundus", "clinical photograph": "clinical photography"}.get(modality, modality)
+    return {"fundus photography": "fundus"}.get(modality, modality)
 
 
 def article(words: str) -> str:
@@ -300,9 +300,32 @@ OVERLAPS = {
     ("heart", "chest"), ("spine", "chest"), ("spine", "abdomen"), ("spine", "pelvis"), ("liver", "abdomen"),
     ("liver", "chest"), ("abdomen", "liver"), ("chest", "heart"), ("abdomen", "kidney"), ("liver", "kidney"),
     ("abdomen", "spine"), ("chest", "spine"), ("pelvis", "spine"), ("colon", "abdomen"), ("colon", "pelvis"),
-    ("pelvis", "uterus"), ("abdomen", "uterus"),
+    ("pelvis", "uterus"), ("abdomen", "uterus"), ("chest", "breast"), ("head", "face"), ("head", "eye"),
+    *((part, "whole body") for part in ("brain", "head", "chest", "abdomen", "pelvis", "spine", "heart", "liver")),
+    ("skin", "face"), ("skin", "hand"), ("skin", "foot"), ("skin", "forearm"), ("skin", "back"), ("skin", "leg"),
+    ("hand", "forearm"), ("spine", "back"), ("chest", "back"),
 }  # fmt: skip
 """(name, true region) pairs where the name is not clearly wrong."""
+
+
+TISSUES = ("skin", "glands", "stroma", "epithelium", "lymphoid tissue", "blood", "cultured cells")
+"""Regions that stand without "the"."""
+WITHOUT_ARTICLE = ("fluid", "drusen", "consolidation", "jaundice", "erythema", "yeast contamination", "malignant")
+"""Findings that stand without "a", besides plurals."""
+
+
+def finding_of(facts: dict[str, str]) -> str:
+    """The finding of a sample that has a lesion; its common name where no closer one is known."""
+    return facts.get("finding", "tumour" if facts["modality"] == "histopathology" else "lesion")
+
+
+def found(facts: dict[str, str]) -> str:
+    """The finding as a sentence names it: "a polyp", "an ulcer", "drusen", "Gram-positive rods"."""
+    finding = finding_of(facts)
+    plural = finding.endswith(("s", "cocci")) and not finding.endswith(("sis", "us", "ss"))
+    if plural or finding in WITHOUT_ARTICLE:
+        return finding
+    return f"{'an' if finding[0].lower() in 'aeiou' else 'a'} {finding}"
 
 
 def caption(facts: dict[str, str], kind: str, rng: np.random.Generator) -> str:
@@ -317,26 +340,27 @@ def caption(facts: dict[str, str], kind: str, rng: np.random.Generator) -> str:
         words.append({"immunohistochemistry": "immunohistochemical"}.get(facts["stain"], facts["stain"]))
     words.append(named(modality))
     bare = modality in ("CT", "MRI", "X-ray", "OCT") and kind == "image" and rng.random() < 0.5
+    bare |= modality == "clinical photograph"
     sentence = article(" ".join(words) if bare else " ".join([*words, kind]))
     if modality == "ultrasound" and facts.get("contrast"):
         sentence += " with " + facts["contrast"]
     if "region" in facts and rng.random() < 0.9:
         region = facts["region"]
-        sentence += " of " + (
-            region if region in ("skin", "glands", "stroma", "epithelium", "lymphoid tissue") else f"the {region}"
-        )
+        sentence += " of " + (region if region in TISSUES else f"the {region}")
     if kind == "video" and "motion" in facts and rng.random() < 0.8:
         motion = facts["motion"]
         if modality == "endoscopy":
             sentence += ", with the camera " + {"still": "held still"}.get(motion, motion)
         else:
-            things = {"beating": "beating chambers", "pulsing": "a pulsing artery", "moving": "fetal movement"}
-            sentence += " with " + things.get(motion, "breathing motion")
+            things = {
+                "beating": "beating chambers",
+                "pulsing": "a pulsing artery",
+                "moving": "fetal movement",
+                "breathing": "breathing motion",
+            }
+            sentence += " with " + things.get(motion, motion)
     elif facts.get("lesion") == "yes" and rng.random() < 0.5:
-        finding = facts.get("finding", "tumour" if modality == "histopathology" else "lesion")
-        sentence += " showing " + (
-            finding if finding in ("haemorrhages", "exudates", "fluid", "drusen") else f"a {finding}"
-        )
+        sentence += " showing " + found(facts)
     starts = ("", "", "", "This is ", "The picture shows ")
     sentence = starts[int(rng.integers(len(starts)))] + sentence
     return sentence[0].upper() + sentence[1:] + "."
@@ -390,14 +414,14 @@ def report(facts: dict[str, str], kind: str) -> str:
     examination = " ".join(
         facts[name] for name in ("plane", "contrast", "stain") if name in facts and facts["modality"] != "ultrasound"
     )
-    shown = f"{examination} {named(facts['modality'])} {kind}".strip()
+    thing = named(facts["modality"]) + (f" {kind}" if facts["modality"] != "clinical photograph" else "")
+    shown = f"{examination} {thing}".strip()
     if "region" in facts:
-        shown += f" of the {facts['region']}"
+        shown += f" of {facts['region']}" if facts["region"] in TISSUES else f" of the {facts['region']}"
     findings = [shown[0].upper() + shown[1:]]
-    finding = facts.get("finding", "tumour" if facts["modality"] == "histopathology" else "lesion")
     if facts.get("lesion") == "yes":
-        place = " ".join(facts[name] for name in ("side",) if name in facts and facts["modality"] not in SIDE_OF)
-        where = f" on the {place}" if place else ""
+        finding = finding_of(facts)
+        where = f" on the {facts['side']}" if "side" in facts and facts["modality"] not in SIDE_OF else ""
         quadrant = f" in the {facts['location']} of the picture" if "location" in facts else ""
         findings.append(f"{finding[0].upper() + finding[1:]}{where}{quadrant}")
     if "count" in facts:
@@ -408,7 +432,7 @@ def report(facts: dict[str, str], kind: str) -> str:
         findings.append(f"Motion: {facts['motion']}")
     if "severity" in facts:
         findings.append(f"Grade of {facts['graded']}: {facts['severity']}")
-    impression = {"yes": f"{finding}", "no": "no abnormality"}.get(facts.get("lesion", ""), "as described")
+    impression = {"no": "no abnormality", "yes": finding_of(facts)}.get(facts.get("lesion", ""), "as described")
     return f"Findings: {'. '.join(findings)}. Impression: {impression}."
 
 

@@ -12,7 +12,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import ct, dermoscopy, endoscopy, fundus, histopathology, mri, oct, ultrasound, xray
+from . import (
+    angiography,
+    clinical_photograph,
+    ct,
+    dermoscopy,
+    endoscopy,
+    fundus,
+    histopathology,
+    mammography,
+    microscopy,
+    mri,
+    oct,
+    pet,
+    ultrasound,
+    xray,
+)
 from .sample import Sample
 
 _FAMILIES: dict[str, tuple[Callable[[str, np.random.Generator], Sample], tuple[str, ...]]] = {
@@ -25,6 +40,11 @@ _FAMILIES: dict[str, tuple[Callable[[str, np.random.Generator], Sample], tuple[s
     "endoscopy": (endoscopy.generate, ("image", "video")),
     "dermoscopy": (dermoscopy.generate, ("image",)),
     "OCT": (oct.generate, ("image", "volume")),
+    "PET": (pet.generate, ("image", "volume")),
+    "microscopy": (microscopy.generate, ("image",)),
+    "angiography": (angiography.generate, ("image", "video")),
+    "mammography": (mammography.generate, ("image",)),
+    "clinical photograph": (clinical_photograph.generate, ("image",)),
 }
 MODALITIES: tuple[str, ...] = tuple(_FAMILIES)
 """Human names of the modalities, as they appear in answers."""

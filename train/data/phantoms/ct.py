@@ -9,7 +9,7 @@ from scipy import ndimage
 from hub_model.media_omniv_med import window_ct
 
 from .anatomy import REGIONS, Site
-from .geometry import Scene, fit, jpeg, patient_grid, smooth_noise, warp
+from .geometry import Scene, cross_section, fit, jpeg, lesion_facts, patient_grid, smooth_noise, warp
 from .sample import Sample
 
 GREY_WINDOWS = {
@@ -45,6 +45,26 @@ def hounsfield(rng: np.random.Generator, enhanced: bool) -> dict[str, float]:
         "marrow": rng.uniform(120, 380),
         "grain": rng.uniform(20, 60),
     }
+
+
+NAME_OF = {"lung": "lung nodule", "liver": "liver lesion", "kidney": "kidney cyst"}
+"""Site of a lesion -> its name; in brain and bone the name depends on its density."""
+
+
+def lung_rads(long: float, short: float) -> str:
+    """Lung-RADS v2022 category of a solid nodule at a first screening, by the mean of its two diameters (mm)."""
+    mean = (long + short) / 2
+    category = "2" if mean < 6 else "3" if mean < 8 else "4A" if mean < 15 else "4B"
+    return f"Lung-RADS {category}"
+
+
+def _finding(tissue: str, value: float) -> str:
+    """Name of a lesion of `value` HU at a site."""
+    if tissue == "brain":
+        return "haemorrhage" if value > 40 else "hypodense brain lesion"
+    if tissue == "bone":
+        return "sclerotic bone lesion" if value > 500 else "lytic bone lesion"
+    return NAME_OF[tissue]
 
 
 def _lesion(rng: np.random.Generator, site: Site) -> tuple[tuple[float, float, float], float, float]:
@@ -109,7 +129,8 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     if has_lesion:
         # The lesion is placed in unbent coordinates, so its side and place in the stack stay true.
         scene.x, scene.y = grid[0], grid[1]
-        scene.solid(centre, (radius, radius * rng.uniform(0.8, 1.2), radius * rng.uniform(0.8, 1.2)), value)
+        radii = (radius, radius * float(rng.uniform(0.8, 1.2)), radius * float(rng.uniform(0.8, 1.2)))
+        scene.solid(centre, radii, value)
 
     values = _acquire(scene.values, rng, shape)
     frames, scale = _display(values, kind, name, rng)
@@ -120,6 +141,13 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         facts["region"] = "spine"
     if name != "head" and zoom < 0.72:
         facts["contrast"] = "contrast-enhanced" if enhanced else "non-contrast"
+    if has_lesion:
+        long, short = cross_section(radii, 0.0, 2, float(np.abs(middle + offsets - centre[2]).min()))
+        facts |= lesion_facts(scene.coverage(centre, radii), scale, long)
+    if has_lesion and zoom < 0.72:
+        facts["finding"] = _finding(site.tissue, value)
+        if site.tissue == "lung" and "size" in facts:
+            facts |= {"severity": lung_rads(long, short), "graded": "the lung nodule"}
     if has_lesion and zoom < 0.5:
         facts["side"] = "left" if centre[0] > 0 else "right"
     pixel_spacing = (field / pixels * scale[0], field / pixels * scale[1])

@@ -10,6 +10,14 @@ from .geometry import SIZE, photograph, smooth_noise
 from .sample import Sample
 
 
+def greatest_diameter(cover: np.ndarray) -> float:
+    """Greatest diameter in pixels of what a mask (rows, columns) covers: the longest way across it in any direction."""
+    rows, columns = np.nonzero(cover)
+    turns = np.linspace(0, np.pi, 60, endpoint=False)
+    along = np.outer(np.cos(turns), columns) + np.outer(np.sin(turns), rows)
+    return float(np.ptp(along, axis=1).max()) + 1
+
+
 def generate(kind: str, rng: np.random.Generator) -> Sample:
     """One dermoscopic photograph, with or without a pigmented lesion."""
     axis = np.linspace(-1, 1, SIZE, dtype=np.float32)
@@ -81,13 +89,26 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
             )[..., None]
     r = np.hypot(u, v)
     picture *= (1 - rng.uniform(0, 0.3) * r**2)[..., None]
+    lens = np.inf
     if rng.random() < 0.3:
-        picture *= np.clip((rng.uniform(0.95, 1.25) - r) * 30, 0, 1)[..., None]
+        lens = rng.uniform(0.95, 1.25)
+        picture *= np.clip((lens - r) * 30, 0, 1)[..., None]
+    ticks = 0.0
     if rng.random() < 0.15:
-        ruler = (np.abs(v - 0.92) < 0.03) & ((u * rng.uniform(8, 16)) % 1 < 0.12)
-        picture[ruler] = 0.1
+        ticks = rng.uniform(5, 10)  # millimetres in half of the picture's width
+        for every, top in ((1, 0.90), (5, 0.84)):
+            away = np.abs((u * ticks / every + 0.5) % 1 - 0.5) * every / ticks * SIZE / 2
+            tick = np.clip(1.1 - away, 0, 1) * (v > top) * (v < 0.96)
+            picture += tick[..., None] * (0.1 - picture)
     frames = (np.clip(picture, 0, 1) * 255).astype(np.uint8)[None]
     facts = {"modality": "dermoscopy", "region": "skin", "lesion": "yes" if lesion else "no"}
     if lesion:
         facts["border"] = "irregular" if irregular else "regular"
+        # An uneven border and several colours are what the ABCD rule (Nachbar et al. 1994) warns of.
+        facts["finding"] = "suspected melanoma" if irregular else "naevus"
+        pigmented = cover > 0.5
+        whole = not (pigmented[[0, -1]].any() or pigmented[:, [0, -1]].any())
+        if ticks and whole and lens > 1.1:
+            millimetres = greatest_diameter(pigmented) * 2 * ticks / SIZE
+            facts |= {"size": f"{millimetres:.0f} mm", "measured": "the lesion"}
     return Sample(photograph(frames, rng), kind, np.zeros(1), (0.0, 0.0), facts)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .geometry import SIZE, annotate, photograph, smooth_noise
+from .geometry import SIZE, annotate, photograph, quadrant, smooth_noise
 from .sample import Sample
 
 REGIONS = ("colon", "stomach", "oesophagus")
@@ -36,6 +36,24 @@ def _mask(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         for line in range(int(rng.integers(1, 7))):
             annotate(draw, (2, 6 + 14 * line), rng, (tone, tone, tone))
     return mask, np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX))
+
+
+def _into_view(place: np.ndarray, size: float, mask: np.ndarray) -> np.ndarray:
+    """The place (u, v) from -1 to 1 of a polyp of radius `size`, moved to where the picture shows it."""
+    axis = np.linspace(-1, 1, SIZE)
+    middle = np.array([np.average(axis, weights=mask[..., 0].sum(axis=k)) for k in (0, 1)])
+    away = place - middle
+    return middle + away * min(1.0, max(0.75 - size, 0.2) / max(float(np.hypot(*away)), 1e-6))
+
+
+def more_polyps(first: np.ndarray, size: float, wanted: int, mask: np.ndarray, rng: np.random.Generator) -> list:
+    """Places of up to `wanted` polyps of radii up to `size`, the first one given, all in view and apart."""
+    places = [first]
+    for _ in range(80):
+        place = _into_view(rng.uniform(-0.8, 0.8, 2), size, mask)
+        if len(places) < wanted and all(np.hypot(*(place - other)) > 2.6 * size for other in places):
+            places.append(place)
+    return places
 
 
 def generate(kind: str, rng: np.random.Generator) -> Sample:
@@ -80,6 +98,10 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     axis = np.linspace(-1, 1, SIZE, dtype=np.float32)
     v, u = np.meshgrid(axis, axis, indexing="ij")
     result = np.empty((frames, SIZE, SIZE, 3), np.uint8)
+    # A still may show several polyps, whose number a generator of its own says.
+    several = rng.spawn(1)[0]
+    wanted = int(several.choice([1, 2, 3, 4], p=[0.4, 0.3, 0.2, 0.1])) if kind == "image" else 1
+    track: list[list[np.ndarray]] = []
     for t in range(frames):
         travelled = speed * seconds[t] * 1.5
         du = u - lumen[0] - drift[0] * np.sin(2 * seconds[t])
@@ -103,26 +125,35 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         if lesion:
             where = 0.55 / max(polyp_depth - travelled * 0.5, 0.6)
             centre = (lumen[0] + where * np.cos(polyp_angle), lumen[1] + where * np.sin(polyp_angle))
-            centre = np.clip(centre, -0.65, 0.65)
-            size = polyp_size * np.clip(where / 0.4, 0.6, 1.7)
-            pu, pv = (u - centre[0]) / size, (v - centre[1]) / size
-            rr = pu**2 + pv**2 + 0.08 * grain
-            height = np.sqrt(np.clip(1 - rr, 0, 1))
-            toward = np.clip(0.35 + 0.75 * height - 0.25 * (pu * lumen[0] + pv * lumen[1]), 0.2, 1.2)
-            cover = np.clip((1 - rr) * 5, 0, 1)[..., None]
-            ring = np.exp(-(((rr - 1.15) / 0.25) ** 2))[..., None]
-            picture = picture * (1 - 0.35 * ring)
-            picture = picture * (1 - cover) + cover * polyp_colour * (toward * (1 + 0.08 * noise))[..., None]
-            bump = bump * (1 - cover[..., 0]) + cover[..., 0] * height
+            size = polyp_size * np.clip(where / 0.4, 0.6, 1.7) if wanted == 1 else min(polyp_size, 0.26)
+            first = _into_view(np.clip(centre, -0.65, 0.65), size, mask)
+            track.append(more_polyps(first, size, wanted, mask, several))
+            for centre in track[-1]:
+                pu, pv = (u - centre[0]) / size, (v - centre[1]) / size
+                rr = pu**2 + pv**2 + 0.08 * grain
+                height = np.sqrt(np.clip(1 - rr, 0, 1))
+                toward = np.clip(0.35 + 0.75 * height - 0.25 * (pu * lumen[0] + pv * lumen[1]), 0.2, 1.2)
+                cover = np.clip((1 - rr) * 5, 0, 1)[..., None]
+                ring = np.exp(-(((rr - 1.15) / 0.25) ** 2))[..., None]
+                picture = picture * (1 - 0.35 * ring)
+                picture = picture * (1 - cover) + cover * polyp_colour * (toward * (1 + 0.08 * noise))[..., None]
+                bump = bump * (1 - cover[..., 0]) + cover[..., 0] * height
         gloss = np.clip((bump + 0.1 * noise - 0.98) * 5 * shine, 0, 1) * np.clip(light, 0, 1) ** 2
         picture = picture + gloss[..., None] * (1 - picture)
         result[t] = (np.clip(picture * mask, 0, 1) * 255).astype(np.uint8)
+    mirrored = rng.random() < 0.3
+    if mirrored:
+        result, mask = result[:, :, ::-1], mask[:, ::-1]
     result = np.maximum(result, text[None] * (mask < 0.1))
-    if rng.random() < 0.3:
-        result = result[:, :, ::-1]
     facts = {"modality": "endoscopy", "region": region, "lesion": "yes" if lesion else "no"}
     if lesion:
         facts["finding"] = "polyp"
+        if kind == "image":
+            facts |= {"count": str(len(track[0])), "counted": "polyps"}
+        # The place as displayed, where it is the same from the first frame to the last.
+        places = [quadrant(y / 2, (-x if mirrored else x) / 2) for polyps in track for x, y in polyps]
+        if all(place == places[0] for place in places):
+            facts |= places[0]
     if kind == "video":
         facts["motion"] = motion
     return Sample(photograph(np.ascontiguousarray(result), rng), kind, seconds, (0.0, 0.0), facts)

@@ -13,6 +13,20 @@ SCALE = 2
 """Vessels are drawn at this multiple of SIZE, so that fine ones are thinner than a pixel."""
 
 
+LARGEST_COUNT = 9
+"""More lesions than this are not asked to be counted."""
+
+
+def retinopathy_grade(haemorrhages: int) -> str:
+    """Grade of a retina without new vessels by its haemorrhages, as Messidor grades: none is 0, 1 to 4 is 2, more 3."""
+    return "grade 0" if not haemorrhages else "grade 2" if haemorrhages < 5 else "grade 3"
+
+
+def oedema_risk(nearest: float) -> str:
+    """Risk of macular oedema by the nearest hard exudate's distance from the macula in disc diameters (Messidor)."""
+    return "high" if nearest <= 1 else "low"
+
+
 def _vessel(
     draw: ImageDraw.ImageDraw,
     rng: np.random.Generator,
@@ -99,15 +113,26 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
 
     lesion = bool(rng.random() < 0.5)
     finding = "normal"
+    drawn: list[tuple[float, float, float]] = []
     if lesion:
         finding = ("haemorrhages", "exudates")[int(rng.integers(2))]
         count = int(rng.integers(6, 30))
-        spots = np.clip(middle + rng.normal(0, side * 0.17, (count, 2)), 20, side - 20)
+        # In sight whatever the field that the camera shows.
+        spots = np.clip(middle + rng.normal(0, side * 0.17, (count, 2)), 0.23 * side, 0.77 * side)
+        # Half of the retinas have few lesions; how many, a generator of its own says.
+        few = rng.spawn(1)[0]
+        wanted = int(few.integers(1, LARGEST_COUNT + 1)) if few.random() < 0.5 else count
         canvas = Image.new("L", (side, side))
         draw = ImageDraw.Draw(canvas)
         for x, y in spots:
             a, b = rng.uniform(2, 9, 2) if finding == "haemorrhages" else rng.uniform(1.5, 6, 2)
-            draw.ellipse([x - a, y - b, x + a, y + b], fill=int(rng.integers(170, 256)))
+            fill = int(rng.integers(170, 256))
+            a, b = max(a, 3.0), max(b, 3.0)
+            # Each lies apart from the others and off the bright disc.
+            apart = all(np.hypot(x - u, y - v) > max(a, b) + size + 3 for u, v, size in drawn)
+            if apart and np.hypot(x - disc[0], y - disc[1]) > 1.3 * disc_radius and len(drawn) < wanted:
+                draw.ellipse([x - a, y - b, x + a, y + b], fill=fill)
+                drawn.append((x, y, max(a, b)))
         mask = _mask(canvas)
         colour = np.array([0.38, 0.06, 0.03] if finding == "haemorrhages" else [1.0, 0.9, 0.5], np.float32)
         picture += mask * (colour - picture) * np.float32(0.85)
@@ -131,5 +156,12 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     facts = {"modality": "fundus photography", "region": "retina", "lesion": "yes" if lesion else "no"}
     if lesion:
         facts["finding"] = finding
+        if len(drawn) <= LARGEST_COUNT:
+            facts |= {"count": str(len(drawn)), "counted": finding}
+    if finding == "exudates" and np.abs(macula - side / 2).max() < 0.28 * side:
+        nearest = min(np.hypot(x - macula[0], y - macula[1]) for x, y, _ in drawn) / (2 * disc_radius)
+        facts |= {"severity": oedema_risk(nearest), "graded": "the risk of macular oedema"}
+    elif finding != "exudates":
+        facts |= {"severity": retinopathy_grade(len(drawn)), "graded": "the diabetic retinopathy"}
     facts["side"] = "right" if right_eye else "left"
-    return Sample(photograph(frames, rng), kind, np.zeros(1), (0.0, 0.0), facts)
+    return Sample(photograph(frames, rng, coarsest=80 if drawn else 40), kind, np.zeros(1), (0.0, 0.0), facts)

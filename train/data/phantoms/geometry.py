@@ -188,8 +188,11 @@ def fit(frames: np.ndarray, rng: np.random.Generator, squash: float = 0.6) -> tu
     return result, (height / rows, width / columns)
 
 
-def photograph(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Camera-like grading of uint8 colour frames: exposure, white balance, contrast, noise, JPEG, low resolution."""
+def photograph(frames: np.ndarray, rng: np.random.Generator, coarsest: int = 40) -> np.ndarray:
+    """Camera-like grading of uint8 colour frames: exposure, white balance, contrast, noise, JPEG, low resolution.
+
+    A low resolution has at least `coarsest` rows and columns, so that small things an answer names stay visible.
+    """
     gain = rng.uniform(0.75, 1.2) * rng.uniform(0.92, 1.08, 3)
     values = np.clip(frames.astype(np.float32) / 255, 0, 1) ** np.float32(rng.uniform(0.8, 1.25)) * gain.astype(
         np.float32
@@ -197,8 +200,60 @@ def photograph(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     values += rng.standard_normal(frames.shape, dtype=np.float32) * np.float32(rng.uniform(0, 0.025))
     graded = np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)
     if rng.random() < 0.3:
-        graded = resize(resize(graded, (int(rng.integers(40, 90)),) * 2), graded.shape[1:3], rng)
+        graded = resize(resize(graded, (int(rng.integers(coarsest, 90)),) * 2), graded.shape[1:3], rng)
     return jpeg(graded, int(rng.integers(30, 92))) if rng.random() < 0.5 else graded
+
+
+def quadrant(row: float, column: float) -> dict[str, str]:
+    """The "location" fact of a place, its distances below and right of the middle given as shares of the finished side.
+
+    Empty where the place is near the middle in either direction (at most 15 %), or outside the picture.
+    """
+    if not (0.15 < abs(row) < 0.5 and 0.15 < abs(column) < 0.5):
+        return {}
+    return {"location": f"{'lower' if row > 0 else 'upper'} {'right' if column > 0 else 'left'}"}
+
+
+def cross_section(radii: Point, angle: float, axis: int, distance: float) -> tuple[float, float]:
+    """Long and short diameter (mm) of a plane's cut through an ellipsoid, both 0 where the plane misses it.
+
+    Args:
+        radii: half axes along x, y and z, mm.
+        angle: turn about z, radians, as in `Scene.radius`.
+        axis: 0, 1 or 2, the normal of the plane: x, y or z.
+        distance: mm from the ellipsoid's centre to the plane.
+    """
+    c, s = np.cos(angle), np.sin(angle)
+    turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+    quadric = turn.T @ np.diag(1 / np.asarray(radii) ** 2) @ turn
+    inside = [k for k in range(3) if k != axis]
+    block, mixed = quadric[np.ix_(inside, inside)], quadric[inside, axis]
+    left = 1 - distance**2 * (quadric[axis, axis] - mixed @ np.linalg.solve(block, mixed))
+    if left <= 0:
+        return 0.0, 0.0
+    short, long = 2 * np.sqrt(left / np.linalg.eigvalsh(block)[::-1])
+    return float(long), float(short)
+
+
+def lesion_facts(cover: np.ndarray, scale: tuple[float, float], diameter: float) -> dict[str, str]:
+    """The "location" of a lesion, and its "size" where all of its largest cut lies inside the picture.
+
+    Args:
+        cover: share of each pixel that is lesion (slices, rows, columns), in the slices as acquired.
+        scale: acquired pixels per finished pixel along rows and columns, as `fit` tells.
+        diameter: its greatest diameter in the slices, mm.
+    """
+    largest = cover[int(cover.sum(axis=(1, 2)).argmax())]
+    if not largest.any():
+        return {}
+    row, column = (
+        float(np.average(np.arange(side) + 0.5 - side / 2, weights=largest.sum(axis=1 - axis))) / scale[axis] / SIZE
+        for axis, side in enumerate(largest.shape)
+    )
+    facts = quadrant(row, column)
+    if not (largest[[0, -1]].any() or largest[:, [0, -1]].any()):
+        facts |= {"size": f"{diameter:.0f} mm", "measured": "the lesion"}
+    return facts
 
 
 def annotate(

@@ -32,6 +32,41 @@ def _ellipses(points: np.ndarray, radii: np.ndarray, angles: np.ndarray, levels:
     return np.asarray(canvas, np.float32) / 255
 
 
+def allred_proportion(share: float) -> str:
+    """Allred proportion score of the share of stained nuclei, above 10 %: to a third 3, to two thirds 4, more 5."""
+    return f"Allred proportion score {3 if share <= 1 / 3 else 4 if share <= 2 / 3 else 5}"
+
+
+def _mitoses(
+    haematoxylin: np.ndarray, eosin: np.ndarray, holes: np.ndarray, radius: float, rng: np.random.Generator
+) -> int:
+    """Paints dividing cells into the dye maps (side, side), in place, and returns how many found room in the tissue.
+
+    A mitotic figure is a dense bar of chromosomes, or two that part, in a cell cleared of all else.
+    """
+    side = len(holes)
+    row, column = np.mgrid[0:side, 0:side].astype(np.float32)
+    wanted, places = int(rng.integers(1, 7)), []
+    for _ in range(60):
+        x, y = rng.uniform(2.2 * radius, side - 2.2 * radius, 2)
+        apart = all(np.hypot(x - u, y - v) > 4 * radius for u, v in places)
+        reach = int(1.5 * radius)
+        tissue = holes[int(y) - reach : int(y) + reach, int(x) - reach : int(x) + reach].max() < 0.1
+        if len(places) < wanted and apart and tissue:
+            places.append((x, y))
+    rough = smooth_noise((side, side), rng, max(1.5, 0.35 * radius))
+    for x, y in places:
+        turn, parted = rng.uniform(0, np.pi), rng.random() < 0.35
+        c, s = np.cos(turn), np.sin(turn)
+        u, v = (column - x) * c + (row - y) * s, (row - y) * c - (column - x) * s
+        cell = 0.85 * np.clip((1.6 * radius - np.hypot(u, v)) / (0.5 * radius), 0, 1)
+        away = np.abs(np.abs(v) - 0.7 * radius) if parted else np.abs(v)
+        distance = np.hypot(away / (0.42 * radius), u / (1.15 * radius)) + 0.3 * rough
+        haematoxylin += cell * (0.12 - haematoxylin) + 1.9 * np.clip((1 - distance) * radius / 2, 0, 1)
+        eosin += cell * (0.42 - eosin)
+    return len(places)
+
+
 def generate(kind: str, rng: np.random.Generator) -> Sample:
     """One field of view of a stained section."""
     side = int(rng.choice([SIZE, 2 * SIZE, 160]))
@@ -116,6 +151,11 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         holes = np.maximum(holes, fat)
     keep = 1 - 0.95 * holes
     haematoxylin, eosin = haematoxylin * keep, eosin * keep
+    # A generator of its own, so that mitoses leave the draws of everything else as they are.
+    dividing = rng.spawn(1)[0]
+    mitoses = 0
+    if tumour and not ihc and radius * SIZE / side >= 3.5 and dividing.random() < 0.7:
+        mitoses = _mitoses(haematoxylin, eosin, holes, radius, dividing)
     if ihc:
         dab = _ellipses(
             points[positive], sizes[positive] * (1.5 if membrane else 1.05), angles[positive], levels[positive], side
@@ -154,4 +194,11 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
             pattern
         ],
     }
-    return Sample(photograph(picture[None], rng), kind, np.zeros(1), (0.0, 0.0), facts)
+    if mitoses:
+        facts |= {"count": str(mitoses), "counted": "mitotic figures"}
+    row_of, column_of = (points[:, axis].astype(int) for axis in (1, 0))
+    shown = (points.min(axis=1) >= 0) & (points.max(axis=1) < side)
+    shown[shown] = holes[row_of[shown], column_of[shown]] < 0.5
+    if ihc and not membrane and shown.sum() >= 20:
+        facts |= {"severity": allred_proportion(float(positive[shown].mean())), "graded": "the staining of the nuclei"}
+    return Sample(photograph(picture[None], rng, coarsest=80 if mitoses else 40), kind, np.zeros(1), (0.0, 0.0), facts)

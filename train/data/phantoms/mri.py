@@ -13,7 +13,7 @@ from scipy import ndimage
 from hub_model.media_omniv_med import scale_intensity
 
 from .anatomy import REGIONS
-from .geometry import Scene, fit, jpeg, patient_grid, smooth_noise, warp
+from .geometry import Scene, cross_section, fit, jpeg, lesion_facts, patient_grid, smooth_noise, warp
 from .sample import Sample
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -277,12 +277,8 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     if has_lesion:
         shape_mm = radius * rng.uniform(0.75, 1.25, 3)
         shape_mm[axis] = max(shape_mm[axis], radius)
-        scene.solid(
-            tuple(lesion),
-            tuple(shape_mm),
-            signal["lesion"],
-            angle=float(rng.uniform(0, 3)) if region == "brain" else 0.0,
-        )
+        turn = float(rng.uniform(0, 3)) if region == "brain" else 0.0
+        scene.solid(tuple(lesion), tuple(shape_mm), signal["lesion"], angle=turn)
     values = _acquire(scene.values, rng, surface_coil=region in ("knee", "spine"))
     frames = scale_intensity(values)
     if rng.random() < 0.4:
@@ -294,6 +290,10 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     facts = {"modality": "MRI", "plane": plane, "contrast": contrast, "lesion": "yes" if has_lesion else "no"}
     if zoom < 0.8:
         facts["region"] = region
+    if has_lesion:
+        distance = float(np.abs(focus[axis] + offsets - lesion[axis]).min())
+        long, _ = cross_section(tuple(shape_mm), turn, axis, distance)
+        facts |= lesion_facts(scene.coverage(tuple(lesion), tuple(shape_mm), turn), scale, long)
     if has_lesion and region == "brain" and plane != "sagittal" and zoom < 0.55:
         facts["side"] = "left" if lesion[0] > 0 else "right"
     return Sample(frames, kind, offsets - offsets[0], (field / pixels * scale[0], field / pixels * scale[1]), facts)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
+from scipy import ndimage, signal
 
 from .geometry import fit, grey, jpeg, smooth_noise
 from .sample import Sample
@@ -14,6 +14,22 @@ LAYERS = (
     (0.84, 0.22), (0.88, 0.70), (0.93, 0.30), (1.0, 1.0),
 )  # fmt: skip
 """(lower boundary as a share of the thickness, reflectivity): nerve fibre layer down to the pigment epithelium."""
+
+
+def bump_count(profile: np.ndarray) -> int:
+    """Bumps on a height profile (columns,) in mm that rise 0.04 mm above the dips beside them; 0 if some rise less."""
+    padded = np.pad(profile, 1, constant_values=0.0)
+    clear, any_at_all = (len(signal.find_peaks(padded, prominence=rise)[0]) for rise in (0.04, 0.01))
+    return clear if clear == any_at_all else 0
+
+
+def pockets(fluid: np.ndarray, column_mm: float) -> tuple[int, float]:
+    """How many separate fluid pockets a B-scan (rows, columns) shows, and the width of the widest in mm."""
+    labels, _ = ndimage.label(fluid)
+    # A pocket of a few pixels drowns in the speckle.
+    shown = [place for k, place in enumerate(ndimage.find_objects(labels), 1) if (labels[place] == k).sum() >= 8]
+    widths = [(place[1].stop - place[1].start) * column_mm for place in shown]
+    return len(shown), max(widths, default=0.0)
 
 
 def generate(kind: str, rng: np.random.Generator) -> Sample:
@@ -74,6 +90,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     values = np.where(share >= 1, np.maximum(choroid, 0.03), values)
     if finding == "drusen":
         values = np.where((depth > bottom) & (depth < floor), np.float32(0.45), values)
+    fluid = np.zeros(share.shape, bool)
     if finding == "fluid":
         for _ in range(int(rng.integers(2, 7))):
             cx, cy = fovea_x + rng.normal(0, 0.5), start + rng.normal(0, 0.1)
@@ -81,7 +98,8 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
             inside = ((x - cx) / rng.uniform(0.1, 0.35)) ** 2 + ((depth - cz) / rng.uniform(0.04, 0.1)) ** 2 + (
                 (y - cy) / 0.6
             ) ** 2 < 1
-            values = np.where(inside & (share > 0.1) & (share < 0.85), np.float32(0.04), values)
+            fluid |= inside & (share > 0.1) & (share < 0.85)
+        values = np.where(fluid, np.float32(0.04), values)
     for _ in range(int(rng.integers(0, 6))):
         shadow = np.exp(-(((x - rng.uniform(-0.5, 0.5) * width) / rng.uniform(0.03, 0.08)) ** 2)) * rng.uniform(
             0.3, 0.7
@@ -102,5 +120,12 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     facts = {"modality": "OCT", "region": "retina", "lesion": "yes" if lesion else "no"}
     if lesion:
         facts["finding"] = finding
+        drusen = bump_count(bumps[0, 0]) if finding == "drusen" and kind == "image" else 0
+        number, widest = pockets(fluid[slices // 2], width / columns)
+        if 0 < drusen < 10:
+            facts |= {"count": str(drusen), "counted": "drusen"}
+        elif 0 < number < 10 and kind == "image":
+            facts |= {"count": str(number), "counted": "fluid pockets", "size": f"{widest:.1f} mm"}
+            facts["measured"] = "the widest fluid pocket"
     spacing_mm = (height / rows * scale[0], width / columns * scale[1])
     return Sample(frames, kind, offsets - offsets[0], spacing_mm, facts)

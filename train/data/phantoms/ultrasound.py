@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from .geometry import annotate, fit, jpeg, resize, smooth_noise
+from .geometry import SIZE, annotate, fit, jpeg, quadrant, resize, smooth_noise
 from .sample import Sample
 
 DEPTHS, BEAMS = 160, 96
@@ -41,13 +41,22 @@ class Probe:
         angle = beam * np.float32(self.half_angle)
         return (self.apex + depth) * np.sin(angle), (self.apex + depth) * np.cos(angle) - self.apex
 
-    def scan_convert(self, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-        """Polar sample coordinates (2, rows, columns) of a Cartesian picture, and the mask of what lies inside."""
+    def _frame(self, rows: int, columns: int) -> tuple[float, float, float]:
+        """Lateral position of a Cartesian picture's middle, depth of its top, and size of a pixel."""
         lateral, axial = self.beam_points()
         left, right = float(lateral.min()), float(lateral.max())
         top, bottom = float(axial.min()), float(axial.max())
-        size = max((right - left) / columns, (bottom - top) / rows)
-        across = ((np.arange(columns) + 0.5 - columns / 2) * size + (left + right) / 2)[None, :]
+        return (left + right) / 2, top, max((right - left) / columns, (bottom - top) / rows)
+
+    def pixel_of(self, place: tuple[float, float], rows: int, columns: int) -> tuple[float, float]:
+        """Row and column of a (lateral, depth) place in a Cartesian picture."""
+        middle, top, size = self._frame(rows, columns)
+        return (place[1] - top) / size, (place[0] - middle) / size + columns / 2
+
+    def scan_convert(self, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Polar sample coordinates (2, rows, columns) of a Cartesian picture, and the mask of what lies inside."""
+        middle, top, size = self._frame(rows, columns)
+        across = ((np.arange(columns) + 0.5 - columns / 2) * size + middle)[None, :]
         down = ((np.arange(rows) + 0.5) * size + top)[:, None]
         if self.shape == "linear":
             beam, depth = (
@@ -108,20 +117,62 @@ class Echo:
             self.values += np.float32(strength) * np.exp(-((d / width) ** 2)).astype(np.float32)
 
 
-Painter = Callable[[Echo, float], None]
+@dataclass(frozen=True)
+class View:
+    """What one examination shows.
+
+    Attributes:
+        paint: paints a moment of the cycle (phase 0 to 1) into the echo map.
+        place: (lateral, depth) of the lesion at rest, in units of the depth; None without a lesion.
+        facts: what is exactly known where the whole picture is shown.
+        contraction: share of its length and width that the left ventricle loses in systole; 0 where it is not shown.
+    """
+
+    paint: Callable[[Echo, float], None]
+    place: tuple[float, float] | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    contraction: float = 0.0
 
 
-def _heart(rng: np.random.Generator, lesion: bool) -> Painter:
+def squeeze(phase: float | np.ndarray, contraction: float) -> float | np.ndarray:
+    """Length and width of a ventricle at phases 0 to 1 of the heart beat, 1 in diastole; systole ends at 0.45."""
+    return 1 - contraction * np.sin(np.pi * np.clip(np.asarray(phase) / 0.45, 0, 1)) ** 2
+
+
+def ejection_fraction(contraction: float) -> float:
+    """Ejection fraction of a ventricle in an apical view by the area-length method: volume goes as area² / length."""
+    return 1 - (1 - contraction) ** 3
+
+
+def dysfunction(fraction: float) -> str:
+    """Grade of a left ventricle's systolic dysfunction by its ejection fraction (ASE/EACVI 2015, limits rounded)."""
+    return "none" if fraction >= 0.5 else "mild" if fraction >= 0.4 else "moderate" if fraction >= 0.3 else "severe"
+
+
+APICAL = ("apical four-chamber", "apical two-chamber")
+HEART_VIEWS = ((APICAL[0], 4), (APICAL[1], 2), ("parasternal long-axis", 3))
+"""(view, number of chambers it shows)."""
+
+
+def _heart(rng: np.random.Generator, lesion: bool, whole_beat: bool) -> View:
     """Apical four- or two-chamber view, or a parasternal long axis; chambers shrink in systole, valves swing."""
     view = int(rng.integers(3))
     size, shift, tilt = rng.uniform(0.8, 1.15), rng.uniform(-0.06, 0.06), rng.uniform(-0.25, 0.25)
     myocardium, blood, rim = rng.uniform(0.28, 0.55), rng.uniform(0.0, 0.04), rng.uniform(0.3, 0.9)
     ejection = rng.uniform(0.1, 0.3)
     thickness = rng.uniform(0.045, 0.09)
+    apical = HEART_VIEWS[view][0] in APICAL
+    # A heart that is called normal pumps normally; a weak one is only an abnormality where its beat can be seen.
+    weak = lesion and apical and whole_beat and rng.random() < 0.6
+    if weak:
+        ejection = 0.08 + 0.6 * (ejection - 0.1)
+    elif not lesion:
+        ejection = 0.21 + 0.45 * (ejection - 0.1)
+    mass = (float(shift) + 0.08, 0.62 if view < 2 else 0.5)
 
     def paint(echo: Echo, phase: float) -> None:
-        squeeze = 1 - ejection * np.sin(np.pi * np.clip(phase / 0.45, 0, 1)) ** 2
-        atrium = 1 + 0.8 * (1 - squeeze)
+        shrunk = float(squeeze(phase, ejection))
+        atrium = 1 + 0.8 * (1 - shrunk)
         opening = 0.0 if phase < 0.45 else np.sin(np.pi * (phase - 0.45) / 0.55)
         if view < 2:
             left_u = (0.13 if view == 0 else 0.0) * size + shift
@@ -136,13 +187,13 @@ def _heart(rng: np.random.Generator, lesion: bool) -> Painter:
                 echo.blob(
                     (-0.13 * size + shift, 0.77), (0.13 * size * atrium, 0.12 * size * atrium), myocardium, 0, rim
                 )
-                echo.blob((-0.14 * size + shift, 0.43), (0.085 * size * squeeze, 0.2 * size * squeeze), blood, 0.12)
+                echo.blob((-0.14 * size + shift, 0.43), (0.085 * size * shrunk, 0.2 * size * shrunk), blood, 0.12)
                 echo.blob((-0.13 * size + shift, 0.77), (0.105 * size * atrium, 0.10 * size * atrium), blood)
             echo.blob(
                 (left_u, 0.40), (0.14 * size + thickness, 0.30 * size + thickness), myocardium, -0.1 + tilt, rim * 0.6
             )
             echo.blob((left_u + 0.01, 0.79), (0.15 * size * atrium, 0.13 * size * atrium), myocardium, 0, rim)
-            echo.blob((left_u, 0.41), (0.14 * size * squeeze, 0.28 * size * squeeze), blood, -0.1 + tilt, rim * 0.5)
+            echo.blob((left_u, 0.41), (0.14 * size * shrunk, 0.28 * size * shrunk), blood, -0.1 + tilt, rim * 0.5)
             echo.blob((left_u + 0.01, 0.79), (0.12 * size * atrium, 0.105 * size * atrium), blood, 0, rim * 0.4)
             hinge = 0.655
             for side in (-1, 1):
@@ -152,24 +203,28 @@ def _heart(rng: np.random.Generator, lesion: bool) -> Painter:
                 )
                 echo.line(np.stack([start, end]), 0.009, 0.8)
             echo.line(
-                np.array([[left_u - 0.25, 0.93], [left_u, 0.95 + 0.01 * squeeze], [left_u + 0.24, 0.91]]), 0.018, 0.7
+                np.array([[left_u - 0.25, 0.93], [left_u, 0.95 + 0.01 * shrunk], [left_u + 0.24, 0.91]]), 0.018, 0.7
             )
         else:
             echo.blob((shift, 0.52), (0.36 * size + thickness, 0.15 * size + thickness), myocardium, 0.2 + tilt, rim)
-            echo.blob((shift - 0.03, 0.52), (0.33 * size, 0.125 * size * squeeze), blood, 0.2 + tilt, rim * 0.5)
+            echo.blob((shift - 0.03, 0.52), (0.33 * size, 0.125 * size * shrunk), blood, 0.2 + tilt, rim * 0.5)
             echo.blob((shift + 0.3, 0.66), (0.15 * size * atrium, 0.1 * size * atrium), blood, 0.1, rim * 0.6)
             echo.blob((shift + 0.05, 0.24), (0.25 * size, 0.05 * size), blood, 0.1, rim * 0.4)
             start = np.array([shift + 0.2, 0.5])
             echo.line(np.stack([start, start + np.array([-0.17, 0.02 + 0.09 * (0.3 - opening)])]), 0.009, 0.8)
-            echo.line(np.array([[-0.4, 0.80], [0.0, 0.84 + 0.015 * squeeze], [0.4, 0.80]]), 0.016, 0.9)
-        if lesion:
+            echo.line(np.array([[-0.4, 0.80], [0.0, 0.84 + 0.015 * shrunk], [0.4, 0.80]]), 0.016, 0.9)
+        if lesion and not weak:
             wobble = 0.02 * np.sin(2 * np.pi * phase)
-            echo.blob((shift + 0.08 + wobble, 0.62 if view < 2 else 0.5), (0.045, 0.04), 0.65, 0, 0.2)
+            echo.blob((mass[0] + wobble, mass[1]), (0.045, 0.04), 0.65, 0, 0.2)
 
-    return paint
+    plane, chambers = HEART_VIEWS[view]
+    facts = {"plane": plane, "count": str(chambers), "counted": "heart chambers"}
+    if lesion:
+        facts["finding"] = "reduced ejection fraction" if weak else "intracardiac mass"
+    return View(paint, mass if lesion and not weak else None, facts, ejection if apical else 0.0)
 
 
-def _abdomen(rng: np.random.Generator, region: str, lesion: bool) -> Painter:
+def _abdomen(rng: np.random.Generator, region: str, lesion: bool) -> View:
     """Liver with vessels, diaphragm and gallbladder, or a kidney beside the liver."""
     organ = rng.uniform(0.3, 0.5)
     vessels = rng.uniform([-0.5, 0.25], [0.5, 0.8], (int(rng.integers(2, 7)), 2))
@@ -180,6 +235,8 @@ def _abdomen(rng: np.random.Generator, region: str, lesion: bool) -> Painter:
     cyst, radius = bool(rng.random() < 0.5), float(rng.uniform(0.05, 0.12))
     kidney = (float(rng.uniform(-0.1, 0.15)), float(rng.uniform(0.45, 0.6)), float(rng.uniform(-0.4, 0.4)))
     strength = float(rng.uniform(0.5, 0.7))
+    bladder = bladder if region == "liver" else None
+    gallstone = lesion and stone and bladder is not None
 
     def paint(echo: Echo, phase: float) -> None:
         breathing = 0.02 * np.sin(2 * np.pi * phase)
@@ -198,21 +255,25 @@ def _abdomen(rng: np.random.Generator, region: str, lesion: bool) -> Painter:
                 echo.blob(
                     (u + step * np.cos(angle), v + step * np.sin(angle) - 0.07 + breathing), (0.03, 0.03), organ * 0.35
                 )
-        if bladder and region == "liver":
+        if bladder:
             echo.blob((bladder[0], bladder[1] + breathing), (0.09, 0.16), 0.01, 0.5, 0.5)
             echo.cast((bladder[0], bladder[1] + 0.12), 0.08, 1.5)
-            if stone:
+            if gallstone:
                 echo.blob((bladder[0], bladder[1] + 0.09 + breathing), (0.035, 0.022), 1.2)
                 echo.cast((bladder[0], bladder[1] + 0.11), 0.035, 0.1)
-        if lesion:
+        if lesion and not gallstone:
             place = (spot[0], spot[1] + breathing)
             echo.blob(place, (radius, radius * 0.85), 0.0 if cyst else strength * 1.3, 0, 0.4 if cyst else 0.1)
             echo.cast((place[0], place[1] + radius), radius, 1.6 if cyst else 0.9)
 
-    return paint
+    if not lesion:
+        return View(paint)
+    if gallstone:
+        return View(paint, (bladder[0], bladder[1] + 0.09), {"finding": "gallstone"})
+    return View(paint, spot, {"finding": "cyst" if cyst else "hyperechoic mass"})
 
 
-def _small_parts(rng: np.random.Generator, region: str, lesion: bool) -> Painter:
+def _small_parts(rng: np.random.Generator, region: str, lesion: bool) -> View:
     """Linear-probe views: breast with layers, or neck with thyroid, carotid (pulsing) and jugular vein."""
     layers = np.sort(rng.uniform(0.04, 0.95, int(rng.integers(4, 9))))
     levels = rng.uniform(0.15, 0.6, len(layers))
@@ -235,14 +296,15 @@ def _small_parts(rng: np.random.Generator, region: str, lesion: bool) -> Painter
             echo.blob(spot, (radius * 1.2, radius * 0.8), 0.0 if cyst else 0.12, angle, 0.25)
             echo.cast((spot[0], spot[1] + radius * 0.7), radius, 1.6 if cyst else 0.55)
 
-    return paint
+    return View(paint, spot, {"finding": "cyst" if cyst else "hypoechoic mass"}) if lesion else View(paint)
 
 
-def _fetus(rng: np.random.Generator, lesion: bool) -> Painter:
+def _fetus(rng: np.random.Generator, lesion: bool) -> View:
     """Pregnant uterus: amniotic fluid, fetal head with skull and midline, limbs or trunk that move."""
     head = (float(rng.uniform(-0.2, 0.1)), float(rng.uniform(0.45, 0.6)))
     radius, angle = float(rng.uniform(0.16, 0.26)), float(rng.uniform(-0.5, 0.5))
     wall = float(rng.uniform(0.3, 0.5))
+    cyst = (head[0] - 0.3 * radius, head[1] - 0.3 * radius)
 
     def paint(echo: Echo, phase: float) -> None:
         move = 0.025 * np.sin(2 * np.pi * phase)
@@ -256,16 +318,14 @@ def _fetus(rng: np.random.Generator, lesion: bool) -> Painter:
         echo.line(np.array([[0.15, 0.8], [0.28, 0.72 + 3 * move]]), 0.018, 1.1)
         echo.cast((head[0], head[1] + radius), radius * 1.1, 0.55)
         if lesion:
-            echo.blob(
-                (head[0] + move - 0.3 * radius, head[1] - 0.3 * radius), (radius * 0.3, radius * 0.25), 0.0, 0, 0.5
-            )
+            echo.blob((cyst[0] + move, cyst[1]), (radius * 0.3, radius * 0.25), 0.0, 0, 0.5)
 
-    return paint
+    return View(paint, cyst, {"finding": "intracranial cyst"}) if lesion else View(paint)
 
 
-def _painter(region: str, rng: np.random.Generator, lesion: bool) -> Painter:
+def _view(region: str, rng: np.random.Generator, lesion: bool, whole_beat: bool) -> View:
     if region == "heart":
-        return _heart(rng, lesion)
+        return _heart(rng, lesion, whole_beat)
     if region in ("liver", "kidney"):
         return _abdomen(rng, region, lesion)
     if region == "uterus":
@@ -384,7 +444,9 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     coordinates, inside = probe.scan_convert(box_h, box_w)
     coordinates = coordinates.astype(np.float32)
     lateral, axial = probe.beam_points()
-    paint = _painter(region, rng, lesion)
+    # Only a clip that shows the end of systole and of diastole tells how well a heart pumps.
+    whole_beat = bool(np.ptp(squeeze(phases, 1.0)) > 0.97)
+    view = _view(region, rng, lesion, whole_beat)
     grain = rng.uniform(0.8, 2.2)
     fixed = _speckle(rng, grain)
     shimmer = rng.uniform(0.05, 0.5) if frames > 1 else 0.0
@@ -419,7 +481,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     pictures = overlay
     for t in range(frames):
         echo = Echo(lateral, axial, np.random.default_rng(seed), base)
-        paint(echo, float(phases[t]))
+        view.paint(echo, float(phases[t]))
         pattern = np.roll(fixed, round(2 * np.sin(2 * np.pi * phases[t])), axis=0)
         if shimmer:
             pattern = (1 - shimmer) * pattern + shimmer * np.roll(fixed, 17 * t + 40, axis=(0, 1))
@@ -445,12 +507,20 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     if rng.random() < 0.2:
         side = int(rng.integers(48, 100))
         pictures = resize(pictures, (side, side), rng)
-    finished, _ = fit(pictures, rng)
+    shown = pictures.shape[1:3]
+    finished, scale = fit(pictures, rng)
     if rng.random() < 0.4:
         finished = jpeg(finished, int(rng.integers(35, 92)))
     facts = {"modality": "ultrasound", "region": region}
     if lesion_shown:
-        facts["lesion"] = "yes" if lesion else "no"
+        facts |= {"lesion": "yes" if lesion else "no"} | view.facts
+        if view.place:
+            row, column = probe.pixel_of(view.place, box_h, box_w)
+            row, column = (top + row) / height - 0.5, (left + column) / width - 0.5
+            facts |= quadrant(row * shown[0] / scale[0] / SIZE, column * shown[1] / scale[1] / SIZE)
+        if whole_beat and view.contraction:
+            grade = dysfunction(ejection_fraction(view.contraction))
+            facts |= {"severity": grade, "graded": "the left ventricular systolic dysfunction"}
     if region == "heart" and kind == "video":
         facts["motion"] = "beating"
     elif kind == "video":

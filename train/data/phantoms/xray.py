@@ -3,15 +3,35 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from .geometry import SIZE, fit, grey, jpeg, resize, smooth_noise
+from .geometry import SIZE, fit, grey, jpeg, quadrant, resize, smooth_noise
 from .sample import Sample
 
 REGIONS = ("chest", "hand", "leg", "knee", "pelvis", "skull", "spine")
 Pair = tuple[float, float]
+COLLAPSE = {"mild": (0.20, 0.25), "moderate": (0.25, 0.40), "severe": (0.40, 0.60)}
+"""Grade of a vertebral fracture -> share of its height that the body has lost (Genant et al. 1993)."""
+
+
+def effusion_size(height: float) -> str:
+    """Size of a pleural effusion by the share of the lung's height it covers, in thirds as reports commonly give it."""
+    return "small" if height < 1 / 3 else "moderate" if height < 2 / 3 else "large"
+
+
+class Lesion(NamedTuple):
+    """Where a lesion lies on the film, and how far it has gone where that is graded."""
+
+    u: float
+    v: float
+    effusion: float
+    """Share of the lung's height that a pleural effusion covers; 0 where a chest shows another lesion."""
+    collapse: float
+    """Share of its height that a fractured vertebra has lost."""
 
 
 class Film:
@@ -52,7 +72,7 @@ class Film:
         self.density += np.float32(amount / radius) * (outer - np.float32(0.75) * cavity).astype(np.float32)
 
 
-def _chest(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
+def _chest(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
     """Frontal chest: soft tissue, two lungs, mediastinum, heart, diaphragm domes, ribs, clavicles, spine, scapulae."""
     film.body((0, 0.15), (0.98, 1.5), 1.3, flat=0.35)
     for side in (-1, 1):
@@ -105,18 +125,32 @@ def _chest(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
         film.bone((side * 0.07, -0.72), (side * 0.75, -0.93 + rng.uniform(-0.04, 0.08)), 0.042, 0.28, 0.4)
         film.bone((side * 0.62, -0.85), (side * 0.72, -0.2), 0.03, 0.15, 0.4)
         film.bone((side * 0.98, -0.75), (side * 1.15, 0.1), 0.09, 0.35, 0.6)
+    finding = ""
     if lesion:
         radius = rng.uniform(0.05, 0.15)
-        if rng.random() < 0.5:
-            film.body(lesion, (radius, radius), 0.5)
+        nodule = rng.random() < 0.5
+        if lesion.effusion:
+            finding = "pleural effusion"
+            lung = mask * (film.u * np.sign(lesion.u) > 0)
+            # Fluid climbs the chest wall, so its upper border falls toward the middle.
+            out = np.abs(film.u) - 0.43
+            border = dome - lesion.effusion * (dome + 0.84) - 0.2 * out - 1.3 * np.maximum(out, 0) ** 2
+            fluid = lung * np.clip((film.v - border) / 0.05 + 0.5, 0, 1)
+            # As dense as the heart, whose border is lost in it; ribs still show through.
+            film.density += (0.75 * fluid * (2.0 - film.density)).astype(np.float32)
+        elif nodule:
+            finding = "nodule"
+            film.body((lesion.u, lesion.v), (radius, radius), 0.5)
         else:
-            cloud = np.exp(-film.distance(lesion, (radius * 1.8, radius * 1.5)))
+            finding = "consolidation"
+            cloud = np.exp(-film.distance((lesion.u, lesion.v), (radius * 1.8, radius * 1.5)))
             film.density += (0.5 * cloud * (1 + 0.3 * smooth_noise(film.u.shape, rng, 5))).astype(np.float32)
     if rng.random() < 0.25:
         film.bone((rng.uniform(-0.2, 0.3), -1.2), (rng.uniform(-0.15, 0.1), rng.uniform(-0.2, 0.4)), 0.01, 0.25, 0.0)
+    return finding
 
 
-def _hand(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
+def _hand(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
     """Hand and wrist: soft tissue, five rays of metacarpal and phalanges, carpal bones, distal radius and ulna."""
     film.body((0, 0.3), (0.48, 0.52), 0.32, flat=0.3)
     film.body((0, 1.0), (0.28, 0.7), 0.32, flat=0.3)
@@ -144,15 +178,16 @@ def _hand(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
             film.shell(centre, (0.066, 0.062), 0.02, 0.45, rng.uniform(0, 3))
     film.bone((-0.08, 0.78), (-0.12, 1.7), 0.10, 0.55, 0.5)
     film.bone((0.15, 0.8), (0.12, 1.7), 0.06, 0.5, 0.4)
+    return "fracture"
 
 
-def _leg(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
+def _leg(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
     """Two long bones of a lower leg or forearm with a joint at one end; a lesion is a fracture gap with a step."""
     film.body((0, 0), (rng.uniform(0.35, 0.55), 1.9), 0.5, flat=0.35)
     thick = rng.uniform(0.09, 0.13)
     lean = rng.uniform(-0.08, 0.08)
     if lesion:
-        break_v = lesion[1] * 0.6
+        break_v = lesion.v * 0.6
         step = rng.uniform(0.04, 0.14)
         film.bone((-0.08, -0.8), (-0.08 + lean * 0.5, break_v - 0.015), thick, 0.7, 0.2)
         film.bone((-0.08 + lean * 0.5 + step, break_v + 0.02), (-0.06 + lean + step, 0.95), thick, 0.7, 0.2)
@@ -162,9 +197,10 @@ def _leg(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
     for side in (-1, 1):
         film.shell((-0.05 + side * 0.1, -0.98), (0.15, 0.13), 0.03, 0.6)
     film.bone((-0.04, -1.9), (-0.04, -1.0), thick * 1.1, 0.8, 0.6)
+    return "fracture"
 
 
-def _knee(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
+def _knee(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
     """Frontal knee: femur with condyles, tibial plateau, fibula, patella in overlap."""
     film.body((0, 0), (0.62, 1.9), 0.55, flat=0.35)
     film.bone((0, -1.6), (0, -0.25), 0.17, 0.7, 0.6)
@@ -175,10 +211,11 @@ def _knee(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
     film.bone((0.33, 0.35), (0.3, 1.7), 0.06, 0.4, 0.5)
     film.shell((0.02, -0.3), (0.14, 0.14), 0.03, 0.25)
     if lesion:
-        film.body((lesion[0] * 0.3, 0.35 + 0.1 * lesion[1]), (rng.uniform(0.07, 0.13), 0.09), -0.35)
+        film.body((lesion.u * 0.3, 0.35 + 0.1 * lesion.v), (rng.uniform(0.07, 0.13), 0.09), -0.35)
+    return "lytic bone lesion"
 
 
-def _pelvis(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
+def _pelvis(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
     """Frontal pelvis: iliac wings, sacrum, pubic rami, hip joints, proximal femora, lumbar spine, bowel gas."""
     film.body((0, 0.1), (1.25, 1.4), 1.0, flat=0.35)
     for _ in range(6):
@@ -201,11 +238,14 @@ def _pelvis(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
     for k in range(4):
         film.shell((0, -0.72 - 0.2 * k), (0.14, 0.09), 0.025, 0.5)
         film.body((0, -0.72 - 0.2 * k), (0.25, 0.02), 0.15)
+    amount = 0.0
     if lesion:
-        film.body((0.6 * np.sign(lesion[0]), -0.3 + 0.2 * lesion[1]), (0.12, 0.1), rng.choice([-0.4, 0.45]))
+        amount = float(rng.choice([-0.4, 0.45]))
+        film.body((0.6 * np.sign(lesion.u), -0.3 + 0.2 * lesion.v), (0.12, 0.1), amount)
+    return "sclerotic bone lesion" if amount > 0 else "lytic bone lesion"
 
 
-def _skull(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
+def _skull(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
     """Lateral skull: vault with two tables, sutures, orbit, sinuses, base, mandible, cervical spine."""
     film.body((0, -0.1), (0.92, 0.85), 0.35)
     film.shell((0, -0.15), (0.86, 0.76), 0.06, 0.9)
@@ -220,19 +260,19 @@ def _skull(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
         film.body((0.2 + 0.02 * k, 0.62 + 0.17 * k), (0.13, 0.07), 0.35)
     film.body((0.1, 1.3), (0.42, 0.7), 0.4)
     if lesion:
-        film.body((lesion[0] * 0.5, -0.3 + 0.25 * lesion[1]), (0.12, 0.1), -0.35)
+        film.body((lesion.u * 0.5, -0.3 + 0.25 * lesion.v), (0.12, 0.1), -0.35)
+    return "lytic bone lesion"
 
 
-def _spine(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
+def _spine(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
     """Lateral lumbar spine: stacked vertebral bodies on a curve, disc spaces, pedicles, spinous processes."""
     film.body((0, 0), (0.9, 1.8), 0.8, flat=0.35)
     bend, phase = rng.uniform(0.1, 0.25), rng.uniform(-0.5, 0.5)
-    collapsed = 3 if lesion else -1
     for k in range(8):
         v = -1.1 + 0.32 * k
         u = -0.15 + bend * np.cos(v * 1.5 + phase)
         tilt = -bend * np.sin(v * 1.5 + phase)
-        height = 0.06 if k == collapsed else 0.125
+        height = 0.125 * (1 - lesion.collapse) if lesion and k == 3 else 0.125
         box = np.clip((1 - ((film.u - u) / 0.19) ** 6 - ((film.v - v - tilt * (film.u - u)) / height) ** 6) * 3, 0, 1)
         rim = np.clip(
             (1 - ((film.u - u) / 0.16) ** 6 - ((film.v - v - tilt * (film.u - u)) / (height - 0.025)) ** 6) * 3, 0, 1
@@ -244,6 +284,7 @@ def _spine(film: Film, rng: np.random.Generator, lesion: Pair | None) -> None:
         film.body(
             (rng.uniform(-0.75, -0.3), rng.uniform(-0.9, 0.9)), (rng.uniform(0.06, 0.15), 0.08), -0.2, rng.uniform(0, 3)
         )
+    return "vertebral compression fracture"
 
 
 PAINTERS = {
@@ -257,15 +298,15 @@ PAINTERS = {
 }
 
 
-def _lesion_place(region: str, lesion: Pair) -> Pair:
+def _lesion_place(region: str, lesion: Lesion) -> Pair:
     """Where on the film the painter of `region` puts the lesion drawn as `lesion`, so that a close-up shows it."""
     return {
-        "chest": lesion,
+        "chest": (lesion.u, 0.6 - 1.44 * lesion.effusion) if lesion.effusion else (lesion.u, lesion.v),
         "hand": (-0.03, 0.2),
-        "leg": (-0.08, 0.6 * lesion[1]),
-        "knee": (0.3 * lesion[0], 0.35 + 0.1 * lesion[1]),
-        "pelvis": (0.6 * float(np.sign(lesion[0])), -0.3 + 0.2 * lesion[1]),
-        "skull": (0.5 * lesion[0], -0.3 + 0.25 * lesion[1]),
+        "leg": (-0.08, 0.6 * lesion.v),
+        "knee": (0.3 * lesion.u, 0.35 + 0.1 * lesion.v),
+        "pelvis": (0.6 * float(np.sign(lesion.u)), -0.3 + 0.2 * lesion.v),
+        "skull": (0.5 * lesion.u, -0.3 + 0.25 * lesion.v),
         "spine": (0.0, -0.14),
     }[region]
 
@@ -274,9 +315,15 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     """One radiograph."""
     region = REGIONS[int(rng.choice(len(REGIONS), p=[0.46, 0.12, 0.1, 0.1, 0.08, 0.06, 0.08]))]
     lesion = None
+    grade = ""
     side = float(rng.choice([-1.0, 1.0]))
     if rng.random() < 0.5:
-        lesion = (side * float(rng.uniform(0.28, 0.58)), float(rng.uniform(-0.45, 0.35)))
+        # A generator of its own, so that the grades leave the draws of everything else as they are.
+        extent = rng.spawn(1)[0]
+        effusion = float(extent.uniform(0.1, 0.95)) if region == "chest" and extent.random() < 0.4 else 0.0
+        grade = tuple(COLLAPSE)[int(extent.integers(3))]
+        collapse = float(extent.uniform(*COLLAPSE[grade]))
+        lesion = Lesion(side * float(rng.uniform(0.28, 0.58)), float(rng.uniform(-0.45, 0.35)), effusion, collapse)
     pixels = int(rng.integers(48, 150))
     aspect = float(rng.uniform(0.7, 1.3)) if rng.random() < 0.5 else 1.0
     rows, columns = max(24, round(pixels * min(1, aspect))), max(24, round(pixels / max(1, aspect)))
@@ -294,7 +341,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     film = Film(
         (turned_u * (-1 if mirrored else 1) + centre[0]).astype(np.float32), (turned_v + centre[1]).astype(np.float32)
     )
-    PAINTERS[region](film, rng, lesion)
+    finding = PAINTERS[region](film, rng, lesion)
 
     density = film.density + 0.02 * smooth_noise((rows, columns), rng, 3)
     scatter = ndimage.gaussian_filter(density, rows / 10)
@@ -310,7 +357,8 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     inverted = rng.random() < 0.1
     frames = grey(1 - level if inverted else level)[None]
     frames = _film_marks(frames, rng)
-    frames, _ = fit(frames, rng)
+    shown = frames.shape[1:3]
+    frames, scale = fit(frames, rng)
     if rng.random() < 0.1:
         warm = np.array(rng.uniform(0.75, 1.0, 3))
         frames = (frames * warm).astype(np.uint8)
@@ -320,6 +368,18 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     if zoom < 0.7 or region != "chest":
         facts["region"] = region
     facts["plane"] = "lateral" if region in ("skull", "spine") else "frontal"
+    if lesion:
+        facts["finding"] = finding
+        place = _lesion_place(region, lesion)
+        right, down = (place[0] - centre[0]) * (-1 if mirrored else 1), place[1] - centre[1]
+        column = (right * np.cos(tilt) + down * np.sin(tilt)) / (2 * reach * columns / pixels)
+        row = (down * np.cos(tilt) - right * np.sin(tilt)) / (2 * reach * rows / pixels)
+        if effusion_size(lesion.effusion) == "small":  # a larger one lies in more than one quadrant
+            facts |= quadrant(row * shown[0] / scale[0] / SIZE, column * shown[1] / scale[1] / SIZE)
+        if finding == "pleural effusion" and zoom < 0.7:
+            facts |= {"severity": effusion_size(lesion.effusion), "graded": "the pleural effusion"}
+        if region == "spine":
+            facts |= {"severity": grade, "graded": "the vertebral fracture"}
     if lesion and region == "chest" and zoom < 0.7:
         # The film is read as if facing the patient: image right is the patient's left.
         facts["side"] = "left" if side > 0 else "right"
