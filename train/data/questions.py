@@ -303,7 +303,7 @@ OVERLAPS = {
     ("pelvis", "uterus"), ("abdomen", "uterus"), ("chest", "breast"), ("head", "face"), ("head", "eye"),
     *((part, "whole body") for part in ("brain", "head", "chest", "abdomen", "pelvis", "spine", "heart", "liver")),
     ("skin", "face"), ("skin", "hand"), ("skin", "foot"), ("skin", "forearm"), ("skin", "back"), ("skin", "leg"),
-    ("hand", "forearm"), ("spine", "back"), ("chest", "back"),
+    ("hand", "forearm"), ("spine", "back"), ("chest", "back"), ("retina", "eye"), ("eye", "retina"),
 }  # fmt: skip
 """(name, true region) pairs where the name is not clearly wrong."""
 

@@ -306,13 +306,9 @@ def _face(photo: Photo, bump: np.ndarray | float) -> None:
     shade = np.exp(-(((ear - 1) / 0.14) ** 2)) + 0.7 * np.exp(-(((ear - 0.55) / 0.14) ** 2)) * (x > 32)
     shade = 0.7 * shade + 0.8 * np.exp(-((photo.near((31.0, 2.0)) / 4) ** 2))
     photo.absorb(shade.astype(np.float32), (0.7, 0.5, 0.45))
-    line = (
-        np.clip(6 - np.abs(y - 30 + 0.1 * (x + 60)), 0, 6)
-        / 6
-        * np.clip((x + 76) / 4, 0, 1)
-        * np.clip((-44 - x) / 6, 0, 1)
-    )
-    photo.absorb((1.2 * line).astype(np.float32), (0.75, 0.45, 0.45))
+    mouth = np.clip(6 - np.abs(y - 30 + 0.1 * (x + 60)), 0, 6) / 6
+    mouth *= np.clip((x + 76) / 4, 0, 1) * np.clip((-44 - x) / 6, 0, 1)
+    photo.absorb((1.2 * mouth).astype(np.float32), (0.75, 0.45, 0.45))
     bar = (np.abs(y + 24) < 9) & (x < -22) & (x > -95)
     photo.picture[bar] = 0.02
 
@@ -334,8 +330,7 @@ def _eye(photo: Photo, finding: str) -> None:
     opening = photo.soft(gap, 1.6)
     shade = 1 - 0.35 * np.exp(-np.clip(gap, 0, None) / 2.2)
     sclera = np.array([0.93, 0.92, 0.90]) if not yellow else np.array([0.95, 0.78, rng.uniform(0.24, 0.42)])
-    white = sclera * (shade * rng.uniform(0.8, 1.0))[..., None]
-    photo.paint(opening, white)
+    photo.paint(opening, sclera * (shade * rng.uniform(0.8, 1.0))[..., None])
     branches = np.clip(1 - np.abs(smooth_noise((SIZE, SIZE), rng, (9, 14))) * 6, 0, 1) + 0.4
     fading = np.clip((np.abs(x) - 4) / 8, 0, 1) if not red else np.clip(np.hypot(x, y) / 9, 0.3, 1)
     vessels = opening * branches * fading * (rng.uniform(1.0, 1.8) if red else rng.uniform(0.05, 0.2))
@@ -507,10 +502,10 @@ def _ruler(photo: Photo, row: float, column: float, reach: float) -> bool:
     near = row + side * (reach + rng.uniform(0.03, 0.06))
     if abs(near + side * height) > 0.5:
         return False
-    down, right = (((np.arange(SIZE) + 0.5) / SIZE - 0.5) for _ in range(2))
-    v = ((down - near) * side / height)[:, None]
-    mm = ((right - column) * SIZE * photo.pixel)[None, :]
-    paper = (v > 0) & (v < 1) & (np.abs(right - column) < rng.uniform(0.25, 0.45))
+    share = (np.arange(SIZE) + 0.5) / SIZE - 0.5
+    v = ((share - near) * side / height)[:, None]
+    mm = ((share - column) * SIZE * photo.pixel)[None, :]
+    paper = (v > 0) & (v < 1) & (np.abs(share - column) < rng.uniform(0.25, 0.45))
     photo.picture[paper] = rng.uniform(0.85, 0.97)
     step = 1 if photo.pixel < 0.35 else 5 if photo.pixel < 1.7 else 10
     for every, tall in ((step, 0.35), (10, 0.6), (50, 0.8)):
@@ -627,13 +622,15 @@ def _skin_photograph(rng: np.random.Generator, lesion: bool) -> tuple[Photo, dic
         bump = 0.75 * radius * np.exp(-((photo.near(centre) / (0.85 * radius)) ** 2))
     part.paint(photo, bump)
 
-    facts = {"region": region, "lesion": "yes" if lesion else "no"}
+    facts = {"lesion": "yes" if lesion else "no"}
+    if width > 0.4 * part.width:  # nearer, it is only skin
+        facts["region"] = region
     row, column = photo.place(centre)
     if lesion:
         facts["finding"] = finding
         facts |= _find(photo, finding, centre, radius, number)
         facts |= quadrant(row, column)
-        if part.unmirrored:
+        if part.unmirrored and width > 0.75 * part.width:
             other = {"left": "right", "right": "left"}[part.unmirrored]
             facts["side"] = other if photo.mirrored else part.unmirrored
     # Rulers lie in pictures without a finding too, so that one does not give the answer away.

@@ -46,7 +46,9 @@ def _into_view(place: np.ndarray, size: float, mask: np.ndarray) -> np.ndarray:
     return middle + away * min(1.0, max(0.75 - size, 0.2) / max(float(np.hypot(*away)), 1e-6))
 
 
-def more_polyps(first: np.ndarray, size: float, wanted: int, mask: np.ndarray, rng: np.random.Generator) -> list:
+def more_polyps(
+    first: np.ndarray, size: float, wanted: int, mask: np.ndarray, rng: np.random.Generator
+) -> list[np.ndarray]:
     """Places of up to `wanted` polyps of radii up to `size`, the first one given, all in view and apart."""
     places = [first]
     for _ in range(80):

@@ -159,8 +159,8 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         if len(drawn) <= LARGEST_COUNT:
             facts |= {"count": str(len(drawn)), "counted": finding}
     if finding == "exudates" and np.abs(macula - side / 2).max() < 0.28 * side:
-        nearest = min(np.hypot(x - macula[0], y - macula[1]) for x, y, _ in drawn) / (2 * disc_radius)
-        facts |= {"severity": oedema_risk(nearest), "graded": "the risk of macular oedema"}
+        nearest = min((np.hypot(x - macula[0], y - macula[1]) for x, y, _ in drawn), default=np.inf)
+        facts |= {"severity": oedema_risk(nearest / (2 * disc_radius)), "graded": "the risk of macular oedema"}
     elif finding != "exudates":
         facts |= {"severity": retinopathy_grade(len(drawn)), "graded": "the diabetic retinopathy"}
     facts["side"] = "right" if right_eye else "left"
