@@ -9,7 +9,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rapidfuzz import fuzz
@@ -50,7 +50,7 @@ def item(
 
 
 def look(bits: int) -> str:
-    """A perceptual hash that differs from that of 0 in so many bits, at most 6 of them of the lowest frequencies."""
+    """A perceptual hash that differs from that of 0 in so many bits, none of the lowest frequencies."""
     return f"{(1 << bits) - 1:064x}"
 
 
@@ -180,8 +180,7 @@ def test_a_near_picture_leaks_whatever_is_asked_and_only_of_the_same_kind():
     [
         (SPECIFIC, "glioblastoma"),
         (SPECIFIC.upper(), "Glioblastoma!"),
-        ("Of this patient, the mass in the left temporal lobe: what is its most likely ring-enhancing diagnosis?",) * 1
-        + ("glioblastoma",),
+        ("The ring-enhancing mass in the left temporal lobe: what is this patient's likely diagnosis?", "glioblastoma"),
     ],
 )
 def test_a_specific_question_with_its_answer_leaks_in_any_order_of_words(question, answer):
@@ -262,6 +261,7 @@ def test_one_hit_for_each_record_and_benchmark_the_surest_first():
     assert leaks(reversed(train), iter([first, second])) == hits
 
 
+@settings(deadline=None)
 @given(st.permutations(SPECIFIC.rstrip("?").lower().replace("-", " ").split()), st.integers(0, 5))
 def test_the_score_is_that_of_rapidfuzz(words, left_out):
     question = " ".join(words[left_out:])
