@@ -14,12 +14,13 @@ help: ## show this list
 venv: $(VENV)/.installed ## install the tested versions of all that is needed into .venv
 
 # torch goes first: it is by far the largest, so the tested release is there before a dependency asks for another one.
-$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
+$(VENV)/.installed: requirements.txt requirements-dev.txt requirements-lmms-eval.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("OmniV-Med needs Python 3.10 or newer, and $(PYTHON) is %d.%d. Name a newer one: make PYTHON=python3.11 ..." % sys.version_info[:2])'
 	@test -x $(RUN) && $(RUN) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-venv
 	$(PIP) --quiet --upgrade pip
 	$(PIP) --constraint constraints.txt torch
 	$(PIP) --constraint constraints.txt --requirement requirements-dev.txt
+	$(PIP) --no-deps --requirement requirements-lmms-eval.txt
 	@touch $@
 
 # Debian's python3 comes without ensurepip; there the system's own pip fills the new environment.
