@@ -3,9 +3,11 @@
 
     python -m benchmarks.data_engine --json benchmarks/results/data_engine.json
 
+It also says how fast each kind of phantom is made.
+
 For each source, files of the kind and size that it has are made from phantoms and taken through the build's own step
 (store, read, fingerprint) in one process; a row's words cost microseconds and are left out. The counts are those of
-train/configs/data/instruct.yaml. What it does not show: the rows that are converted and then left out (about 15 % of the
+train/configs/data/instruct.yaml. What it does not show: rows that are converted and then left out (about 15 % of the
 large sources), validation and benchmarks, the speed of a network, and that of a disk slower than this one.
 """
 
@@ -28,7 +30,7 @@ from benchmarks.report import markdown_table, write_json
 from train.data.adapters.base import MediaStore
 from train.data.fingerprints import fingerprint
 from train.data.generated import NAME, RECORDS_PER_SAMPLE, Drawn, encode, records_of
-from train.data.phantoms import generate
+from train.data.phantoms import MODALITIES, generate
 
 INSTRUCT = Path(__file__).resolve().parents[1] / "train/configs/data/instruct.yaml"
 REPEATS = 24
@@ -153,6 +155,19 @@ def plan() -> list[dict[str, Any]]:
     return rows
 
 
+def phantom_rates() -> dict[str, float]:
+    """Generated images a second of one core, per modality; atlases are loaded before."""
+    rates = {}
+    for modality in MODALITIES:
+        for number in range(REPEATS):  # every atlas and glyph of the family is in memory after these
+            generate(modality, "image", np.random.default_rng((1, number)))
+        begun = time.process_time()
+        for number in range(4 * REPEATS):
+            generate(modality, "image", np.random.default_rng((2, number)))
+        rates[modality] = 4 * REPEATS / (time.process_time() - begun)
+    return rates
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The plan as Markdown, with its sum."""
     header = ["source", "records", "media", "file", "media/s on one core", "core hours", "disk", "download of these"]
@@ -177,9 +192,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", required=True, metavar="OUT", help="file for the figures")
     arguments = parser.parse_args()
-    rows = plan()
-    write_json(arguments.json, "data_engine", {"repeats": REPEATS, "results": rows})
+    rows, rates = plan(), phantom_rates()
+    write_json(
+        arguments.json, "data_engine", {"repeats": REPEATS, "results": rows, "phantom_images_per_core_second": rates}
+    )
     print(table(rows))
+    print("\n" + markdown_table(list(rates), [[f"{rate:.0f}/s" for rate in rates.values()]]))
 
 
 if __name__ == "__main__":
