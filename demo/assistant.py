@@ -20,6 +20,8 @@ from transformers import (
     TextIteratorStreamer,
 )
 
+from hub_model.isolated_reading_omniv_med import IsolatedReader
+
 MAX_NEW_TOKENS = 128
 SECONDS_BETWEEN_CHECKS = 0.25
 """How soon a stop is noticed while no new word comes."""
@@ -45,17 +47,21 @@ class Assistant:
     def __init__(self, model_id: str) -> None:
         self.processor = AutoProcessor.from_pretrained(model_id, trust_remote_code=True)
         self.model = AutoModelForImageTextToText.from_pretrained(model_id, trust_remote_code=True).eval()
+        self.reader = IsolatedReader()
         # A closure, so that only the inputs are sent to the process that has the GPU in a Space, and not the model.
         self.generate = spaces.GPU(self._generate)
 
     def read(self, paths: Sequence[str | Path], threshold: float) -> Any:
         """Reads one file, or several as one DICOM series or the frames of a video, and prunes it.
 
+        Strangers upload them, so they are decoded in a process of its own.
+
         Raises:
             ValueError: the sentence for the user, when the files cannot be read.
         """
         source = paths[0] if len(paths) == 1 else list(paths)
-        return self.prune(self.processor.load(source), threshold)
+        clip = self.reader.load_clip(source, max_frames=self.processor.max_frames, fps=self.processor.fps)
+        return self.prune(clip, threshold)
 
     def prune(self, clip: Any, threshold: float) -> Any:
         """The clip as a `ProcessedClip`, at a threshold of the page."""

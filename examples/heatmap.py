@@ -77,8 +77,8 @@ def explanation(processed: Any) -> str:
     if processed.pruned.keep_mask.all():
         return "No token repeats what was seen before at its place, so all are kept."
     return (
-        "Clear: kept tokens. Dimmed and coloured: removed tokens; the last kept token at the same place stands for them,\n"
-        "or the empty background kept there. The colour is the error of that "
+        "Clear: kept tokens. Dimmed and coloured: removed tokens; the last kept token at the same place stands for\n"
+        "them, or the empty background kept there. The colour is the error of that "
         f"(worst {processed.pruned.worst_error:.3f}, threshold {processed.pruned.threshold:.3g})."
     )
 

@@ -11,6 +11,7 @@ import atexit
 import json
 import logging
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -28,7 +29,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_fragments
+from pydicom.encaps import generate_fragments, generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, get_decoder, pixel_array
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -44,11 +45,15 @@ SCREEN_MODALITIES = frozenset({"US", "IVUS", "OT", "SC", "ES", "XC", "GM", "SM",
 VIDEO_SYNTAXES = "1.2.840.10008.1.2.4.10"
 """Prefix of the MPEG-2, H.264 and HEVC transfer syntaxes (PS3.5 A.4.5 to A.4.12)."""
 
+LEAST_TILT = 0.5
+"""Degrees between the normal of slices and the way they are stacked, below which that is rounding."""
+
 GDCM_SECONDS = 300.0
 """After which a decoder that does not answer is ended."""
 
 _HEADER_TAGS = [
     "SOPClassUID",
+    "SOPInstanceUID",
     "SeriesInstanceUID",
     "Modality",
     "InstanceNumber",
@@ -118,6 +123,8 @@ class Scan:
         spacing_known: whether the spacing is a measurement; False leaves positions that count slices.
         offsets: float64 array (slices,), millimetres of the acquired slices along the image's third axis, or None
             where they are evenly spaced.
+        shear: float64 array (3,), millimetres in LPS that a slice lies aside of where the image puts it, for every
+            millimetre from the first slice (the gantry was tilted), or None where they lie straight.
         notes: what was chosen, one sentence each.
     """
 
@@ -125,6 +132,7 @@ class Scan:
     modality: str = ""
     spacing_known: bool = True
     offsets: np.ndarray | None = None
+    shear: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -374,6 +382,12 @@ def _number(dataset: Dataset, keyword: str) -> float | None:
     return None if values is None else float(values[0])
 
 
+def _modality(dataset: Dataset) -> str:
+    """The modality code (PS3.3 C.7.3.1.1.1), or "" for what is no code: in a damaged header it can be anything."""
+    code = str(dataset.get("Modality") or "")
+    return code if re.fullmatch(r"[A-Z0-9_ ]{1,16}", code) else ""
+
+
 def _frame_count(dataset: Dataset, name: str) -> int:
     """NumberOfFrames (PS3.3 C.7.6.6), 1 where it is missing."""
     if dataset.get("NumberOfFrames") in (None, ""):
@@ -386,7 +400,7 @@ def _frame_count(dataset: Dataset, name: str) -> int:
 
 def _check_pixels(dataset: Dataset, name: str, limits: MediaLimits) -> int:
     """Checks that there are pixels, within the limits and the file's length; returns the number of frames."""
-    modality = dataset.get("Modality") or "unknown"
+    modality = _modality(dataset) or "unknown"
     held = next((key for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if key in dataset), None)
     if held is None or not dataset.get("Rows") or not dataset.get("Columns"):
         if "DirectoryRecordSequence" in dataset:
@@ -397,6 +411,8 @@ def _check_pixels(dataset: Dataset, name: str, limits: MediaLimits) -> int:
         )
     count = _frame_count(dataset, name)
     limits.check_frames(name, count, int(dataset.Rows), int(dataset.Columns))
+    if not dataset.file_meta.TransferSyntaxUID.is_transfer_syntax:
+        raise MediaError(f"{name} names no known transfer syntax for its pixels; export it again as plain DICOM.")
     if not dataset.file_meta.TransferSyntaxUID.is_compressed and dataset.get("BitsAllocated"):
         samples = int(dataset.get("SamplesPerPixel") or 1)
         if dataset.get("PhotometricInterpretation") == "YBR_FULL_422":
@@ -404,7 +420,41 @@ def _check_pixels(dataset: Dataset, name: str, limits: MediaLimits) -> int:
         bits = count * int(dataset.Rows) * int(dataset.Columns) * samples * int(dataset.BitsAllocated)
         if len(dataset[held].value or b"") < bits // 8:
             raise MediaError(f"{name} is cut short: it holds fewer pixels than its header says; copy it again.")
+    elif not dataset.file_meta.TransferSyntaxUID.startswith(VIDEO_SYNTAXES):
+        _refuse_stream_bomb(dataset, count, name, limits)
     return count
+
+
+def _stream_size(stream: bytes) -> tuple[int, int]:
+    """Rows and columns that a JPEG, JPEG-LS (ITU-T T.81 B.2, T.87 C.2) or JPEG 2000 (T.800 A.5) stream claims, or 0, 0.
+
+    Decoders take memory by these numbers, whatever the DICOM header says.
+    """
+    if (start := stream.find(b"\xff\x4f\xff\x51", 0, 1024)) >= 0 and len(stream) >= start + 24:
+        right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
+        return max(bottom - top, 0), max(right - left, 0)
+    place = 2 if stream[:2] == b"\xff\xd8" else len(stream)
+    while place + 9 <= len(stream) and stream[place] == 0xFF:
+        marker = stream[place + 1]
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            return struct.unpack_from(">HH", stream, place + 5)
+        # A marker may have any number of 0xFF before it.
+        place += 1 if marker == 0xFF else 2 + struct.unpack_from(">H", stream, place + 2)[0]
+    return 0, 0
+
+
+def _refuse_stream_bomb(dataset: Dataset, count: int, name: str, limits: MediaLimits) -> None:
+    """Raises `MediaError` where the compressed stream of a frame claims more pixels than a frame may have."""
+    try:
+        sizes = {_stream_size(frame) for frame in generate_frames(dataset.PixelData, number_of_frames=count)}
+    except Exception:  # a damaged table of frames, which the decoder will find too
+        return
+    for height, width in sizes:
+        if height * width > limits.max_pixels:
+            raise MediaError(
+                f"{name} holds pixels that cannot be decoded safely: their stream claims {height} x {width}, over the "
+                f"limit of {limits.max_pixels}; copy it again, or make it smaller."
+            )
 
 
 def _decode(dataset: Dataset, name: str, indices: Sequence[int], notes: list[str]) -> Iterator[np.ndarray]:
@@ -553,7 +603,7 @@ def _frame_times(dataset: Dataset, count: int) -> tuple[np.ndarray, bool]:
 def _read_picture(dataset: Dataset, name: str, count: int, choose: ChooseFrames, modality: str | None) -> Picture:
     """One frame, or the chosen frames of a multi-frame file without slice geometry."""
     notes: list[str] = []
-    kind = modality or str(dataset.get("Modality") or "")
+    kind = modality or _modality(dataset)
     times, known = _frame_times(dataset, count)
     indices, times, choice_notes = choose(times, known) if count > 1 else (np.zeros(1, dtype=np.int64), None, [])
     spacing, spacing_note = _pixel_spacing(dataset)
@@ -669,12 +719,12 @@ def _build_scan(
     notes: list[str] = []
     limits.check_volume(name, len(slices), int(first.Rows), int(first.Columns))
     located = all(item.position is not None and item.orientation is not None for item in slices)
-    offsets = None
-    step = None
+    offsets = step = shear = None
     if located:
         slices, offsets = _largest_stack(slices, notes)
         first = open_file(slices[0].path)
         if len(slices) > 1:
+            shear = _gantry_shear(slices, offsets, notes)
             gaps = np.diff(offsets)
             step = float(np.median(gaps))
             if gaps.max() - gaps.min() > 0.01 * step + 1e-3:
@@ -698,8 +748,20 @@ def _build_scan(
         axes = _orthonormal(row, column)
         image.SetDirection(axes.ravel().tolist())
         image.SetOrigin(slices[0].position.tolist())
-    kind = modality or str(first.get("Modality") or "")
-    return Scan(image, kind, known, offsets, tuple(notes))
+    kind = modality or _modality(first)
+    return Scan(image, kind, known, offsets, shear, tuple(notes))
+
+
+def _gantry_shear(slices: list[_Slice], offsets: np.ndarray, notes: list[str]) -> np.ndarray | None:
+    """How sorted slices are stacked where not along their normal: the `shear` of a `Scan`."""
+    cosines = slices[0].orientation
+    normal = np.cross(cosines[:3], cosines[3:])
+    shear = (slices[-1].position - slices[0].position) / offsets[-1] - normal
+    angle = np.degrees(np.arctan(np.linalg.norm(shear)))
+    if angle < LEAST_TILT:
+        return None
+    notes.append(f"Slices are not stacked along their normal (gantry tilt of {angle:.0f} degrees).")
+    return shear
 
 
 def _orthonormal(row: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -750,7 +812,7 @@ def read_dicom(
     dataset = _open(path, name, limits)
     count = _check_pixels(dataset, name, limits)
     if dataset.file_meta.TransferSyntaxUID.startswith(VIDEO_SYNTAXES):
-        return Film(b"".join(generate_fragments(dataset.PixelData)), modality or str(dataset.get("Modality") or ""))
+        return Film(b"".join(generate_fragments(dataset.PixelData)), modality or _modality(dataset))
     if count > 1 and "TotalPixelMatrixColumns" in dataset:
         raise MediaError(f"{name} is a tiled whole-slide image; export a region of it as one picture.")
     if count > 1 and kind != "video":
@@ -774,14 +836,23 @@ def read_dicom_series(
 ) -> Scan | Picture | Film:
     """Reads the series with the most slices among DICOM files (on a tie, the first in the order of the paths).
 
-    A series is what shares a SeriesInstanceUID and a frame size; a multi-frame file is a series of its own.
+    A series is what shares a SeriesInstanceUID and a frame size; a multi-frame file is a series of its own. Of copies
+    of a slice, the first is used.
     """
     series: dict[tuple, list[tuple[Path, Dataset]]] = defaultdict(list)
     counts: dict[tuple, int] = defaultdict(int)
+    seen: set[str] = set()
+    copies = 0
     for path in paths:
         header = _open(path, name, limits, header_only=True)
         if not header.get("Rows") or not header.get("Columns"):
             continue  # reports, plans and DICOMDIR files lie beside images in every export
+        # Some anonymisers give all slices one UID, so number and place count too.
+        identity = [header.get(key) for key in ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient")]
+        if identity[0] and str(identity) in seen:
+            copies += 1
+            continue
+        seen.add(str(identity))
         frames = _frame_count(header, name)
         key = (str(header.get("SeriesInstanceUID")), header.Rows, header.Columns, _is_colour(header))
         key = (*key, str(path)) if frames > 1 else key
@@ -795,10 +866,12 @@ def read_dicom_series(
         result = read_dicom(files[0][0], name, limits, choose, modality, kind)
     else:
         result = _read_slices(files, name, limits, modality)
-    if len(series) == 1 or isinstance(result, Film):
+    if isinstance(result, Film):
         return result
-    note = f"{len(series)} series were found; the one with the most slices ({counts[chosen]}) is used."
-    return replace(result, notes=(note, *result.notes))
+    notes = [f"{copies} files are copies of others and were left out."] if copies else []
+    if len(series) > 1:
+        notes.append(f"{len(series)} series were found; the one with the most slices ({counts[chosen]}) is used.")
+    return replace(result, notes=(*notes, *result.notes))
 
 
 def _read_slices(files: list[tuple[Path, Dataset]], name: str, limits: MediaLimits, modality: str | None) -> Scan:

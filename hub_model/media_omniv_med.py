@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import base64
 import gzip
+import itertools
 import os
+import re
 import stat
 import struct
 import tempfile
 import urllib.parse
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,18 +40,51 @@ from .dicom_omniv_med import (
     silence,
 )
 
-__all__ = ["CT_WINDOWS", "KINDS", "Clip", "MediaError", "MediaLimits", "load_clip", "scale_intensity", "window_ct"]
+__all__ = [
+    "CT_PRESETS",
+    "CT_WINDOWS",
+    "KINDS",
+    "Clip",
+    "MediaError",
+    "MediaLimits",
+    "iterate_clips",
+    "load_clip",
+    "scale_intensity",
+    "window_ct",
+]
 
 KINDS = ("image", "volume", "video")
 PLANES = ("axial", "coronal", "sagittal")
 CT_WINDOWS = ((2250.0, -100.0), (350.0, 40.0), (80.0, 40.0))
 """(width, level) in HU of the three CT windows that fill the three channels: bone to lung, soft tissue, brain."""
+CT_PRESETS = {
+    "abdomen": (400.0, 50.0),
+    "bone": (1800.0, 400.0),
+    "brain": (80.0, 40.0),
+    "liver": (150.0, 30.0),
+    "lung": (1500.0, -600.0),
+    "mediastinum": (350.0, 50.0),
+    "soft tissue": (400.0, 50.0),
+    "spine": (250.0, 50.0),
+    "stroke": (40.0, 40.0),
+    "subdural": (215.0, 75.0),
+    "temporal bone": (2800.0, 600.0),
+}
+"""(width, level) in HU by the name that radiologists give the window, as radiopaedia.org/articles/windowing-ct lists
+them; where it gives a range, its middle."""
 INTENSITY_PERCENTILES = (1.0, 99.0)
 """Range of a whole non-CT volume that is mapped to black and white."""
 SHORT_FILM_FRAMES = 8
 """Frames that a film keeps at least, if it has them: an ultrasound loop of 2 s would keep two at 1 frame per second."""
+LARGEST_SKEW = 0.01
+"""Difference of a volume's direction cosines from ones at right angles, above which that is no rounding."""
+MOST_REORDERED = 16
+"""Frames that a video decoder may hold back to bring them into order (H.264, A.3.1: max_dec_frame_buffering)."""
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
 """What Pillow may open; its other formats are no medical media, and some start other programs."""
+NIFTI_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}
+NIFTI_BITS |= {1792: 128, 2304: 32}
+"""Bits of a voxel by NIfTI-1 data type, of those that ITK reads: integers, floats, complex numbers and colours."""
 MODALITY_CODES = {"MRI": "MR", "PET": "PT", "ULTRASOUND": "US", "X-RAY": "DX"}
 """Everyday names that `modality` may have, and their DICOM codes."""
 
@@ -84,11 +120,26 @@ class Clip:
 
 def window_ct(hounsfield: np.ndarray, windows: Sequence[tuple[float, float]] = CT_WINDOWS) -> np.ndarray:
     """Maps HU (…) to uint8 (…, windows), one (width, level) a channel (DICOM PS3.3 C.11.2.1.3.2, linear exact)."""
-    shown = np.empty((*hounsfield.shape, len(windows)), dtype=np.uint8)
-    # In float64 whatever the input is, so that one body gives one picture from int16 NIfTI and float32 DICOM.
-    hounsfield = np.asarray(hounsfield, dtype=np.float64)
-    for channel, (width, level) in enumerate(windows):
-        shown[..., channel] = np.round(np.clip((hounsfield - (level - width / 2)) / width, 0, 1) * 255)
+    channels = [_grey_levels(hounsfield, level - width / 2, width) for width, level in windows]
+    return np.stack(channels, axis=-1)
+
+
+def _grey_levels(values: np.ndarray, low: float, width: float) -> np.ndarray:
+    """Maps `low` to `low + width` to uint8 0 to 255, values of the same shape.
+
+    In float64 whatever the input is, so that one body gives one picture from int16 NIfTI and float32 DICOM; a frame at
+    a time, as such a copy of a whole volume is many times the file.
+    """
+
+    def convert(frame: np.ndarray) -> np.ndarray:
+        shares = (np.asarray(frame, dtype=np.float64) - low) / width
+        return np.round(np.clip(shares, 0, 1) * 255).astype(np.uint8)
+
+    if values.ndim < 3:
+        return convert(values)
+    shown = np.empty(values.shape, dtype=np.uint8)
+    for frame, out in zip(values, shown, strict=True):
+        out[...] = convert(frame)
     return shown
 
 
@@ -101,8 +152,7 @@ def intensity_range(values: np.ndarray) -> tuple[float, float]:
 def scale_intensity(values: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
     """Maps values (…) to uint8 (…, 3): `value_range`, by default the array's percentiles, becomes black to white."""
     low, high = value_range or intensity_range(values)
-    scaled = np.clip((np.asarray(values, dtype=np.float64) - low) / max(high - low, 1e-12), 0, 1)
-    return np.repeat(np.round(scaled * 255).astype(np.uint8)[..., None], 3, axis=-1)
+    return np.repeat(_grey_levels(values, low, max(high - low, 1e-12))[..., None], 3, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -114,9 +164,11 @@ class _Options:
     spacing: tuple[float, ...]
     plane: str
     windows: tuple[tuple[float, float], ...]
+    windows_note: str
     max_frames: int
     fps: float
     limits: MediaLimits
+    report: Callable[[int, int], None]
 
     def choose(self, times: np.ndarray, known: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Which frames of a film are read, by the rule of `load_clip`: a `ChooseFrames`."""
@@ -154,10 +206,11 @@ def load_clip(
     modality: str | None = None,
     spacing: float | Sequence[float] | None = None,
     plane: str = "axial",
-    windows: Sequence[tuple[float, float]] | None = None,
+    windows: str | Sequence[str | tuple[float, float]] | None = None,
     max_frames: int = 32,
     fps: float = 1.0,
     limits: MediaLimits | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Clip:
     """Reads an image, a volume or a video from wherever it is; what a file is, its content says, not its name.
 
@@ -167,11 +220,11 @@ def load_clip(
     seconds are read; where they would be more than `max_frames`, or fewer than 8, `max_frames` or 8 evenly spaced ones.
 
     Args:
-        source: a path to PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, DICOM, NIfTI, NRRD, MetaImage, MP4, MOV, AVI,
-            MKV or WebM, or to a NumPy array in a `.npy` file; a folder or zip archive with a DICOM series (the one with
-            the most slices is taken) or a single other file; a `data:` URI; the bytes of a file; an array (H, W),
-            (H, W, 3), (T, H, W) or (T, H, W, 3); a PIL image; a list of frames or of DICOM files; a `Clip`, which is
-            returned as it is.
+        source: a path to PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, DICOM, NIfTI, NRRD, MetaImage (of the last
+            two also a header beside the file with its voxels), MP4, MOV, AVI, MKV or WebM, or to a NumPy array in a
+            `.npy` file; a folder or zip archive with a DICOM series (the one with the most slices is taken) or a single
+            other file; a `data:` URI; the bytes of a file; an array (H, W), (H, W, 3), (T, H, W) or (T, H, W, 3); a PIL
+            image; a list of frames or of DICOM files; a `Clip`, which is returned as it is.
         kind: "image", "volume" or "video" for what leaves it open: arrays, lists, and multi-frame DICOM files. By
             default (T, H, W) is a volume with the first slice at the feet and anterior up; colour (T, H, W, 3) and
             lists are videos. A volume of which only one slice is held becomes an image.
@@ -180,33 +233,107 @@ def load_clip(
             1 % of it is air (-1100 to -900).
         spacing: goes before the header's: (slices, rows, columns) in mm for a volume after it is turned to LPS,
             (rows, columns) in mm for an image or a video, or one number, the seconds from frame to frame of a video.
-        plane: "axial"; "coronal", from front to back; or "sagittal", from right to left, anterior on the left. Both
-            have the head at the top.
-        windows: three (width, level) pairs in HU, or one for all channels. Default: `CT_WINDOWS`.
+        plane: "axial"; "coronal", from front to back; "sagittal", from right to left, anterior on the left, both with
+            the head at the top; or "automatic": across the axis with the largest spacing, which is how it was acquired.
+        windows: three CT windows, or one for all channels; each a (width, level) pair in HU or a name from
+            `CT_PRESETS` ("lung", "bone", "brain", …). Default: `CT_WINDOWS`.
         max_frames: frames of the clip at most.
         fps: frames per second that a video is read at.
         limits: what a file may claim. Default: `MediaLimits()`.
+        progress: called after every frame of a video with the frames read and the frames to read; it may raise
+            `MediaError` to stop.
 
     Raises:
         MediaError: whatever is wrong with the source or an argument, in one sentence without patient data.
     """
     if _is_clip(source):
         return source
-    options = _check_options(kind, modality, spacing, plane, windows, max_frames, fps, limits or MediaLimits())
+    options = _check_options(
+        kind, modality, spacing, plane, windows, max_frames, fps, limits or MediaLimits(), progress
+    )
     name = _name(source)
-    try:
-        with silence(), tempfile.TemporaryDirectory(prefix="omniv_med_") as scratch:
-            clip = _load(source, name, options, Path(scratch))
-    except MediaError:
-        raise
-    except MemoryError:
-        raise MediaError(f"{name} does not fit into memory; crop or downsample it first.") from None
-    except Exception as error:  # the libraries' own sentences may quote the header, so they are not passed on
-        reason = type(error).__name__
-        raise MediaError(f"{name} cannot be read ({reason}); it may be damaged, so save it again.") from None
+    with _in_one_sentence(name), tempfile.TemporaryDirectory(prefix="omniv_med_") as scratch:
+        clip = _load(source, name, options, Path(scratch))
     if kind and clip.kind != kind:
         clip = replace(clip, notes=(*clip.notes, f"Given as {kind}, but it holds {clip.kind} data and is read so."))
     return clip
+
+
+def iterate_clips(
+    source: Any,
+    *,
+    chunk: int = 32,
+    fps: float = 1.0,
+    limits: MediaLimits | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **description: Any,
+) -> Iterator[Clip]:
+    """Reads a video piece by piece, with memory that does not grow with its length.
+
+    Pruning and encoding can run on each piece while the next is not read yet. The pieces together are the clip of
+    `load_clip` without a limit of frames: positions go on from piece to piece. Only a path to a video file is read so;
+    any other source is read whole and handed out in pieces.
+
+    Args:
+        source, fps, limits, progress: as in `load_clip`.
+        chunk: frames of a piece at most.
+        description: other arguments of `load_clip`, except `max_frames`.
+
+    Yields:
+        Clips of 1 to `chunk` frames.
+
+    Raises:
+        MediaError: as `load_clip`; also between pieces, where the damage lies there.
+    """
+    if chunk < 1:
+        raise MediaError("chunk must be at least 1.")
+    limits = limits or MediaLimits()
+    everything = {"max_frames": limits.max_source_frames, "fps": fps, "limits": limits, "progress": progress}
+    if not _is_video_file(source):
+        clip = load_clip(source, **everything, **description)
+        for start in range(0, len(clip.frames), chunk):
+            part = slice(start, start + chunk)
+            yield replace(clip, frames=clip.frames[part], positions=clip.positions[part])
+        return
+    unset = {"kind": None, "modality": None, "spacing": None, "plane": "axial", "windows": None}
+    options = _check_options(**unset | everything | description)
+    name = _name(source)
+    pictures = _read_video_in_pieces(Path(os.fsdecode(source)), name, options, chunk)
+    while True:
+        with _in_one_sentence(name):  # around each step alone: what the caller does between them is its own
+            picture = next(pictures, None)
+            if picture is None:
+                return
+            clip = _picture_clip(picture, options)
+        yield clip
+
+
+def _is_video_file(source: Any) -> bool:
+    try:
+        return _is_path(source) and os.path.isfile(source) and _sniff(Path(os.fsdecode(source))) == "video"
+    except (OSError, ValueError):  # `load_clip` says what is wrong with it
+        return False
+
+
+@contextmanager
+def _in_one_sentence(name: str) -> Iterator[None]:
+    """Keeps libraries silent, and turns whatever they raise into a `MediaError`."""
+    try:
+        with silence():
+            yield
+    except MediaError:
+        raise
+    except Exception as error:  # the libraries' own sentences may quote the header, so they are not passed on
+        if _lacks_memory(error):  # also where a damaged header claims more than there can be
+            message = f"{name} is damaged or does not fit into memory; copy it again, or downsample it."
+            raise MediaError(message) from None
+        reason = type(error).__name__
+        raise MediaError(f"{name} cannot be read ({reason}); it may be damaged, so save it again.") from None
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """ITK says it in words only."""
+    return isinstance(error, MemoryError) or "Failed to allocate memory" in str(error)
 
 
 def _is_clip(source: Any) -> bool:
@@ -225,27 +352,42 @@ def _name(source: Any) -> str:
     return "The list of frames" if isinstance(source, (list, tuple)) else "The media"
 
 
-def _check_options(kind, modality, spacing, plane, windows, max_frames, fps, limits) -> _Options:
+def _check_options(kind, modality, spacing, plane, windows, max_frames, fps, limits, progress) -> _Options:
     """Raises `MediaError` for an argument that means nothing."""
     if kind not in (None, *KINDS):
         raise MediaError(f"kind must be one of {', '.join(KINDS)}.")
-    if plane not in PLANES:
-        raise MediaError(f"plane must be one of {', '.join(PLANES)}.")
+    if plane not in (*PLANES, "automatic"):
+        raise MediaError(f"plane must be one of {', '.join(PLANES)}, automatic.")
     try:
         max_frames, fps = int(max_frames), float(fps)
         spacing = () if spacing is None else tuple(float(value) for value in np.atleast_1d(spacing))
-        windows = CT_WINDOWS if windows is None else tuple((float(width), float(level)) for width, level in windows)
-    except (TypeError, ValueError):
-        raise MediaError("max_frames, fps, spacing and windows must be numbers; windows are (width, level).") from None
+    except (TypeError, ValueError, OverflowError):
+        raise MediaError("max_frames, fps and spacing must be numbers.") from None
     if max_frames < 1 or not 0 < fps < float("inf"):
         raise MediaError("max_frames must be at least 1, and fps above 0.")
     if len(spacing) > 3 or not all(0 < value < float("inf") for value in spacing):
         raise MediaError("spacing must be one, two or three numbers above 0.")
-    if len(windows) not in (1, 3) or not all(width > 0 for width, _ in windows):
-        raise MediaError("windows must be one or three (width, level) pairs with a width above 0.")
     code = str(modality).strip().upper() if modality else None
-    windows = windows * 3 if len(windows) == 1 else windows
-    return _Options(kind, MODALITY_CODES.get(code, code), spacing, plane, windows, max_frames, fps, limits)
+    windows, note = _check_windows(CT_WINDOWS if windows is None else windows)
+    code = MODALITY_CODES.get(code, code)
+    report = progress or (lambda done, total: None)
+    return _Options(kind, code, spacing, plane, windows, note, max_frames, fps, limits, report)
+
+
+def _check_windows(windows: str | Sequence[str | tuple[float, float]]) -> tuple[tuple[tuple[float, float], ...], str]:
+    """Three (width, level) pairs in HU, and the note that records them with the names they were given by."""
+    pairs, texts = [], []
+    try:
+        for window in [windows] if isinstance(windows, str) else windows:
+            name = window.strip().lower().replace("_", " ") if isinstance(window, str) else ""
+            width, level = (float(value) for value in (CT_PRESETS[name] if name else window))
+            pairs.append((width, level))
+            texts.append(f"{name} {width:g}/{level:g}".strip())
+    except (TypeError, ValueError, KeyError):
+        raise MediaError(f"windows must be (width, level) pairs or names out of {', '.join(CT_PRESETS)}.") from None
+    if len(pairs) not in (1, 3) or not all(0 < width < np.inf and np.isfinite(level) for width, level in pairs):
+        raise MediaError("windows must be one or three names or (width, level) pairs with a width above 0.")
+    return tuple(pairs * (3 // len(pairs))), f"CT windows (width/level HU): {', '.join(texts)}."
 
 
 def _is_path(source: Any) -> bool:
@@ -415,7 +557,7 @@ def _unpack(path: Path, name: str, limits: MediaLimits, scratch: Path) -> Path:
                     continue
                 # zipfile reads no more than the size that the checks above have seen.
                 (folder / f"{index:06d}").write_bytes(archive.read(entry))
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, UnicodeDecodeError):
         raise MediaError(f"{name} is a damaged or unusual zip archive; pack it again.") from None
     return folder
 
@@ -445,6 +587,41 @@ class _NiftiHeader:
     total_bytes: int
     single_file: bool
     spacing_known: bool
+    rotation_known: bool
+    axes: np.ndarray  # (3, 3), LPS millimetres of a step along each stored axis, one a column
+    axes_known: bool
+    floats: str  # NumPy's name of the type of floating-point voxels, "" for others
+    start: int  # of the voxels, in bytes
+
+
+def _nifti_axes(head: bytes, order: str) -> tuple[np.ndarray, bool]:
+    """The `axes` of a `_NiftiHeader`, and whether the header gives them.
+
+    They are the sform's where its code says there is one, else the qform's, else the stored ones are taken to run to
+    the left, the front and the head (nifti1.h, "orientation and location in space", and what nibabel does). ITK
+    takes the qform of some headers with both, and turns the front to the back where there is none.
+    """
+    by_quaternion, by_rows = struct.unpack_from(f"{order}2h", head, 252)
+    unit = {1: 1000.0, 3: 0.001}.get(head[123] & 7, 1.0)  # metres, micrometres
+    lps = np.diag([-unit, -unit, unit])
+    rows = np.array(struct.unpack_from(f"{order}12f", head, 280)).reshape(3, 4)[:, :3]
+    if by_rows > 0 and np.isfinite(rows).all() and np.linalg.norm(rows, axis=0).all():
+        return lps @ rows, True
+    handedness, *steps = np.array(struct.unpack_from(f"{order}4f", head, 76))
+    steps = np.array([abs(step) if np.isfinite(step) and step else 1.0 for step in steps])
+    b, c, d = struct.unpack_from(f"{order}3f", head, 256)
+    if by_quaternion <= 0 or not np.isfinite([b, c, d]).all():
+        return lps @ np.diag([-1.0, 1.0, 1.0]) * steps, False
+    a = max(1 - b * b - c * c - d * d, 0.0) ** 0.5
+    a, b, c, d = np.array([a, b, c, d]) / np.linalg.norm([a, b, c, d])
+    rotation = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    return lps @ rotation * steps * [1, 1, -1 if handedness < 0 else 1], True
 
 
 def _nifti_header(head: bytes) -> _NiftiHeader | None:
@@ -452,13 +629,19 @@ def _nifti_header(head: bytes) -> _NiftiHeader | None:
     for order in "<>":
         if len(head) < 348 or head[:4] != struct.pack(f"{order}i", 348) or head[344:347] not in (b"n+1", b"ni1"):
             continue
-        dims, (bits,) = struct.unpack_from(f"{order}8h", head, 40), struct.unpack_from(f"{order}h", head, 72)
+        dims, (datatype,) = struct.unpack_from(f"{order}8h", head, 40), struct.unpack_from(f"{order}h", head, 70)
         steps, (offset,) = struct.unpack_from(f"{order}8f", head, 76), struct.unpack_from(f"{order}f", head, 108)
         size = tuple(max(extent, 0) for extent in dims[1 : 1 + min(max(dims[0], 0), 7)])
-        start = int(offset) if np.isfinite(offset) else 0
+        # ITK goes by the data type whatever the header's bits per voxel are, and never reads the header as voxels.
+        bits = NIFTI_BITS.get(datatype, 0)
+        start = max(int(offset), 348) if np.isfinite(offset) else 348
         first, total = (start + int(np.prod(part, dtype=object)) * bits // 8 for part in (size[:3], size))
         known = all(step > 0 for step in steps[1:4][: len(size)])
-        return _NiftiHeader(size, first, total, head[344:347] == b"n+1", known)
+        (by_quaternion,) = struct.unpack_from(f"{order}h", head, 252)
+        rotated = by_quaternion <= 0 or np.isfinite(struct.unpack_from(f"{order}3f", head, 256)).all()
+        axes = _nifti_axes(head, order)
+        floats = {16: f"{order}f4", 64: f"{order}f8"}.get(datatype, "")
+        return _NiftiHeader(size, first, total, head[344:347] == b"n+1", known, bool(rotated), *axes, floats, start)
     return None
 
 
@@ -474,7 +657,9 @@ def _plain_nifti(path: Path, name: str, limits: MediaLimits, scratch: Path) -> t
     header = _nifti_header(_gunzip_head(head) if packed else head)
     if header is None or not header.single_file:
         raise MediaError(f"{name} is a NIfTI header without its voxels; save it as one .nii or .nii.gz file.")
-    depth, height, width = (*header.size, 1, 1)[2::-1]
+    if not header.rotation_known:  # ITK takes a quaternion that is no number for no rotation
+        raise MediaError(f"{name} does not say where its slices lie (not a number); save it again.")
+    depth, height, width = (*header.size, 1, 1, 1)[2::-1]
     limits.check_volume(name, depth, height, width)
     plain = scratch / "volume.nii"
     if not packed:
@@ -505,26 +690,54 @@ def _unpack_volume(path: Path, plain: Path, header: _NiftiHeader) -> int:
     return length
 
 
-def _check_attached(path: Path, content: str, name: str, limits: MediaLimits) -> None:
-    """Refuses a NRRD or MetaImage header that names another file as its voxels, and a compressed stream with errors.
+def _nrrd_voxels(head: bytes) -> tuple[bytes, int, bool]:
+    """As `_meta_voxels`, for NRRD (teem.sourceforge.net/nrrd/format.html)."""
+    blank = re.search(rb"\r?\n\r?\n", head)
+    # Looked for behind the blank line too, in case teem sees the end of the header later than this does.
+    targets = re.findall(rb"(?im)(?:^|\r)data ?file:[ \t]*([^\r\n]*)", head)
+    packed = re.search(rb"(?im)^encoding:[ \t]*gz(ip)?\s", head) is not None
+    if blank and not targets:
+        return b"LOCAL", blank.end(), packed
+    return targets[0] if len(targets) == 1 else b"", 0, packed
 
-    The other file could be any file of the machine; and ITK shows a damaged stream without a word.
+
+def _meta_voxels(head: bytes) -> tuple[bytes, int, bool]:
+    """What the first bytes of a MetaImage file name as its voxels.
+
+    MetaIO reads some headers otherwise than they look (a line without "=" runs on into the next), and would open
+    whatever file they then name, so only headers of plain lines count.
+
+    Returns:
+        The name, b"LOCAL" for the file itself, b"" where it is not certain; where the header ends; and whether the
+        voxels are compressed.
+    """
+    end = 0
+    for line in head.split(b"\n"):
+        end += len(line) + 1
+        key, equals, value = line.partition(b"=")
+        if key.strip() == b"ElementDataFile" and equals:
+            return value.strip(), end, b"compresseddata=true" in head[:end].lower().replace(b" ", b"")
+        if not equals or b"ElementDataFile" in line:
+            break
+    return b"", 0, False
+
+
+def _find_voxels(path: Path, content: str, name: str, limits: MediaLimits) -> Path:
+    """The file that holds the voxels of a NRRD or MetaImage header: itself, or one beside it.
+
+    Headers may name any file of the machine, so no other is taken. A compressed stream is measured and checked, as
+    ITK shows a damaged one without a word.
     """
     with open(path, "rb") as file:
-        head = file.read(1 << 16)
-        if content == "nrrd":
-            start = head.replace(b"\r", b" ").find(b"\n\n") + 2
-            lines = [line.lower() for line in head[:start].split(b"\n")]
-            attached = start > 1 and not any(line.startswith((b"data file", b"datafile")) for line in lines)
-            encodings = [line.partition(b":")[2].strip() for line in lines if line.startswith(b"encoding")]
-            packed = bool(encodings) and encodings[0] in (b"gzip", b"gz")
-        else:
-            mark = head.find(b"ElementDataFile")
-            start = head.find(b"\n", mark) + 1
-            attached = mark >= 0 and head[mark:start].partition(b"=")[2].strip() == b"LOCAL"
-            packed = b"compresseddata=true" in head[:start].lower().replace(b" ", b"")
-        if not attached:
+        target, start, packed = (_nrrd_voxels if content == "nrrd" else _meta_voxels)(file.read(1 << 16))
+    voxels = path
+    if target != b"LOCAL":
+        text = os.fsdecode(target)
+        voxels, start = path.parent / text, 0
+        plain = text == os.path.basename(text) and "%" not in text and not text.upper().startswith("LIST")
+        if not plain or not voxels.is_file() or voxels.resolve().parent != path.parent.resolve():
             raise MediaError(f"{name} is a header without its voxels; save it as one .nrrd, .mha or .nii.gz file.")
+    with open(voxels, "rb") as file:
         file.seek(start)
         inflate, size = zlib.decompressobj(zlib.MAX_WBITS | 32), 0
         try:
@@ -534,6 +747,7 @@ def _check_attached(path: Path, content: str, name: str, limits: MediaLimits) ->
                     raise MediaError(f"{name} unpacks to more than {limits.max_unpacked_bytes} bytes; crop it first.")
         except zlib.error:
             raise MediaError(f"{name} holds damaged compressed voxels; copy it again.") from None
+    return voxels
 
 
 def _read_itk(path: Path, content: str, name: str, options: _Options, scratch: Path) -> Scan:
@@ -543,9 +757,13 @@ def _read_itk(path: Path, content: str, name: str, options: _Options, scratch: P
         path, header = _plain_nifti(path, name, options.limits, scratch)
         known = header.spacing_known
     else:
-        _check_attached(path, content, name, options.limits)
-        link = scratch / f"volume.{'nrrd' if content == 'nrrd' else 'mha'}"
+        voxels = _find_voxels(path, content, name, options.limits)
+        folder = scratch / "volume"
+        folder.mkdir()
+        link = folder / f"header.{'nrrd' if content == 'nrrd' else 'mha'}"
         link.symlink_to(path.resolve())
+        if voxels != path:
+            (folder / voxels.name).symlink_to(voxels.resolve())
         path = link
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -555,6 +773,8 @@ def _read_itk(path: Path, content: str, name: str, options: _Options, scratch: P
             size, pixel = list(reader.GetSize()), reader.GetPixelID()
             depth, height, width = (*size, 1, 1)[2::-1]
             options.limits.check_volume(name, depth * reader.GetNumberOfComponents(), height, width)
+            if not np.isfinite([*reader.GetDirection(), *reader.GetSpacing(), *reader.GetOrigin()]).all():
+                raise MediaError(f"{name} does not say where its slices lie (not a number); save it again.")
             if pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
                 raise MediaError(f"{name} holds complex numbers; save their magnitude.")
             if len(size) > 3:
@@ -564,14 +784,45 @@ def _read_itk(path: Path, content: str, name: str, options: _Options, scratch: P
                     notes.append(f"The file holds {volumes} volumes; the first is used.")
             image = reader.Execute()
     except RuntimeError as error:
+        if _lacks_memory(error):
+            raise
         if "orthonormal" in str(error):
             raise MediaError(f"{name} has axes that are not at right angles; resample it to ones that are.") from None
-        raise MediaError(f"{name} is damaged or cut short; save it again.") from None
+        raise MediaError(f"{name} is damaged, cut short or too big for the memory; save it again.") from None
     image = sitk.JoinSeries(image) if image.GetDimension() == 2 else image
+    if content == "nifti":
+        image = _restore_gaps(image, path, header)
+        _set_axes(image, header.axes, name)
+        if not header.axes_known:
+            notes.append("The header gives no orientation; the voxels are taken to run to the left, front and head.")
     if image.GetNumberOfComponentsPerPixel() > 1 and image.GetPixelID() != sitk.sitkVectorUInt8:
         notes.append(f"Each voxel has {image.GetNumberOfComponentsPerPixel()} values; the first is used.")
         image = sitk.VectorIndexSelectionCast(image, 0)
-    return Scan(image, options.modality or "", known, None, tuple(notes))
+    return Scan(image, options.modality or "", known, notes=tuple(notes))
+
+
+def _restore_gaps(image: sitk.Image, path: Path, header: _NiftiHeader) -> sitk.Image:
+    """Voxels that are no numbers (outside a mask) made so again: ITK makes zeros of them, which may mean something."""
+    if not header.floats:
+        return image
+    shape = (*header.size, 1, 1)[2::-1]
+    gaps = ~np.isfinite(np.memmap(path, header.floats, "r", header.start, shape))
+    if not gaps.any():
+        return image
+    values = sitk.GetArrayFromImage(image)
+    values[gaps] = np.nan
+    return sitk.GetImageFromArray(values)
+
+
+def _set_axes(image: sitk.Image, axes: np.ndarray, name: str) -> None:
+    """Gives an image the direction and spacing of `axes`, as in `_NiftiHeader`, without their rounding."""
+    steps = np.linalg.norm(axes, axis=0)
+    left, _, right = np.linalg.svd(axes / steps)
+    direction = left @ right  # the nearest axes at right angles
+    if np.abs(direction - axes / steps).max() > LARGEST_SKEW:
+        raise MediaError(f"{name} has axes that are not at right angles; resample it to ones that are.")
+    image.SetDirection(direction.ravel().tolist())
+    image.SetSpacing(steps.tolist())
 
 
 def _looks_like_ct(values: np.ndarray) -> bool:
@@ -598,22 +849,22 @@ def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
     """A volume as slices of the chosen plane, through the CT windows or scaled by all of its voxels."""
     notes = list(scan.notes)
     image = sitk.DICOMOrient(scan.image, "LPS")
-    values = sitk.GetArrayViewFromImage(image)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        values = fill_background(values.copy())
-        notes.append("Voxels that are not finite are shown as background.")
-    modality, plane = scan.modality, options.plane
-    thin = [axis for axis in range(3) if values.shape[axis] == 1]
-    if len(thin) == 1 and values.shape[PLANES.index(plane)] > 1:
-        plane = PLANES[thin[0]]
-        notes.append(f"The volume is one slice, which is {plane}.")
     steps, known = np.array(image.GetSpacing()[::-1]), scan.spacing_known
     if options.spacing:
         if len(options.spacing) != 3:
             raise MediaError("spacing of a volume must be three numbers: slices, rows and columns in mm.")
         steps, known = np.array(options.spacing), True
-    slices = _cut(values, plane)
+    plane = _choose_plane(image.GetSize()[::-1], steps if known else np.ones(3), options, notes)
     axis = PLANES.index(plane)
+    if scan.shear is not None and scan.offsets is None and axis != _slice_axis(scan.image, image):
+        image = sitk.DICOMOrient(_straighten(scan.image, scan.shear, name, options.limits), "LPS")
+        notes.append("The slices were moved back in line for this plane.")
+    values = sitk.GetArrayViewFromImage(image)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        values = fill_background(values.copy())
+        notes.append("Voxels that are not finite are shown as background.")
+    modality = scan.modality
+    slices = _cut(values, plane)
     indices = _evenly(len(slices), options.max_frames)
     if not modality and _looks_like_ct(values):
         modality = "CT"
@@ -623,7 +874,7 @@ def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
         frames = np.ascontiguousarray(chosen[..., :3] if chosen.shape[-1] >= 3 else np.repeat(chosen[..., :1], 3, -1))
     elif modality == "CT" and not _is_normalised(values):
         frames = window_ct(chosen, options.windows)
-        notes.append(_windows_note(options.windows))
+        notes.append(options.windows_note)
     else:
         if modality == "CT":
             notes.append("The values lie between 0 and 1, so they are not HU, and no CT windows are applied.")
@@ -642,6 +893,55 @@ def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
     kind = "volume" if count > 1 else "image"
     spacing = (rows, columns) if known else (0.0, 0.0)
     return Clip(frames, kind, positions[indices] - positions[0], spacing, count, modality, tuple(notes))
+
+
+def _choose_plane(shape: tuple[int, ...], steps: np.ndarray, options: _Options, notes: list[str]) -> str:
+    """The plane that volumes of `shape` (z, y, x) with `steps` in mm are cut along; says where it is not the asked one.
+
+    "automatic" cuts across the axis with the largest spacing, and axially where that is not clearly larger.
+    """
+    plane = options.plane
+    if plane == "automatic":
+        axis = int(np.argmax(steps))
+        plane = PLANES[axis] if steps[axis] > 1.01 * steps[0] else "axial"
+        notes.append(f"The plane was chosen by the spacing: {plane}.")
+    thin = [axis for axis in range(3) if shape[axis] == 1]
+    if len(thin) == 1 and shape[PLANES.index(plane)] > 1:
+        plane = PLANES[thin[0]]
+        notes.append(f"The volume is one slice, which is {plane}.")
+    return plane
+
+
+def _slice_axis(acquired: sitk.Image, oriented: sitk.Image) -> int:
+    """Which axis (0 for z) of the oriented image the slices of the acquired one follow each other along."""
+    normal = np.array(acquired.GetDirection()).reshape(3, 3)[:, 2]
+    return 2 - int(np.argmax(np.abs(normal @ np.array(oriented.GetDirection()).reshape(3, 3))))
+
+
+def _straighten(image: sitk.Image, shear: np.ndarray, name: str, limits: MediaLimits) -> sitk.Image:
+    """Moves each slice back to where it lies: `shear` as in `Scan`. The frame grows, filled with the smallest value."""
+    direction, spacing = np.array(image.GetDirection()).reshape(3, 3), np.array(image.GetSpacing())
+    size, origin = np.array(image.GetSize()), np.array(image.GetOrigin())
+    steps = direction.T @ shear * spacing[2] * (size[2] - 1) / spacing  # pixels that the last slice lies aside
+    first = np.floor(np.minimum(steps, 0))
+    new_size = (size + np.ceil(np.maximum(steps, 0)) - first).astype(int)
+    limits.check_volume(name, *new_size[::-1].tolist())
+    transform = sitk.AffineTransform(3)  # from a place in the new image to the same in the old one
+    transform.SetMatrix((np.eye(3) - np.outer(shear, direction[:, 2])).ravel().tolist())
+    transform.SetCenter(origin.tolist())
+    new_origin = (origin + direction @ (first * spacing)).tolist()
+    background = float(sitk.GetArrayViewFromImage(image).min())
+    return sitk.Resample(
+        image,
+        new_size.tolist(),
+        transform,
+        sitk.sitkLinear,
+        new_origin,
+        spacing.tolist(),
+        image.GetDirection(),
+        background,
+        image.GetPixelID(),
+    )
 
 
 def _slice_positions(
@@ -669,10 +969,6 @@ def _geometry_notes(image: sitk.Image, rows: float, columns: float, known: bool)
     return notes
 
 
-def _windows_note(windows: Sequence[tuple[float, float]]) -> str:
-    return f"CT windows (width/level HU): {', '.join(f'{width:g}/{level:g}' for width, level in windows)}."
-
-
 def _picture_clip(picture: Picture, options: _Options) -> Clip:
     """One picture or a film's frames, through the CT windows or scaled by all frames where they are not shown yet."""
     notes = list(picture.notes)
@@ -682,7 +978,7 @@ def _picture_clip(picture: Picture, options: _Options) -> Clip:
         frames = np.repeat(picture.values[..., None], 3, axis=-1)
     elif picture.modality == "CT":
         frames = window_ct(picture.values, options.windows)
-        notes.append(_windows_note(options.windows))
+        notes.append(options.windows_note)
     else:
         frames = scale_intensity(picture.values)
         notes.append("Grey levels: 1st to 99th percentile of the values.")
@@ -721,9 +1017,11 @@ def _load_pillow_file(path: Path, name: str, options: _Options) -> Clip:
             if count > 1 and (not paged or options.kind in ("video", "volume")):
                 return _load_pages(image, name, options)
             picture = _read_pillow(image, name, options)
-    except MediaError:
+    except (MediaError, MemoryError):
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        raise MediaError(f"{name} has more pixels than Pillow's limit for safe pictures; make it smaller.") from None
+    except Exception:  # of many classes, as each of Pillow's readers has its own
         raise MediaError(f"{name} is a damaged or unsupported picture; save it again as PNG.") from None
     if count > 1:
         note = f"Page 1 of {count}; kind='volume' or kind='video' reads all."
@@ -769,7 +1067,7 @@ def _map_numpy(path: Path, name: str) -> np.ndarray:
     """The array of a `.npy` file, mapped and not read yet; a first axis of one channel before a volume is dropped."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError):
+    except Exception:  # of many classes: NumPy reads the header with Python's own parser
         raise MediaError(f"{name} is cut short or holds no plain numbers; save the array again.") from None
     return array[0] if array.ndim == 4 and array.shape[0] == 1 and array.shape[-1] not in (3, 4) else array
 
@@ -849,75 +1147,188 @@ def _load_list(items: Sequence[Any], name: str, options: _Options, scratch: Path
     return _picture_clip(picture, options)
 
 
-def _read_video(path: Path, name: str, options: _Options) -> Picture:
-    """A video file through PyAV, or decord where only that is installed.
+@dataclass(frozen=True)
+class _OpenFilm:
+    """A video file that is open.
+
+    Attributes:
+        times: float64 (n,), seconds of all frames, increasing.
+        height, width: of a frame as it is stored; it may be shown turned by 90 degrees.
+        read: yields the frames of increasing numbers (m,), each uint8 (height, width, 3), upright.
+    """
+
+    times: np.ndarray
+    height: int
+    width: int
+    read: Callable[[np.ndarray], Iterator[np.ndarray]]
+
+
+@contextmanager
+def _open_film(path: Path, name: str, limits: MediaLimits) -> Iterator[_OpenFilm]:
+    """Opens a video file through PyAV, or decord where only that is installed.
 
     Both take as long, but decord ends the process on some damaged files (std::bad_alloc), and its FFmpeg is older.
     """
     try:
         import av
 
-        reader = partial(_read_with_pyav, av)
+        opened = _open_with_pyav(av, path, name)
     except ImportError:
         try:
             import decord
 
-            reader = partial(_read_with_decord, decord)
+            opened = _open_with_decord(decord, path)
         except ImportError:
             raise MediaError("Videos need the package av or decord; install one of them.") from None
     try:
-        times, frames, count, notes = reader(path, name, options)
+        with opened as film:
+            limits.check_frames(name, len(film.times), film.height, film.width)
+            yield film
     except (MediaError, MemoryError):
         raise
     except Exception:  # of many classes; their sentences say less than this one
         raise MediaError(
             f"{name} is a video that is damaged, cut short or of an unknown codec; convert it to H.264 MP4."
         ) from None
-    return Picture(frames, True, times, (0.0, 0.0), count, options.modality or "", tuple(notes))
 
 
-def _read_with_decord(
-    decord: ModuleType, path: Path, name: str, options: _Options
-) -> tuple[np.ndarray, np.ndarray, int, list[str]]:
-    """Seconds (m,), uint8 frames (m, height, width, 3), frames in the file, and notes."""
+def _read_video(path: Path, name: str, options: _Options) -> Picture:
+    """The frames of a video file that `load_clip` asks for."""
+    with _open_film(path, name, options.limits) as film:
+        indices, times, notes = options.choose(film.times, True)
+        options.limits.check_volume(name, len(indices), film.height, film.width)
+        frames: np.ndarray | None = None
+        for place, frame in enumerate(film.read(indices)):
+            if frames is None:  # filled in place, as a list of frames and their stack would be two copies
+                frames = np.empty((len(indices), *frame.shape), np.uint8)
+            frames[place] = _same_shape(frame, frames[0], name)
+            options.report(place + 1, len(indices))
+    return Picture(frames, True, times, (0.0, 0.0), len(film.times), options.modality or "", tuple(notes))
+
+
+def _read_video_in_pieces(path: Path, name: str, options: _Options, chunk: int) -> Iterator[Picture]:
+    """As `_read_video`, at most `chunk` frames at a time."""
+    with _open_film(path, name, options.limits) as film:
+        indices, times, notes = options.choose(film.times, True)
+        options.limits.check_volume(name, min(chunk, len(indices)), film.height, film.width)
+        frames: list[np.ndarray] = []
+        for place, frame in enumerate(film.read(indices), start=1):
+            frames.append(_same_shape(frame, frames[0] if frames else frame, name))
+            options.report(place, len(indices))
+            if len(frames) == chunk or place == len(indices):
+                seconds = times[place - len(frames) : place]
+                values, frames = np.stack(frames), []
+                yield Picture(values, True, seconds, (0.0, 0.0), len(film.times), options.modality or "", tuple(notes))
+
+
+def _same_shape(frame: np.ndarray, first: np.ndarray, name: str) -> np.ndarray:
+    if frame.shape != first.shape:
+        raise MediaError(f"{name} holds frames of different sizes; bring them to one size first.")
+    return frame
+
+
+@contextmanager
+def _open_with_decord(decord: ModuleType, path: Path) -> Iterator[_OpenFilm]:
+    """An `_OpenFilm` through decord, which seeks and turns frames upright by itself."""
     with native_stderr():
         decord.logging.set_level(decord.logging.QUIET)
         reader = decord.VideoReader(str(path))
-        count = len(reader)
         height, width = reader[0].shape[:2]
-        options.limits.check_frames(name, count, height, width)
         # decord keeps seconds in float32, so digits below the microsecond are noise.
-        starts = np.asarray(reader.get_frame_timestamp(range(count)), dtype=np.float64)[:, 0].round(6)
-        indices, times, notes = options.choose(starts, True)
-        options.limits.check_volume(name, len(indices), height, width)
-        frames = reader.get_batch(indices.tolist()).asnumpy()
-    return times, frames, count, notes
+        times = np.asarray(reader.get_frame_timestamp(range(len(reader))), dtype=np.float64)[:, 0].round(6)
+
+    def read(indices: np.ndarray) -> Iterator[np.ndarray]:
+        for index in indices:
+            with native_stderr():
+                frame = reader[int(index)].asnumpy()
+            yield frame
+
+    yield _OpenFilm(times, height, width, read)
 
 
-def _read_with_pyav(
-    av: ModuleType, path: Path, name: str, options: _Options
-) -> tuple[np.ndarray, np.ndarray, int, list[str]]:
-    """As `_read_with_decord`. Packets tell all frame times; decoding starts at the key frame before a wanted frame."""
+@contextmanager
+def _open_with_pyav(av: ModuleType, path: Path, name: str) -> Iterator[_OpenFilm]:
+    """An `_OpenFilm` through PyAV."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        packets = [packet for packet in container.demux(stream) if packet.pts is not None and packet.size]
-        keys = np.array(sorted(packet.pts for packet in packets if packet.is_keyframe))
-        stamps = np.array(sorted({packet.pts for packet in packets}))
-        options.limits.check_frames(name, len(stamps), stream.height, stream.width)
-        indices, times, notes = options.choose(stamps * float(stream.time_base), True)
-        options.limits.check_volume(name, len(indices), stream.height, stream.width)
-        frames, decoder, reached = [], iter(()), None
-        for wanted in stamps[indices]:
-            before = keys[keys <= wanted]
-            if reached is None or (len(before) and before[-1] > reached):
-                container.seek(int(wanted), stream=stream)
-                decoder = container.decode(stream)
-            for frame in decoder:
-                reached = frame.pts
-                if reached is not None and reached >= wanted:
-                    frames.append(frame.to_ndarray(format="rgb24"))
+        reader = _PacketReader(container, stream, av.video.reformatter.VideoReformatter(), name)
+        yield _OpenFilm(reader.shown * float(stream.time_base), stream.height, stream.width, reader.read)
+
+
+class _PacketReader:
+    """Decodes of a PyAV stream the frames that are asked for and those that they build on, and no other.
+
+    Packets, which are listed without decoding them, tell the times of all frames.
+
+    Attributes:
+        shown: int64 (n,), time stamps of all frames, increasing.
+    """
+
+    def __init__(self, container: Any, stream: Any, converter: Any, name: str):
+        self._container, self._stream, self._name = container, stream, name
+        self._converter = converter  # one for all frames: making one takes longer than most frames do
+        rows = [
+            (packet.pts, packet.pts if packet.dts is None else packet.dts, packet.is_keyframe)
+            for packet in self._demux()
+        ]
+        # In the order of decoding: when a frame is shown, when it is decoded, and whether it is a key frame.
+        self._stamps, self._decoding, is_key = np.array(rows, dtype=np.int64).T
+        keys = np.flatnonzero(is_key)
+        # MPEG streams give some frames only time stamps that depend on where reading began, so there is no seeking.
+        keys = keys[:1] if container.format.name.startswith("mpeg") else keys
+        self._keys = keys[np.argsort(self._stamps[keys], kind="stable")]
+        # What is shown before the first key frame cannot be decoded: recordings may begin anywhere.
+        self.shown = np.unique(self._stamps[self._stamps >= self._stamps[self._keys[0]]])
+
+    def read(self, indices: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields frames by their increasing numbers (m,), each uint8 (height, width, 3), upright."""
+        stamps = self.shown[indices]
+        waiting, wanted, held = deque(stamps.tolist()), set(stamps.tolist()), {}
+        for first, last in self._spans(stamps):
+            for frame in self._decode(first, last, wanted):
+                held[frame.pts] = frame
+                while waiting and waiting[0] in held:
+                    frame = held.pop(waiting.popleft())
+                    colours = self._converter.reformat(frame, format="rgb24").to_ndarray()
+                    yield np.ascontiguousarray(np.rot90(colours, round(frame.rotation / 90)))
+                if len(held) > MOST_REORDERED:
                     break
-    if len(frames) != len(indices):
-        raise MediaError(f"{name} is a video that is cut short: some of its frames are missing; copy it again.")
-    return times, _stack(frames, name), len(stamps), notes
+        if waiting:
+            raise MediaError(
+                f"{self._name} is a video that is cut short: some of its frames are missing; copy it again."
+            )
+
+    def _demux(self) -> Iterator[Any]:
+        return (packet for packet in self._container.demux(self._stream) if packet.size and packet.pts is not None)
+
+    def _spans(self, wanted: np.ndarray) -> list[list[int]]:
+        """First and last packet from each key frame to the last wanted frame that builds on it, overlaps joined."""
+        order = np.argsort(self._stamps, kind="stable")
+        numbers = order[np.searchsorted(self._stamps, wanted, sorter=order)]
+        starts = self._keys[np.searchsorted(self._stamps[self._keys], wanted, side="right") - 1]
+        spans: list[list[int]] = []
+        for start, number in zip(starts.tolist(), numbers.tolist(), strict=True):
+            if spans and start <= spans[-1][1] + 1:
+                spans[-1][1] = max(spans[-1][1], number)
+            else:
+                spans.append([start, number])
+        return spans
+
+    def _decode(self, first: int, last: int, wanted: set[int]) -> Iterator[Any]:
+        """Yields the wanted frames of a span as PyAV gives them; others are decoded where frames build on them."""
+        decoder = self._stream.codec_context
+        for packet in itertools.islice(self._packets_from(first), last - first + 1):
+            decoder.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+            yield from (frame for frame in decoder.decode(packet) if frame.pts in wanted)
+        yield from (frame for frame in decoder.decode(None) if frame.pts in wanted)
+
+    def _packets_from(self, first: int) -> Iterator[Any]:
+        """Yields the packets from number `first` on; seeking goes by the time of decoding, or to somewhere before."""
+        for target in (self._decoding[first], self._decoding[0]):
+            self._container.seek(int(target), stream=self._stream)
+            packets = itertools.dropwhile(lambda packet: packet.pts != self._stamps[first], self._demux())
+            for packet in packets:
+                yield packet
+                yield from packets
+                return
