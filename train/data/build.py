@@ -160,26 +160,26 @@ def convert_chunk(task: ChunkTask) -> int:
     store, lines = MediaStore(task.media), []
     rows = pickle.loads(task.rows.read_bytes())
     for row in rows:
+        if isinstance(row, generated.Drawn):
+            lines += _marked(generated.records_of(row, store), task)
+            continue
         try:
-            if isinstance(row, generated.Drawn):
-                records = generated.records_of(row, store)
-            else:
-                records = get_adapter(task.source).records(row, task.folder, store)
-            kept = [record for record in records if record.split in task.splits]
-            marks = {medium: fingerprint(task.media / medium.path, medium.type) for r in kept for medium in r.media}
+            lines += _marked(get_adapter(task.source).records(row, task.folder, store), task)
         # MediaError, which an unreadable file raises, is a ValueError as all errors of data are.
         except ValueError as error:
-            where = getattr(row, "where", "sample")
-            lines.append({"broken": {"source": task.source, "where": where, "reason": str(error)}})
-            continue
-        lines += [
-            {"record": r.model_dump(mode="json"), "fingerprints": [asdict(marks[medium]) for medium in r.media]}
-            for r in kept
-        ]
+            lines.append({"broken": {"source": task.source, "where": row.where, "reason": str(error)}})
     part = task.done.with_suffix(".part")
     part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     part.replace(task.done)
     return len(rows)
+
+
+def _marked(records: list[Record], task: ChunkTask) -> list[dict[str, Any]]:
+    """The records of the task's splits with the fingerprints of their media, as lines of the chunk's result."""
+    kept = [record for record in records if record.split in task.splits]
+    media = {medium for record in kept for medium in record.media}
+    marks = {medium: asdict(fingerprint(task.media / medium.path, medium.type)) for medium in media}
+    return [{"record": r.model_dump(mode="json"), "fingerprints": [marks[medium] for medium in r.media]} for r in kept]
 
 
 def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
@@ -258,7 +258,7 @@ def list_rows(config: BuildConfig, out: Path) -> list[ChunkTask]:
 
 
 def convert(tasks: list[ChunkTask], engine: str, processes: int) -> None:
-    """Converts the chunks that are not done yet, with a progress bar over rows."""
+    """Converts the chunks that are not done yet, with a progress bar."""
     left = [task for task in tasks if not task.done.exists()]
     with tqdm(total=len(tasks), initial=len(tasks) - len(left), desc="Converting", unit="chunk") as bar:
         for _ in run_tasks(engine, convert_chunk, left, processes):
@@ -282,13 +282,13 @@ def read_converted(config: BuildConfig, out: Path) -> list[Converted]:
         folder = out / WORK / f"{number:02d}-{listing.role}-{listing.name}"
         items, broken = [], []
         for path in sorted(folder.glob("*.jsonl")):
-            for line in path.open(encoding="utf-8"):
-                row = json.loads(line)
-                if "broken" in row:
-                    broken.append(row["broken"])
-                else:
-                    marks = tuple(Fingerprint(**mark) for mark in row["fingerprints"])
-                    items.append(Fingerprinted(Record.model_validate(row["record"]), marks))
+            with path.open(encoding="utf-8") as lines:
+                for row in map(json.loads, lines):
+                    if "broken" in row:
+                        broken.append(row["broken"])
+                    else:
+                        marks = tuple(Fingerprint(**mark) for mark in row["fingerprints"])
+                        items.append(Fingerprinted(Record.model_validate(row["record"]), marks))
         rows = json.loads((folder / "listed.json").read_text(encoding="utf-8"))["rows"]
         results.append(Converted(listing, rows, items, broken))
     return results
@@ -404,8 +404,14 @@ def source_facts(
     return facts
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def build(config: BuildConfig, out: Path, engine: str, processes: int) -> dict[str, Any]:
-    """Builds the set into `out`, which is empty, or holds a build of the same configuration that was stopped.
+    """Builds the set into `out`, which is empty, or holds a build of the same sources that was stopped.
+
+    What only the last step depends on (shares, counts, leaks, format) may have been changed since.
 
     Returns:
         The statistics of the set.
@@ -413,14 +419,19 @@ def build(config: BuildConfig, out: Path, engine: str, processes: int) -> dict[s
     Raises:
         BuildError, LeakError, ValueError: what is wrong with the configuration, the sources or the folder.
     """
-    plan = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
+    plan = _digest(config.model_dump_json())
+    converted_from = _digest(config.model_dump_json(include={"seed", "generated", "sources", "benchmarks"}))
     started, finished = out / WORK / "plan", out / "build.json"
     if finished.exists() and json.loads(finished.read_text(encoding="utf-8"))["configuration"] == plan:
         return json.loads((out / "statistics.json").read_text(encoding="utf-8"))
-    if out.exists() and any(out.iterdir()) and not (started.exists() and started.read_text(encoding="utf-8") == plan):
-        raise BuildError(f"{out} holds something else than a build of this configuration; choose an empty folder.")
+    if (
+        out.exists()
+        and any(out.iterdir())
+        and not (started.exists() and started.read_text(encoding="utf-8") == converted_from)
+    ):
+        raise BuildError(f"{out} holds something else than a build of these sources; choose an empty folder.")
     started.parent.mkdir(parents=True, exist_ok=True)
-    started.write_text(plan, encoding="utf-8")
+    started.write_text(converted_from, encoding="utf-8")
     convert(list_rows(config, out), engine, processes)
     summary = assemble(config, out)
     remove_unused_media(out)
