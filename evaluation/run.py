@@ -56,6 +56,7 @@ def load(model: str, pruning: dict[str, Any], device: torch.device | str) -> tup
     of_model = {name: value for name, value in pruning.items() if name in MODEL_OPTIONS}
     of_processor = {name: value for name, value in pruning.items() if name not in MODEL_OPTIONS}
     processor = AutoProcessor.from_pretrained(model, trust_remote_code=True, **of_processor)
+    processor.tokenizer.padding_side = "left"  # many a checkpoint's own side is the right, for training
     loaded = AutoModelForImageTextToText.from_pretrained(model, trust_remote_code=True, dtype="auto").eval().to(device)
     for name, owner in [(n, loaded.config.vision_config) for n in of_model] + [(n, processor) for n in of_processor]:
         if not hasattr(owner, name):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -10,6 +11,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 
 from evaluation import run as run_module
 from evaluation.benchmarks import read_benchmark
@@ -108,6 +118,50 @@ def test_a_run_goes_on_where_it_was_stopped_and_asks_nothing_twice(whole, tiny, 
         ask_all(model, processor, questions, ledger, prompts="plain", batch_size=3, max_new_tokens=96)
     assert not {one.id for one in asked} & {json.loads(line)["id"] for line in begun[1:5]}
     assert rows(tmp_path / "part-000.jsonl") == rows(whole / "predictions.jsonl")
+
+
+@pytest.fixture(scope="module")
+def neighbour(tmp_path_factory, tokenizer) -> Path:
+    """A tiny LLaVA with random weights: another family's model, which reads images through its own processor."""
+    folder = tmp_path_factory.mktemp("llava")
+    words = copy.deepcopy(tokenizer)
+    words.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    words.padding_side = "right"
+    template = (
+        "{% for m in messages %}{% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    )
+    pixels = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    LlavaProcessor(
+        image_processor=pixels,
+        tokenizer=words,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        chat_template=template,
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "initializer_range": 0.5}
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=CLIPVisionConfig(num_hidden_layers=2, image_size=28, patch_size=14, **small),
+            text_config=LlamaConfig(
+                vocab_size=len(words), num_hidden_layers=1, bos_token_id=1, eos_token_id=2, pad_token_id=2, **small
+            ),
+            image_token_id=words.convert_tokens_to_ids("<image>"),
+        )
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_a_neighbours_model_is_asked_by_the_same_command_and_batches_change_nothing(neighbour, data, tmp_path):
+    asked = [one for one in read_benchmark("generated", data, tmp_path, None)[0] if one.dimension == "2d"]
+    asked = [one for one in asked if not one.media[0].path.endswith("000003.png")][:4]
+    model, processor = load(str(neighbour), {}, "cpu")
+    together = run_module.generate(model, processor, asked, "plain", 6)
+    alone = [run_module.generate(model, processor, [one], "plain", 6)[0] for one in asked]
+    assert together == alone
+    assert len({length for _, length in together}) > 1, "prompts of one length would need no padding"
 
 
 def test_pruning_reaches_the_processor_and_the_encoder(tiny):
