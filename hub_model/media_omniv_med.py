@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from .dicom_omniv_med import (
     Film,
@@ -317,9 +317,9 @@ def _is_video_file(source: Any) -> bool:
 
 @contextmanager
 def _in_one_sentence(name: str) -> Iterator[None]:
-    """Keeps libraries silent, and turns whatever they raise into a `MediaError`."""
+    """Keeps libraries silent and strict, and turns whatever they raise into a `MediaError`."""
     try:
-        with silence():
+        with silence(), _whole_pictures():
             yield
     except MediaError:
         raise
@@ -329,6 +329,17 @@ def _in_one_sentence(name: str) -> Iterator[None]:
             raise MediaError(message) from None
         reason = type(error).__name__
         raise MediaError(f"{name} cannot be read ({reason}); it may be damaged, so save it again.") from None
+
+
+@contextmanager
+def _whole_pictures() -> Iterator[None]:
+    """Has Pillow refuse pictures that are cut short, which other packages tell it to fill with grey."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _lacks_memory(error: Exception) -> bool:

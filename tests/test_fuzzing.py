@@ -71,8 +71,9 @@ def test_every_mutant_gives_a_clip_or_a_sentence(reader):
 def test_failures_are_counted():
     """A process that may not live long enough for anything."""
     with IsolatedReader(time_limit=1e-6, processes=1) as hasty:
-        results = fuzz(range(2), 0, hasty)
-    assert [failure["outcome"] for failure in results["failures"]] == ["timed out"] * 2
+        results = fuzz(range(8), 0, hasty)
+    # On a busy machine the clock may start after an answer has come.
+    assert {failure["outcome"] for failure in results["failures"]} == {"timed out"}
 
 
 def test_what_a_clip_and_a_sentence_promise():

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,11 @@ def assert_same(clip: Clip, expected: Clip) -> None:
 
 def children(process: int | str = "self") -> set[int]:
     """Processes that one has started and that live."""
-    tasks = Path(f"/proc/{process}/task").iterdir()
-    return {int(number) for task in tasks for number in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path(f"/proc/{process}/task").iterdir():
+        with suppress(FileNotFoundError):  # a thread that has ended since
+            found |= {int(number) for number in (task / "children").read_text().split()}
+    return found
 
 
 def test_the_clip_is_that_of_load_clip(reader, tmp_path):

@@ -28,7 +28,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import apply_color_lut
@@ -680,6 +680,15 @@ def test_pages_of_a_tiff(tmp_path):
     assert first.kind == "image" and said(first, "Page 1 of 4")
     assert volume.kind == "volume" and len(volume.frames) == 4
     assert load_clip(tmp_path / "pages.tif", kind="video").frames[:, 0, 0, 0].tolist() == [0, 50, 100, 150]
+
+
+def test_a_picture_that_is_cut_short_is_refused_whatever_other_packages_told_pillow(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    Image.effect_noise((64, 64), 50).save(tmp_path / "noise.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "noise.png").read_bytes()[:2000])
+    with pytest.raises(MediaError, match=r"cut\.png"):
+        load_clip(tmp_path / "cut.png")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES, "their choice is theirs again"
 
 
 def test_a_numpy_file_is_read_as_the_array_in_it(tmp_path):

@@ -141,8 +141,8 @@ def test_assembling_the_exported_tensors_gives_the_trained_model(
     with torch.no_grad():
         # The wrapped model itself still computes in bfloat16 after training; the model inside does not.
         wanted = trained.eval().get_base_model()(**inputs).logits
-        # The file holds float16, so a thousandth of the largest logit is what rounding can do.
-        tolerance = {"atol": 1e-3 * float(wanted.abs().max()), "rtol": 0.0}
+        # The file holds float16, so two thousandths of the largest logit are what rounding can do.
+        tolerance = {"atol": 2e-3 * float(wanted.abs().max()), "rtol": 0.0}
         torch.testing.assert_close(assembled(**inputs).logits, wanted, **tolerance)
         torch.testing.assert_close(resumed.eval()(**inputs).logits, wanted, **tolerance)
         assert not torch.allclose(make_model()(**inputs).logits, wanted, **tolerance)
