@@ -37,7 +37,12 @@ def token_grid(height: float, width: float, token_size: int, min_tokens: int, ma
 
 
 def resize_frames(frames: np.ndarray, height: int, width: int) -> torch.Tensor:
-    """Resizes uint8 frames (T, H, W, 3) with antialiasing; returns float32 (T, 3, height, width) in [-1, 1]."""
+    """Resizes uint8 frames (T, H, W, 3) with antialiasing; returns float32 (T, 3, height, width) in [-1, 1].
+
+    In floating point, though whole grey levels would take half the time: rounding hides how quiet a clip is, by which
+    the pruner sharpens its guard (tried on the echocardiogram of benchmarks.pruning: 91 instead of 97 % of the lesions
+    survive).
+    """
     resized = torch.empty(len(frames), 3, height, width)
     for start in range(0, len(frames), 16):  # a few at a time: float copies of large frames are twelve times the file
         part = torch.from_numpy(np.array(frames[start : start + 16], order="C")).permute(0, 3, 1, 2).float()

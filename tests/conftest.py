@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
+from train.assemble import write_configuration
 
 HUB_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
 PATCH_SIZE = 4
@@ -121,3 +122,17 @@ def film() -> Callable[..., np.ndarray]:
         return shown
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_model: Callable[..., OmniVMedForConditionalGeneration],
+    tokenizer: PreTrainedTokenizerFast,
+) -> Path:
+    """The folder of a tiny model, as the assembly writes it, whose frames have few tokens."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = make_model()
+    write_configuration(folder, model, tokenizer, PROCESSOR_OPTIONS | {"max_frame_tokens": 16})
+    model.save_pretrained(folder)
+    return folder

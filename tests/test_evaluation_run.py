@@ -25,24 +25,12 @@ from evaluation import run as run_module
 from evaluation.benchmarks import read_benchmark
 from evaluation.ledger import Ledger
 from evaluation.run import ask_all, load, parse_pruning
-from tests.conftest import PROCESSOR_OPTIONS
-from train.assemble import write_configuration
 from train.data.adapters.base import MediaStore
 from train.data.generated import Drawn, records_of
 from train.data.records import write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory, make_model, tokenizer) -> Path:
-    """A tiny model's folder."""
-    folder = tmp_path_factory.mktemp("tiny")
-    model = make_model()
-    write_configuration(folder, model, tokenizer, PROCESSOR_OPTIONS | {"max_frame_tokens": 16})
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -4,29 +4,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from evaluation.benchmarks import read_benchmark
 from evaluation.sweep import RULES, draw, measure, pruning_of
-from tests.conftest import PROCESSOR_OPTIONS
-from train.assemble import write_configuration
 from train.data.adapters.base import MediaStore
 from train.data.generated import CLIP_EVERY, Drawn, records_of
 from train.data.records import write_jsonl
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory, make_model, tokenizer) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    model = make_model()
-    write_configuration(folder, model, tokenizer, PROCESSOR_OPTIONS | {"max_frame_tokens": 16})
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
