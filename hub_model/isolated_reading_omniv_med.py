@@ -125,8 +125,11 @@ class _Worker:
         if self._process is None or self._process.poll() is not None:
             self._start()
         try:
-            with self._deadline(self._time_limit):
-                answer = self._ask(self._process, request, progress)
+            try:
+                answer = self._talk(request, progress)
+            except _NotReceivedError:  # it was ended while it was idle, which is not this file's fault
+                self._start()
+                answer = self._talk(request, progress)
         except TimeoutError:
             raise MediaError(
                 f"The file takes longer than {self._time_limit:g} s to read; cut it, make it smaller or convert it."
@@ -139,6 +142,10 @@ class _Worker:
         if isinstance(answer, str):
             raise MediaError(answer)
         return answer
+
+    def _talk(self, request: bytes, progress: Callable[[int, int], None] | None) -> Clip | str:
+        with self._deadline(self._time_limit):
+            return self._ask(self._process, request, progress)
 
     def _start(self) -> None:
         self.close()
@@ -167,6 +174,10 @@ class _Worker:
         with suppress(OSError):  # that it has ended is seen below
             process.stdin.write(request)
             process.stdin.flush()
+        try:
+            _read_header(process.stdout)
+        except _NoAnswerError:
+            raise _NotReceivedError from None
         while "progress" in (header := _read_header(process.stdout)):
             progress(*header["progress"])
         return str(header["error"]) if "error" in header else self._receive(process.stdout, header)
@@ -236,6 +247,10 @@ class _NoAnswerError(Exception):
     """The process ended, or sent what is no answer."""
 
 
+class _NotReceivedError(_NoAnswerError):
+    """The process ended before it took the request."""
+
+
 def _read_header(pipe: BinaryIO) -> dict[str, Any]:
     try:
         header = json.loads(pipe.readline(LONGEST_HEADER))
@@ -271,6 +286,7 @@ def _serve(memory_limit: int) -> None:
     _write(answers, {})
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        _write(answers, {"received": True})
         options = request["options"]
         if options.get("limits"):
             options["limits"] = MediaLimits(**options["limits"])
