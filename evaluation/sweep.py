@@ -83,13 +83,13 @@ def measure(
             ask_all(model, processor, questions, ledger, prompts="plain", batch_size=8, max_new_tokens=LONGEST_ANSWER)
     different = list({one.media[0].path: one for one in questions}.values())[:timed]
     elapsed = seconds_to_first_token(*load(model_name, {}, model.device), options, different)
-    unpruned = score_file(out / "unpruned.jsonl")
-    tokens = {name: [one.row["prompt_tokens"] for one in score_file(out / f"{name}.jsonl").scored] for name in settings}
+    runs = {name: score_file(out / f"{name}.jsonl") for name in settings}
+    tokens = {name: [one.row["prompt_tokens"] for one in run.scored] for name, run in runs.items()}
     rows = []
     for name, (rule, removed) in settings.items():
-        scored = score_file(out / f"{name}.jsonl")
-        right = [float(one.right) for one in scored.scored]
-        paired = compare(unpruned, scored)
+        scored = runs[name].scored
+        right = [float(one.right) for one in scored]
+        paired = compare(runs["unpruned"], runs[name])
         rows.append(
             {
                 "setting": name,
@@ -98,7 +98,7 @@ def measure(
                 "prompt_tokens": float(np.mean(tokens[name])),
                 "prompt_tokens_removed": 1 - float(np.sum(tokens[name])) / float(np.sum(tokens["unpruned"])),
                 "accuracy": float(np.mean(right)),
-                "accuracy_interval": bootstrap_interval(right, [one.group for one in scored.scored]),
+                "accuracy_interval": bootstrap_interval(right, [one.group for one in scored]),
                 "difference_to_unpruned": paired["right"]["difference"],
                 "difference_interval": paired["right"]["interval"],
                 "right_to_wrong": paired["n_right_to_wrong"],

@@ -41,7 +41,7 @@ from train.data.engines import ENGINES, run_tasks
 from train.data.fingerprints import Fingerprint, Fingerprinted, fingerprint
 from train.data.leak_check import leaks, stop_on_leaks, write_hits
 from train.data.mixture import check_shares, mix
-from train.data.records import SPLITS, Record, Split, read_records, write_jsonl, write_parquet
+from train.data.records import SPLITS, Medium, Record, Split, read_records, write_jsonl, write_parquet
 from train.data.statistics import draw_figures, summarise
 
 CHUNK_ROWS = 64
@@ -158,13 +158,14 @@ class ChunkTask:
 def convert_chunk(task: ChunkTask) -> int:
     """Converts the rows of one chunk and writes their records, fingerprints and broken rows; returns their number."""
     store, lines = MediaStore(task.media), []
+    marks: dict[Medium, dict[str, Any]] = {}
     rows = pickle.loads(task.rows.read_bytes())
     for row in rows:
         if isinstance(row, generated.Drawn):
-            lines += _marked(generated.records_of(row, store), task)
+            lines += _marked(generated.records_of(row, store), task, marks)
             continue
         try:
-            lines += _marked(get_adapter(task.source).records(row, task.folder, store), task)
+            lines += _marked(get_adapter(task.source).records(row, task.folder, store), task, marks)
         # MediaError, which an unreadable file raises, is a ValueError as all errors of data are.
         except ValueError as error:
             lines.append({"broken": {"source": task.source, "where": row.where, "reason": str(error)}})
@@ -174,11 +175,15 @@ def convert_chunk(task: ChunkTask) -> int:
     return len(rows)
 
 
-def _marked(records: list[Record], task: ChunkTask) -> list[dict[str, Any]]:
-    """The records of the task's splits with the fingerprints of their media, as lines of the chunk's result."""
+def _marked(records: list[Record], task: ChunkTask, marks: dict[Medium, dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of the task's splits with the fingerprints of their media, as lines of the chunk's result.
+
+    `marks` keeps the fingerprints from row to row: up to twenty questions in turn show one picture.
+    """
     kept = [record for record in records if record.split in task.splits]
-    media = {medium for record in kept for medium in record.media}
-    marks = {medium: asdict(fingerprint(task.media / medium.path, medium.type)) for medium in media}
+    for medium in (medium for record in kept for medium in record.media):
+        if medium not in marks:
+            marks[medium] = asdict(fingerprint(task.media / medium.path, medium.type))
     return [{"record": r.model_dump(mode="json"), "fingerprints": [marks[medium] for medium in r.media]} for r in kept]
 
 

@@ -11,11 +11,9 @@ import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import av
 import nibabel
 import numpy as np
 from PIL import Image
@@ -23,7 +21,7 @@ from PIL import Image
 from train.data.phantoms import KINDS_OF, MODALITIES, Sample, generate
 from train.data.questions import Question, captioned, match, questions
 from train.data.records import DIMENSION_OF, SPLITS, Medium, Record, Turn
-from train.data.sample_media import hounsfield_units
+from train.data.sample_media import encode_video, hounsfield_units
 
 if TYPE_CHECKING:
     from train.data.adapters.base import MediaStore
@@ -133,16 +131,5 @@ def _nifti(sample: Sample) -> bytes:
 
 
 def _mp4(sample: Sample) -> bytes:
-    """H.264 of good quality, at the rate of the sample's times."""
-    step = float(np.median(np.diff(sample.positions)))
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        rate = Fraction(1 / step).limit_denominator(1000)
-        # A constant quantiser and one thread: with x264's rate control the bytes differ from run to run.
-        stream = container.add_stream("libx264", rate=rate, options={"qp": "20", "threads": "1"})
-        stream.height, stream.width = sample.frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in sample.frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))))
-        container.mux(stream.encode())
-    return buffer.getvalue()
+    # A constant quantiser and one thread: with x264's rate control the bytes differ from run to run.
+    return encode_video(sample.frames, sample.positions, {"qp": "20", "threads": "1"})

@@ -263,7 +263,7 @@ def questions(facts: dict[str, str], kind: str, rng: np.random.Generator) -> lis
     """
 
     def pick(wordings: tuple[str, ...], **fields: str) -> str:
-        return wordings[int(rng.integers(len(wordings)))].format(kind=kind, **fields)
+        return one_of(wordings, rng, kind=kind, **fields)
 
     def closed(task: str, truth: str, others: tuple[str, ...], wordings: tuple[str, ...]) -> Question:
         yes = bool(rng.random() < 0.5)
@@ -392,13 +392,14 @@ MATCHING = (
 )
 
 
-def _one_of(wordings: tuple[str, ...], rng: np.random.Generator, **fields: str) -> str:
+def one_of(wordings: tuple[str, ...], rng: np.random.Generator, **fields: str) -> str:
+    """One wording, with its fields filled in."""
     return wordings[int(rng.integers(len(wordings)))].format(**fields)
 
 
 def caption_request(kind: str, rng: np.random.Generator) -> str:
     """Asks for a caption."""
-    return _one_of(CAPTION_REQUESTS, rng, kind=kind)
+    return one_of(CAPTION_REQUESTS, rng, kind=kind)
 
 
 def captioned(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Question:
@@ -406,7 +407,7 @@ def captioned(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Que
     task = "report generation and captioning"
     if rng.random() < 0.5:
         return Question(task, caption_request(kind, rng), caption(facts, kind, rng))
-    return Question(task, _one_of(REPORT_REQUESTS, rng, kind=kind), report(facts, kind))
+    return Question(task, one_of(REPORT_REQUESTS, rng, kind=kind), report(facts, kind))
 
 
 def report(facts: dict[str, str], kind: str) -> str:
@@ -446,7 +447,7 @@ def match(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Questio
         sentence = caption(changed, kind, rng)
         while told.lower() not in sentence.lower():
             sentence = caption(changed, kind, rng)
-    wording = _one_of(MATCHING, rng, kind=kind, sentence=sentence)
+    wording = one_of(MATCHING, rng, kind=kind, sentence=sentence)
     return Question("image-text matching", wording, "yes" if fits else "no")
 
 

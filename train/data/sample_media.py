@@ -7,6 +7,7 @@ python -m train.data.sample_media --out examples/media
 from __future__ import annotations
 
 import argparse
+import io
 from fractions import Fraction
 from pathlib import Path
 
@@ -46,18 +47,25 @@ def write_volume(sample: Sample, path: Path) -> None:
     sitk.WriteImage(image, str(path), useCompression=True)
 
 
-def write_video(sample: Sample, path: Path) -> None:
-    """A video sample as H.264 in MP4, at the rate of its positions."""
-    step = float(np.median(np.diff(sample.positions)))
-    there_and_back = np.concatenate([sample.frames, sample.frames[-2:0:-1]])
-    frames = np.concatenate([there_and_back] * LOOPS)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(1 / step).limit_denominator(1000), options={"crf": "23"})
+def encode_video(frames: np.ndarray, positions: np.ndarray, options: dict[str, str]) -> bytes:
+    """H.264 in MP4 of uint8 frames (T, H, W, 3), at the rate of the positions in seconds, with x264's options."""
+    rate = Fraction(1 / float(np.median(np.diff(positions)))).limit_denominator(1000)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame))))
         container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def write_video(sample: Sample, path: Path) -> None:
+    """A video sample as H.264 in MP4, at the rate of its positions."""
+    there_and_back = np.concatenate([sample.frames, sample.frames[-2:0:-1]])
+    frames = np.concatenate([there_and_back] * LOOPS)
+    path.write_bytes(encode_video(frames, sample.positions, {"crf": "23"}))
 
 
 def main() -> None:

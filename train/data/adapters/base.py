@@ -220,11 +220,6 @@ def seeded(name: str) -> np.random.Generator:
     return np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
 
 
-def one_of(wordings: tuple[str, ...], rng: np.random.Generator, **fields: str) -> str:
-    """One wording, with its fields filled in."""
-    return wordings[int(rng.integers(len(wordings)))].format(**fields)
-
-
 def listed(where: str, split: str, number: str, entry: Any, **values: Any) -> Row:
     """A row of an entry, broken where the entry is no set of named fields."""
     if not isinstance(entry, dict):

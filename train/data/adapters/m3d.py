@@ -36,14 +36,13 @@ from train.data.adapters.base import (
     inside,
     listed,
     missing_files,
-    one_of,
     read_json,
     seeded,
     table_rows,
     text,
 )
 from train.data.adapters.choices import answered, asked, choices_of
-from train.data.questions import caption_request
+from train.data.questions import caption_request, one_of
 from train.data.records import Record
 
 # The data sets' pages say Apache-2.0; pictures and reports come from Radiopaedia, whose own terms their pages do not

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rapidfuzz import fuzz
 
-from train.data.adapters.base import Adapter, BrokenRow, MediaStore, Origin, Row, one_of, seeded
-from train.data.questions import MATCHING
+from train.data.adapters.base import Adapter, BrokenRow, MediaStore, Origin, Row, seeded
+from train.data.questions import MATCHING, one_of
 from train.data.records import Record
 
 LENDERS = 8

@@ -29,10 +29,9 @@ from train.data.adapters.base import (
     inside,
     listed,
     missing_files,
-    one_of,
     seeded,
 )
-from train.data.questions import REPORT_REQUESTS
+from train.data.questions import REPORT_REQUESTS, one_of
 from train.data.records import Record
 
 MIMIC_CXR = Origin("mimic-cxr", "PhysioNet Credentialed Health Data License 1.5.0")
