@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.media_omniv_med import Clip
 from train.assemble import ADDED_TOKENS, ROOT
 from train.data.conversations import (
@@ -25,7 +23,6 @@ from train.data.conversations import (
 from train.data.phantoms import KINDS_OF, MODALITIES, Sample, generate
 from train.data.pool import PoolPlan, SamplePool, build_pool, make_sample
 from train.data.text_replay import PROMPTS, replay_conversations
-from train.pretrain import FrameDataset, fact_vocabulary, pretrain
 from train.stage import StageConfig, export_trained, run_stage, with_lora
 from train.trained_tensors import load_parts, merge_lora, read_trained_tensors
 
@@ -221,27 +218,6 @@ def test_a_pool_is_repeatable_resumes_and_refuses_another_plan(tmp_path: Path) -
     assert shard.read_bytes() == before
     with pytest.raises(ValueError, match="another plan"):
         build_pool(tmp_path, PoolPlan(seed=5, images=18, clips=6), processes=1)
-
-
-def test_pretraining_learns_to_tell_two_modalities_apart(samples, tmp_path: Path) -> None:
-    training = [generate(name, "image", np.random.default_rng(i)) for i in range(12) for name in ("OCT", "dermoscopy")]
-    config = OmniVMedVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, patch_size=14, stem_channels=8
-    )
-    encoder = pretrain(config, training, training, tmp_path, steps=80, batch_size=8, learning_rate=5e-3, seed=0)
-    metrics = json.loads((tmp_path / "eval_results.json").read_text(encoding="utf-8"))
-    assert metrics["eval_modality_accuracy"] > 0.9 > 0.6 > metrics["eval_modality_majority"]
-    assert encoder.config.hidden_size == 32
-
-
-def test_a_lesion_of_a_volume_is_not_asked_of_a_single_slice(samples) -> None:
-    volume = next(sample for sample in samples if sample.kind == "volume" and "lesion" in sample.facts)
-    vocabulary = fact_vocabulary([*samples, *(dataclasses.replace(s, facts={"lesion": "yes"}) for s in samples)])
-    vocabulary["lesion"] = ["no", "yes"]
-    item = FrameDataset([volume], vocabulary, 1, seed=0)[0]
-    labels = dict(zip(vocabulary, item["labels"].tolist(), strict=True))
-    assert labels["lesion"] == IGNORED
-    assert labels["modality"] == vocabulary["modality"].index(volume.facts["modality"])
 
 
 def test_text_replay_answers_by_the_model_itself_and_ends_with_whole_sentences(model, processor, tmp_path) -> None:

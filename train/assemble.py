@@ -33,12 +33,14 @@ ADDED_TOKENS = ("<|vision_start|>", MEDIA_TOKEN, "<|vision_end|>")
 NANO_VISION = {
     "hidden_size": 192,
     "intermediate_size": 768,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 6,
     "num_attention_heads": 4,
     "patch_size": 14,
     "stem_channels": 32,
+    "temporal_window": 4,
+    "position_unit": "physical",
 }
-NANO_PROCESSOR = {"patch_size": 14, "merge_size": 2, "min_frame_tokens": 16, "max_frame_tokens": 16}
+NANO_PROCESSOR = {"patch_size": 14, "merge_size": 2, "min_frame_tokens": 16, "max_frame_tokens": 16, "fps": 4.0}
 AUTO_MAP = {
     "AutoConfig": "configuration_omniv_med.OmniVMedConfig",
     "AutoModel": "modeling_omniv_med.OmniVMedModel",

@@ -1,8 +1,11 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Pre-trains the vision encoder alone, supervised by the facts of generated samples, before any language is involved.
+"""Pre-trains encoder and projector on the facts of generated samples, before the language model itself is run.
 
-A language model on two CPU cores sees a few images a second, the encoder alone a hundred; so the encoder learns here
-what there is to see (modality, plane, region, stain, lesion, side), and the three stages teach it to say so.
+A language model on two CPU cores sees a few images a second, the encoder alone more than a hundred; so the encoder
+learns here what there is to see (modality, plane, region, stain, lesion, side, …), by one classifier a fact, and the
+projector where those words lie among the language model's input embeddings: a clip's tokens are scored against the
+embedding of every possible answer, so that afterwards a picture reads to the language model much like a few words.
+Multiple-instance pooling by log-sum-exp (Pinheiro and Collobert, arXiv 1411.6228) lets each token say another word.
 """
 
 from __future__ import annotations
@@ -10,26 +13,36 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import EvalPrediction, PreTrainedTokenizerFast, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from hub_model.configuration_omniv_med import OmniVMedVisionConfig
-from hub_model.modeling_omniv_med import OmniVMedVisionModel
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedProjector, OmniVMedVisionModel
 from hub_model.visual_processing_omniv_med import patchify, resize_frames, token_grid
 from train.assemble import NANO_PROCESSOR
 from train.data.conversations import IGNORED
 from train.data.phantoms import Sample
 
-SLICE_FACTS = ("modality", "plane", "region")
-"""Facts of a clip that every single frame of it shows."""
+NAMES_OF_FACTS = ("measured", "counted", "graded")
+"""Facts that say what a number is about; they are asked with, never asked for."""
 LARGEST_STRETCH = 1.35
 """Frames are stretched by up to this factor, so that the encoder meets every token grid that real files lead to."""
+LARGEST_GAIN = 0.15
+"""Contrast and brightness are changed by up to this share of the display range."""
+SPACING_SHOWN = 0.6
+"""Share of the samples with millimetres that show them: exported pictures have lost theirs."""
+LARGEST_DROP = 0.9
+"""In half of the clips, up to this share of the tokens behind the first frame is dropped, as pruning will."""
+SHARPNESS = 20.0
+"""Scale of cosine similarities before the softmax over answers."""
+WORD_OF_LESION = {"yes": "abnormal", "no": "normal"}
+"""What a picture with or without a lesion should read like: "yes" alone would answer any question."""
 
 
 def fact_vocabulary(samples: Sequence[Sample]) -> dict[str, list[str]]:
@@ -38,80 +51,153 @@ def fact_vocabulary(samples: Sequence[Sample]) -> dict[str, list[str]]:
     for index in range(len(samples)):
         for fact, value in samples[index].facts.items():
             values.setdefault(fact, set()).add(value)
-    return {fact: sorted(found) for fact, found in sorted(values.items()) if len(found) > 1}
+    return {
+        fact: sorted(found) for fact, found in sorted(values.items()) if len(found) > 1 and fact not in NAMES_OF_FACTS
+    }
+
+
+def word_of(fact: str, value: str) -> str:
+    """The word or words that a picture with this fact should read like."""
+    if fact == "lesion":
+        return WORD_OF_LESION[value]
+    return value.removesuffix(" mm")
+
+
+@torch.no_grad()
+def word_vectors(
+    embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerFast, vocabulary: dict[str, list[str]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the words of all facts lie among the language model's input embeddings.
+
+    Returns:
+        centre (hidden,), the mean of all embeddings, and vectors (values of all facts in order, hidden), the mean
+        embedding of each value's tokens, from the centre.
+    """
+    centre = embeddings.weight.mean(dim=0)
+    words = [word_of(fact, value) for fact, values in vocabulary.items() for value in values]
+    ids = [tokenizer(" " + word, add_special_tokens=False).input_ids for word in words]
+    return centre, torch.stack([embeddings.weight[token].mean(dim=0) for token in ids]) - centre
 
 
 class EncoderWithHeads(nn.Module):
-    """The encoder, the mean of its tokens, and one linear classifier for each fact."""
+    """Encoder and projector, one linear classifier a fact on the encoder, and the words that the projector reads.
 
-    def __init__(self, config: OmniVMedVisionConfig, vocabulary: dict[str, list[str]]):
+    Args:
+        model: whose vision encoder and projector are trained, in place; its language model gives the embeddings.
+        vocabulary: the values of each fact.
+    """
+
+    def __init__(
+        self,
+        model: OmniVMedForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerFast,
+        vocabulary: dict[str, list[str]],
+    ):
         super().__init__()
-        self.vision_model = OmniVMedVisionModel._from_config(config)
-        self.heads = nn.ModuleDict({fact: nn.Linear(config.hidden_size, len(v)) for fact, v in vocabulary.items()})
+        self.vision_model: OmniVMedVisionModel = model.model.vision_model
+        self.projector: OmniVMedProjector = model.model.projector
+        self.sizes = [len(values) for values in vocabulary.values()]
+        self.heads = nn.Linear(2 * self.vision_model.config.hidden_size, sum(self.sizes))
+        centre, words = word_vectors(model.get_input_embeddings(), tokenizer, vocabulary)
+        self.register_buffer("centre", centre.clone())
+        self.register_buffer("words", nn.functional.normalize(words, dim=-1))
+        self.word_norm = float((model.get_input_embeddings().weight.detach() - centre).norm(dim=-1).mean())
 
-    def forward(
-        self, pixel_values: torch.Tensor, grid_thw: torch.Tensor, merge_sizes: torch.Tensor, labels: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Mean cross-entropy over the facts that each image has.
+    def forward(self, labels: torch.Tensor, keep_mask: torch.Tensor, **visual: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mean cross-entropy over all known facts, of the classifiers and of the words.
 
         Args:
-            pixel_values, grid_thw, merge_sizes: as the encoder takes them, one frame a clip.
-            labels: int64 (images, facts) in the order of the vocabulary, -100 where an image lacks the fact.
+            labels: int64 (clips, facts) in the order of the vocabulary, -100 where a clip lacks the fact.
+            keep_mask, visual: as the encoder takes them.
 
         Returns:
-            `loss`, and `predictions` int64 (images, facts).
+            `loss`, and `predictions` int64 (2, clips, facts) transposed to (clips, 2, facts): classifiers, words.
         """
-        tokens = self.vision_model(pixel_values, grid_thw, merge_sizes).last_hidden_state
-        counts = (grid_thw.prod(dim=1) // merge_sizes**2).tolist()
-        pooled = torch.stack([part.mean(dim=0) for part in tokens.split(counts)])
-        logits = [head(pooled).float() for head in self.heads.values()]
-        losses = [
-            nn.functional.cross_entropy(scores, labels[:, fact], ignore_index=IGNORED)
-            for fact, scores in enumerate(logits)
-            if (labels[:, fact] != IGNORED).any()
-        ]
-        return {"loss": torch.stack(losses).mean(), "predictions": torch.stack([s.argmax(-1) for s in logits], dim=1)}
+        tokens = self.vision_model(keep_mask=keep_mask, **visual).last_hidden_state.float()
+        grid, merge = visual["grid_thw"], visual["merge_sizes"]
+        counts = torch.stack([part.sum() for part in keep_mask.split((grid.prod(dim=1) // merge**2).tolist())])
+        pooled = [torch.segment_reduce(tokens, how, lengths=counts) for how in ("mean", "max")]
+        classified = self.heads(torch.cat(pooled, dim=-1)).float()
+        offsets = self.projector(tokens).float() - self.centre
+        similarities = SHARPNESS * nn.functional.normalize(offsets, dim=-1) @ self.words.T
+        read = torch.segment_reduce(similarities.float().exp(), "sum", lengths=counts).log()
+        # Visual tokens stay as loud as words are.
+        loudness = (offsets.norm(dim=-1) / self.word_norm - 1).square().mean()
+        known = (labels != IGNORED).sum().clamp(min=1)
+        losses, predictions = [], []
+        for logits in (classified, read):
+            parts = logits.split(self.sizes, dim=1)
+            losses += [
+                nn.functional.cross_entropy(part, labels[:, fact], ignore_index=IGNORED, reduction="sum") / known
+                for fact, part in enumerate(parts)
+            ]
+            predictions.append(torch.stack([part.argmax(dim=-1) for part in parts], dim=1))
+        return {"loss": torch.stack(losses).sum() + loudness, "predictions": torch.stack(predictions, dim=1)}
 
 
-class FrameDataset(Dataset):
-    """Single frames of a pool: item i draws its sample, frame and stretch from the seed and from i alone."""
+class SampleDataset(Dataset):
+    """Images, volumes and videos of a pool: item i draws sample, stretch and looks from the seed and from i alone.
 
-    def __init__(self, samples: Sequence[Sample], vocabulary: dict[str, list[str]], length: int, seed: int):
-        self.samples, self.vocabulary, self.length, self.seed = samples, vocabulary, length, seed
+    Args:
+        clips: share of volumes and videos; the rest are images.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], vocabulary: dict[str, list[str]], length: int, seed: int, clips: float
+    ):
+        self.samples, self.length, self.seed, self.clips = samples, length, seed, clips
+        self.numbers = {fact: {value: i for i, value in enumerate(values)} for fact, values in vocabulary.items()}
+        kinds = [samples[index].kind for index in range(len(samples))]
+        self.members = {moving: [i for i, kind in enumerate(kinds) if (kind != "image") == moving] for moving in (0, 1)}
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng((self.seed, index))
-        sample = self.samples[int(rng.integers(len(self.samples)))]
-        frame = sample.frames[int(rng.integers(len(sample.frames)))][None]
-        stretch = math.sqrt(LARGEST_STRETCH ** rng.uniform(-1, 1))
+        members = self.members[bool(self.members[1]) and bool(rng.random() < self.clips)]
+        sample = self.samples[members[int(rng.integers(len(members)))]]
+        chosen = shown_frames(sample)
+        frames, positions = sample.frames[chosen], sample.positions[chosen]
+        rows_mm, columns_mm = sample.pixel_spacing if rng.random() < SPACING_SHOWN else (0.0, 0.0)
+        stretch = math.sqrt(LARGEST_STRETCH ** rng.uniform(-1, 1) * (rows_mm / columns_mm if columns_mm else 1.0))
         patch_size, merge_size = NANO_PROCESSOR["patch_size"], NANO_PROCESSOR["merge_size"]
         tokens = NANO_PROCESSOR["max_frame_tokens"]
-        rows, columns = token_grid(
-            frame.shape[1] * stretch, frame.shape[2] / stretch, patch_size * merge_size, tokens, tokens
-        )
+        height, width = frames.shape[1:3]
         side = patch_size * merge_size
-        pixels = patchify(resize_frames(frame, rows * side, columns * side), patch_size, merge_size)
-        # A volume's lesion lies in some slices only, so a single slice cannot answer for it.
-        facts = {name: v for name, v in sample.facts.items() if sample.kind == "image" or name in SLICE_FACTS}
-        labels = [
-            values.index(facts[fact]) if facts.get(fact) in values else IGNORED
-            for fact, values in self.vocabulary.items()
-        ]
+        rows, columns = token_grid(height * stretch, width / stretch, side, tokens, tokens)
+        pixels = patchify(resize_frames(frames, rows * side, columns * side), patch_size, merge_size)
+        gain, offset = 1 + rng.uniform(-LARGEST_GAIN, LARGEST_GAIN), rng.uniform(-LARGEST_GAIN, LARGEST_GAIN)
+        pixels = pixels.mul_(gain).add_(offset).clamp_(-1, 1)
+        keep_mask = torch.ones(len(frames), rows * columns, dtype=torch.bool)
+        if rng.random() < 0.5:
+            drawn = rng.random((len(frames) - 1, rows * columns)) >= rng.uniform(0, LARGEST_DROP)
+            keep_mask[1:] = torch.from_numpy(drawn)
+        spacing = 0.0
+        if sample.kind != "video" and rows_mm > 0:
+            spacing = math.sqrt(height * rows_mm * width * columns_mm / (rows * columns)) / merge_size
         return {
             "pixel_values": pixels.flatten(0, 2).flatten(1),
-            "grid_thw": torch.tensor([1, rows * merge_size, columns * merge_size]),
-            "merge_sizes": torch.tensor(merge_size),
-            "labels": torch.tensor(labels),
+            "grid_thw": torch.tensor([[len(frames), rows * merge_size, columns * merge_size]]),
+            "merge_sizes": torch.tensor([merge_size]),
+            "keep_mask": keep_mask.flatten(),
+            "frame_positions": torch.from_numpy(positions).float(),
+            "patch_spacing": torch.tensor([spacing]),
+            "labels": torch.tensor([[n.get(sample.facts.get(fact), IGNORED) for fact, n in self.numbers.items()]]),
         }
 
 
+def shown_frames(sample: Sample) -> np.ndarray:
+    """Indices of the frames that the processor would take: all of a volume, a video at the Nano's rate."""
+    if sample.kind != "video":
+        return np.arange(len(sample.frames))
+    wanted = np.arange(sample.positions[0], sample.positions[-1] + 1e-6, 1 / NANO_PROCESSOR["fps"])
+    return np.unique(np.abs(sample.positions[None] - wanted[:, None]).argmin(axis=1))
+
+
 def collate(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Packs patches of all items behind one another and stacks the rest."""
-    batch = {name: torch.stack([item[name] for item in items]) for name in items[0] if name != "pixel_values"}
-    return batch | {"pixel_values": torch.cat([item["pixel_values"] for item in items])}
+    """Packs all items behind one another."""
+    return {name: torch.cat([item[name] for item in items]) for name in items[0]}
 
 
 def _accuracy(vocabulary: dict[str, list[str]]):
@@ -121,63 +207,87 @@ def _accuracy(vocabulary: dict[str, list[str]]):
             known = prediction.label_ids[:, fact] != IGNORED
             if not known.any():
                 continue
-            right = prediction.predictions[known, fact] == prediction.label_ids[known, fact]
-            majority = Counter(prediction.label_ids[known, fact].tolist()).most_common(1)[0][1] / known.sum()
-            scores |= {f"{name}_accuracy": float(right.mean()), f"{name}_majority": float(majority)}
+            labels = prediction.label_ids[known, fact]
+            for way, predicted in zip(("classified", "read"), prediction.predictions[known, :, fact].T, strict=True):
+                scores[f"{name}_{way}"] = float((predicted == labels).mean())
+            scores[f"{name}_majority"] = Counter(labels.tolist()).most_common(1)[0][1] / len(labels)
         return scores
 
     return compute
 
 
+@dataclass(frozen=True)
+class PretrainConfig:
+    """What `train/configs/nano/pretrain.yaml` says about the training itself.
+
+    Attributes:
+        seed: of weights and of what is drawn.
+        steps, batch_size: optimizer steps, and samples in each.
+        learning_rate: peak rate, cosine, 3 % warm-up.
+        clips: share of volumes and videos among the samples.
+    """
+
+    seed: int
+    steps: int
+    batch_size: int
+    learning_rate: float
+    clips: float
+
+
 def pretrain(
-    config: OmniVMedVisionConfig,
+    model: OmniVMedForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
     training: Sequence[Sample],
     held_out: Sequence[Sample],
     folder: Path,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-) -> OmniVMedVisionModel:
-    """Trains the encoder and returns it; an interrupted run goes on from its last checkpoint in `folder`.
+    config: PretrainConfig,
+) -> None:
+    """Trains encoder and projector of `model` in place; an interrupted run goes on from its checkpoint in `folder`.
 
     Accuracy on the held-out samples, beside that of always giving the most frequent value, goes to the log.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
     vocabulary = fact_vocabulary(training)
     arguments = TrainingArguments(
         output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=64,
-        learning_rate=learning_rate,
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=round(0.03 * steps),
+        warmup_steps=round(0.03 * config.steps),
         weight_decay=0.05,
         max_grad_norm=1.0,
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
-        seed=seed,
-        data_seed=seed,
+        seed=config.seed,
+        data_seed=config.seed,
+        dataloader_num_workers=1,
         logging_steps=50,
-        save_steps=500,
+        save_steps=250,
         save_total_limit=2,
         eval_strategy="steps",
-        eval_steps=1000,
+        eval_steps=500,
         report_to=["tensorboard"],
         label_names=["labels"],
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
+    vision_config = model.model.vision_model.config
+    attention, stage = vision_config._attn_implementation, vision_config.prune_stage
+    if not torch.cuda.is_available():
+        model.model.vision_model.set_attn_implementation("eager")  # its backward pass is the faster one on CPUs
+    vision_config.prune_stage = "encoder"  # dropped tokens are not encoded, so they cannot be leant on
     trainer = Trainer(
-        model=EncoderWithHeads(config, vocabulary),
+        model=EncoderWithHeads(model, tokenizer, vocabulary),
         args=arguments,
-        train_dataset=FrameDataset(training, vocabulary, steps * batch_size, seed),
-        eval_dataset=FrameDataset(held_out, vocabulary, 1024, seed + 1),
+        train_dataset=SampleDataset(training, vocabulary, config.steps * config.batch_size, config.seed, config.clips),
+        eval_dataset=SampleDataset(held_out, vocabulary, 1536, config.seed + 1, config.clips),
         data_collator=collate,
         compute_metrics=_accuracy(vocabulary),
     )
     checkpoint = get_last_checkpoint(str(folder)) if folder.exists() else None
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_metrics("eval", trainer.evaluate())
-    return trainer.model.vision_model
+    vision_config.prune_stage = stage
+    model.model.vision_model.set_attn_implementation(attention)

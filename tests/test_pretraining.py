@@ -1,0 +1,103 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Encoder pre-training: what a sample teaches, and that facts are learned by classifiers and as words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from train.data.conversations import IGNORED
+from train.data.phantoms import Sample, generate
+from train.pretrain import (
+    EncoderWithHeads,
+    PretrainConfig,
+    SampleDataset,
+    collate,
+    fact_vocabulary,
+    pretrain,
+    shown_frames,
+    word_vectors,
+)
+
+VOCABULARY = {"lesion": ["no", "yes"], "modality": ["CT", "OCT", "dermoscopy", "endoscopy"]}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "patch_size": 14,
+    "stem_channels": 8,
+    "temporal_window": 4,
+    "position_unit": "physical",
+}
+
+
+@pytest.fixture(scope="module")
+def volume() -> Sample:
+    return generate("CT", "volume", np.random.default_rng(1))
+
+
+@pytest.fixture(scope="module")
+def video() -> Sample:
+    return generate("endoscopy", "video", np.random.default_rng(1))
+
+
+def test_names_of_what_was_counted_and_facts_of_one_value_are_not_learned(volume, video) -> None:
+    vocabulary = fact_vocabulary([volume, video, generate("CT", "image", np.random.default_rng(3))])
+    assert vocabulary["modality"] == ["CT", "endoscopy"]
+    assert not {"counted", "measured", "graded"} & vocabulary.keys()
+    assert all(len(values) > 1 for values in vocabulary.values())
+
+
+def test_a_clip_shows_all_slices_of_a_volume_and_a_video_at_the_rate_of_the_processor(volume, video) -> None:
+    assert len(shown_frames(volume)) == len(volume.frames)
+    seconds = video.positions[shown_frames(video)]
+    assert seconds[0] == video.positions[0]
+    gap = float(np.median(np.diff(video.positions)))
+    assert np.all(np.diff(seconds) >= 0.25 - gap - 1e-6)
+
+
+def test_an_item_is_what_the_encoder_takes_and_depends_on_seed_and_index_alone(volume, video) -> None:
+    dataset = SampleDataset([volume, video], VOCABULARY, 8, seed=4, clips=1.0)
+    for index in range(8):
+        item, again = dataset[index], dataset[index]
+        frames, rows, columns = item["grid_thw"][0].tolist()
+        assert item["pixel_values"].shape == (frames * rows * columns, 3 * 14 * 14)
+        assert item["keep_mask"].shape == (frames * rows * columns // 4,)
+        assert item["keep_mask"][: rows * columns // 4].all(), "the first frame is whole"
+        assert float(item["pixel_values"].abs().max()) <= 1
+        assert all(torch.equal(item[name], again[name]) for name in item)
+
+
+def test_a_missing_fact_is_not_scored_and_a_known_one_is_numbered(video) -> None:
+    without = Sample(video.frames, video.kind, video.positions, video.pixel_spacing, {"modality": "endoscopy"})
+    labels = SampleDataset([without], VOCABULARY, 1, seed=0, clips=1.0)[0]["labels"]
+    assert labels.tolist() == [[IGNORED, 3]]
+
+
+def test_a_token_that_is_a_word_is_read_as_that_word(make_model, tokenizer, video) -> None:
+    model = make_model(**VISION)
+    heads = EncoderWithHeads(model, tokenizer, VOCABULARY)
+    centre, words = word_vectors(model.get_input_embeddings(), tokenizer, VOCABULARY)
+    batch = collate([SampleDataset([video], VOCABULARY, 1, seed=0, clips=1.0)[0]])
+    for place, expected in ((1, [1, None]), (4, [None, 2])):  # "abnormal", "dermoscopy"
+        model.model.projector.forward = lambda tokens, place=place: (centre + words[place]).expand(len(tokens), -1)
+        read = heads(**batch)["predictions"][0, 1].tolist()
+        assert all(wanted in (None, got) for wanted, got in zip(expected, read, strict=True))
+
+
+def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, tmp_path: Path) -> None:
+    training = [generate(name, "image", np.random.default_rng(i)) for i in range(12) for name in ("OCT", "dermoscopy")]
+    model = make_model(**VISION)
+    before = model.model.projector.readout[0].weight.clone()
+    config = PretrainConfig(seed=0, steps=60, batch_size=8, learning_rate=5e-3, clips=0.0)
+    pretrain(model, tokenizer, training, training, tmp_path, config)
+    metrics = json.loads((tmp_path / "eval_results.json").read_text(encoding="utf-8"))
+    for way in ("classified", "read"):
+        assert metrics[f"eval_modality_{way}"] > 0.9 > 0.6 > metrics["eval_modality_majority"]
+    assert not torch.equal(before, model.model.projector.readout[0].weight)
+    assert model.model.vision_model.config.prune_stage == "language"
