@@ -177,14 +177,15 @@ class StreamingPruner:
         returned_to = torch.full_like(keep, -1, dtype=torch.long)
         colours = tokens.mean(dim=(-2, -1), dtype=torch.float32).mean(dim=2)
         dark = colours.amax(dim=-1) <= EMPTY_LEVEL
-        for t in range(len(tokens)):
-            frame = tokens[t].float()
-            self._compare(frame, keep[t], errors[t], scores[t])
-            if self.rule == "previous":
-                self._compared = frame
-            else:
-                self._keep_anchors(frame, colours[t], dark[t], keep[t], returned_to[t])
-            self.frames_seen += 1
+        with torch.inference_mode():  # autograd would add a tenth to so many small operations
+            for t in range(len(tokens)):
+                frame = tokens[t].float()
+                self._compare(frame, keep[t], errors[t], scores[t])
+                if self.rule == "previous":
+                    self._compared = frame
+                else:
+                    self._keep_anchors(frame, colours[t], dark[t], keep[t], returned_to[t])
+                self.frames_seen += 1
         kept_frame = torch.where(keep, times, self._kept_frame).cummax(dim=0).values
         self._kept_frame = kept_frame[-1]
         if self.rule == "previous":
