@@ -33,8 +33,8 @@ LARGEST_NOISE = 0.15
 """What varies by more than this, 7.5 % of the display range, is taken for a change however random it looks."""
 NOISE_FRAMES = 8
 """Frames, evenly spread over a clip, from which its noise is estimated."""
-TOKENS_AT_ONCE = 2048
-"""Tokens that are copied for a comparison at once, so that no second copy of a clip is made."""
+TOKENS_AT_ONCE = 64
+"""Tokens that are copied for a comparison at once: few, as copies that leave a processor's cache cost the most."""
 
 EMPTY_LEVEL = -0.75
 """Brightest channel mean of empty background: air is at −0.8 in the widest CT window, black is −1."""
@@ -80,33 +80,6 @@ def block_means(tokens: torch.Tensor) -> torch.Tensor:
     return nn.functional.avg_pool3d(tokens, (channels, side, side)).flatten(1)
 
 
-class EmptyLook(NamedTuple):
-    """How far tokens are from the empty background of their own colour.
-
-    Attributes:
-        colour: float32 (…, channels), the mean.
-        mean_deviation, peak_deviation: float32 (…), mean absolute difference to it, and that of the worst block;
-            infinity where the colour is brighter than `EMPTY_LEVEL`.
-    """
-
-    colour: torch.Tensor
-    mean_deviation: torch.Tensor
-    peak_deviation: torch.Tensor
-
-    @classmethod
-    def of(cls, tokens: torch.Tensor) -> EmptyLook:
-        """Describes tokens (…, patches per token, channels, patch, patch)."""
-        shape = tokens.shape[:-4]
-        tokens = tokens.flatten(0, -5)
-        colour = tokens.float().mean(dim=(-2, -1)).mean(dim=1)
-        dark = (colour.amax(dim=-1) <= EMPTY_LEVEL).nonzero().squeeze(1)
-        deviation = torch.full_like(colour[:, :2], float("inf"))
-        if len(dark):
-            blocks = block_means(tokens[dark].float().sub_(colour[dark, None, :, None, None]).abs_())
-            deviation[dark] = torch.stack([blocks.mean(dim=-1), blocks.amax(dim=-1)], dim=-1)
-        return cls(colour.unflatten(0, shape), *deviation.unflatten(0, shape).unbind(-1))
-
-
 def estimate_noise(tokens: torch.Tensor) -> float:
     """Standard deviation of the pixel noise of a clip, robust against what it shows.
 
@@ -133,7 +106,7 @@ def estimate_noise(tokens: torch.Tensor) -> float:
 
 def _robust_deviation(differences: torch.Tensor) -> float:
     """Standard deviation of Gaussian differences from the median of their sizes, zeros left out."""
-    sizes = differences[differences != 0].abs()
+    sizes = differences.masked_select(differences != 0).abs_()
     return float(sizes.median()) / 0.6745 if len(sizes) else 0.0
 
 
@@ -188,72 +161,111 @@ class StreamingPruner:
         Args:
             tokens: float (N, patches per token, channels, patch, patch), one frame's pixel values in [-1, 1].
         """
-        look = EmptyLook.of(tokens)
-        return self.step_with(tokens, look.colour, self.is_flat(look))
+        return FrameDecision(*(part[0] for part in self.judge(tokens.unsqueeze(0))))
 
-    def step_with(self, tokens: torch.Tensor, colour: torch.Tensor, flat: torch.Tensor) -> FrameDecision:
-        """As `step`, where the colours (N, channels), and which tokens (N,) are flat and dark, are known already."""
-        tokens = tokens.float()
+    def judge(self, tokens: torch.Tensor) -> FrameDecision:
+        """Judges the next T frames (T, N, …) as `step` would one after the other; all fields are (T, N).
+
+        Only what a frame needs of the one before runs frame by frame: at a few tokens a frame, small operations take
+        longer than the comparison itself.
+        """
         if self.frames_seen == 0:
-            self._start(tokens)
-        blocks = block_means((tokens - self._compared).abs_())
-        errors = blocks.mean(dim=-1)
-        scores = errors / max(self.threshold, 1e-12)
-        if self.peak_threshold is not None:
-            scores = torch.maximum(scores, blocks.amax(dim=-1) / max(self.peak_threshold, 1e-12))
-        if self.frames_seen == 0:
-            scores.fill_(float("inf"))
-        keep = scores > 1
+            self._start(tokens[0])
+        times = torch.arange(self.frames_seen, self.frames_seen + len(tokens), device=tokens.device).unsqueeze(1)
+        errors, scores = (torch.empty(tokens.shape[:2], device=tokens.device) for _ in range(2))
+        keep = torch.empty_like(errors, dtype=torch.bool)
+        returned_to = torch.full_like(keep, -1, dtype=torch.long)
+        colours = tokens.mean(dim=(-2, -1), dtype=torch.float32).mean(dim=2)
+        dark = colours.amax(dim=-1) <= EMPTY_LEVEL
+        with torch.inference_mode():  # autograd would add a tenth to so many small operations
+            for t in range(len(tokens)):
+                frame = tokens[t].float()
+                self._compare(frame, keep[t], errors[t], scores[t])
+                if self.rule == "previous":
+                    self._compared = frame
+                else:
+                    self._keep_anchors(frame, colours[t], dark[t], keep[t], returned_to[t])
+                self.frames_seen += 1
+        kept_frame = torch.where(keep, times, self._kept_frame).cummax(dim=0).values
+        self._kept_frame = kept_frame[-1]
         if self.rule == "previous":
-            self._compared = tokens
-            self._kept_frame.masked_fill_(keep, self.frames_seen)
-            stand_in = self._kept_frame.clone()
-            compared_with_another = stand_in != self.frames_seen - 1
+            stand_in = kept_frame
+            compared_with_another = stand_in != times - 1
         else:
-            returned = self._return_to_background(keep & flat, colour)
-            keep ^= returned
-            places = keep.nonzero().squeeze(1)
-            self._compared[places] = tokens[places]
-            self._kept_frame.masked_fill_(keep, self.frames_seen)
-            stand_in = torch.where(returned, self._background_frame, self._kept_frame)
-            compared_with_another = returned
+            compared_with_another = returned_to >= 0
+            stand_in = torch.where(compared_with_another, returned_to, kept_frame)
         errors = errors.masked_fill_(compared_with_another, float("nan")).masked_fill_(keep, 0.0)
-        self.frames_seen += 1
         return FrameDecision(keep, stand_in, errors, scores)
 
     def _start(self, tokens: torch.Tensor) -> None:
         """Takes the shapes and the device from the first frame."""
-        self._compared = tokens.clone()
+        self._compared = tokens.to(torch.float32, copy=True)
+        self._difference = torch.empty_like(self._compared)  # reused, so that it stays in the processor's cache
         self._kept_frame = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
         self._background_frame = self._kept_frame.clone()
-        self._background = torch.full_like(tokens[:, 0, :, 0, 0], float("nan"))  # nothing is near to nan
+        self._background = torch.full_like(self._compared[:, 0, :, 0, 0], float("nan"))  # nothing is near to nan
 
-    def is_flat(self, look: EmptyLook) -> torch.Tensor:
-        """Which tokens (…) are within a quarter of the thresholds of one dark colour."""
-        flat = look.mean_deviation <= self.threshold / 4
-        return flat if self.peak_threshold is None else flat & (look.peak_deviation <= self.peak_threshold / 4)
+    def _compare(self, tokens: torch.Tensor, keep: torch.Tensor, errors: torch.Tensor, scores: torch.Tensor) -> None:
+        """Fills in which tokens (N, …) of the next frame differ too much, their errors and scores, each (N,)."""
+        blocks = block_means(torch.sub(tokens, self._compared, out=self._difference).abs_())
+        torch.mean(blocks, dim=-1, out=errors)
+        torch.div(errors, max(self.threshold, 1e-12), out=scores)
+        if self.peak_threshold is not None:
+            torch.maximum(scores, blocks.amax(dim=-1).div_(max(self.peak_threshold, 1e-12)), out=scores)
+        if self.frames_seen == 0:
+            scores.fill_(float("inf"))
+        torch.gt(scores, 1, out=keep)
 
-    def _return_to_background(self, empty: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
-        """Which of the `empty` tokens (N,) are like background kept at their place before; the others are noted.
+    def _keep_anchors(
+        self,
+        tokens: torch.Tensor,
+        colours: torch.Tensor,
+        dark: torch.Tensor,
+        keep: torch.Tensor,
+        returned_to: torch.Tensor,
+    ) -> None:
+        """Notes what is compared with next: the kept tokens, without background that had been kept at its place.
 
-        Two tokens within a quarter of the thresholds of colours that are within half are within the whole thresholds.
+        Takes that background out of `keep` (N,) and fills in the frame that stands for it in `returned_to` (N,).
         """
+        empty = (keep & dark).nonzero().squeeze(1)
+        if len(empty):
+            self._return_to_background(tokens, colours, empty, returned_to)
+            keep &= returned_to < 0
+        places = keep.nonzero().squeeze(1)
+        self._compared.index_copy_(0, places, tokens.index_select(0, places))
+
+    def _return_to_background(
+        self, tokens: torch.Tensor, colours: torch.Tensor, places: torch.Tensor, returned_to: torch.Tensor
+    ) -> None:
+        """Finds which of the dark tokens at `places` (M,) are like background that was kept at their place before.
+
+        Two tokens within a quarter of the thresholds of their own colours, which are within half of each other, are
+        within the whole thresholds. Where no such background is known yet, a flat token is noted as one.
+        """
+        colour = colours.index_select(0, places)
+        blocks = block_means((tokens.index_select(0, places) - colour[:, None, :, None, None]).abs_())
+        flat = blocks.mean(dim=-1) <= self.threshold / 4
+        if self.peak_threshold is not None:
+            flat &= blocks.amax(dim=-1) <= self.peak_threshold / 4
         smaller = self.threshold if self.peak_threshold is None else min(self.threshold, self.peak_threshold)
-        returned = empty & ((colour - self._background).abs_().amax(dim=-1) <= smaller / 2)
-        new = empty ^ returned
-        self._background = torch.where(new.unsqueeze(-1), colour, self._background)
-        self._background_frame.masked_fill_(new, self.frames_seen)
-        return returned
+        known = (colour - self._background.index_select(0, places)).abs_().amax(dim=-1) <= smaller / 2
+        returned, new = places[flat & known], places[flat & ~known]
+        returned_to[returned] = self._background_frame[returned]
+        if len(new):
+            self._background[new] = colours[new]
+            self._background_frame[new] = self.frames_seen
 
 
-def _scan(tokens: torch.Tensor, look: EmptyLook, pruner: StreamingPruner) -> PrunedTokens:
+def _scan(tokens: torch.Tensor, pruner: StreamingPruner) -> PrunedTokens:
     """One pass over the frames of a whole clip."""
-    decisions = zip(*map(pruner.step_with, tokens, look.colour, pruner.is_flat(look)), strict=True)
-    keep_mask, stand_in, errors, scores = (torch.stack(part) for part in decisions)
-    for part in errors.isnan().nonzero().split(TOKENS_AT_ONCE):
-        frames, places = part.unbind(1)
-        difference = tokens[frames, places].float() - tokens[stand_in[frames, places], places].float()
-        errors[frames, places] = difference.abs_().flatten(1).mean(dim=-1)
+    keep_mask, stand_in, errors, scores = pruner.judge(tokens)
+    every, places = tokens.flatten(0, 1), tokens.shape[1]
+    own = errors.flatten().isnan().nonzero().squeeze(1)
+    others = stand_in.flatten()[own] * places + own % places
+    for part, other in zip(own.split(TOKENS_AT_ONCE), others.split(TOKENS_AT_ONCE), strict=True):
+        difference = every.index_select(0, part).float() - every.index_select(0, other).float()
+        errors.view(-1)[part] = difference.abs_().flatten(1).mean(dim=-1)
     return PrunedTokens(keep_mask, stand_in, errors, scores, pruner.threshold)
 
 
@@ -301,12 +313,10 @@ def prune_tokens(
         zeros = torch.zeros(frames, locations, device=tokens.device)
         return PrunedTokens(keep_mask, stand_in, zeros, torch.full_like(zeros, float("inf")), 0.0)
 
-    look = EmptyLook.of(tokens)
-
     def attempt(raise_by: float) -> PrunedTokens:
         pruner = StreamingPruner(rule, threshold, peak_threshold, noise)
         pruner.raise_thresholds(raise_by)
-        return _scan(tokens, look, pruner)
+        return _scan(tokens, pruner)
 
     result = attempt(0.0)
     if max_tokens is None or int(result.keep_mask.sum()) <= max_tokens:

@@ -262,6 +262,40 @@ def test_merging_equals_bilinear_downsampling():
     assert torch.allclose(merged, expected, atol=1e-6)
 
 
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+
+
+@needs_onednn
+@torch.no_grad()
+def test_the_fused_feed_forward_block_equals_the_plain_one():
+    mlp = encoder().encoder.layers[0].mlp
+    states = torch.randn(3, 5, VISION["hidden_size"])
+    assert mlp._can_fuse(states)
+    fused = mlp(states)
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=False):
+        assert not mlp._can_fuse(states)
+        assert torch.allclose(fused, mlp(states), atol=1e-5)
+
+
+@needs_onednn
+def test_the_feed_forward_block_is_fused_only_where_nothing_else_can_be_meant():
+    mlp = encoder().encoder.layers[0].mlp
+    states = torch.randn(3, 5, VISION["hidden_size"])
+    assert not mlp._can_fuse(states), "A gradient may be asked for."
+    with torch.no_grad():
+        assert not mlp._can_fuse(states.bfloat16())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert not mlp._can_fuse(states)
+        seen = []
+        hook = mlp.activation_fn.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        mlp(states)
+        assert len(seen) == 1, "A hook sees what it was put there to see."
+        hook.remove()
+        assert mlp._can_fuse(states)
+        mlp.activation_fn = torch.nn.ReLU()
+        assert torch.equal(mlp(states), mlp.fc2(mlp.fc1(states).relu()))
+
+
 @pytest.mark.parametrize("unit", ["patch", "physical"])
 def test_z_changes_nothing_inside_one_slice(unit):
     inputs = clips((3, 4, 6), (1, 2, 2))

@@ -97,6 +97,17 @@ def test_a_stream_of_frames_equals_the_whole_clip(tokens, rule, threshold, peak,
 
 
 @modest
+@given(clips(min_frames=2), rules, thresholds, peaks, st.data())
+def test_a_clip_judged_in_two_parts_equals_the_whole(tokens, rule, threshold, peak, data):
+    cut = data.draw(st.integers(1, len(tokens) - 1))
+    whole = StreamingPruner(rule, threshold, peak).judge(tokens)
+    stream = StreamingPruner(rule, threshold, peak)
+    for part in zip(stream.judge(tokens[:cut]), stream.judge(tokens[cut:]), whole, strict=True):
+        first, second, expected = part
+        assert torch.equal(torch.cat([first, second]).nan_to_num(-1.0), expected.nan_to_num(-1.0))
+
+
+@modest
 @given(clips(), thresholds, peaks, st.floats(0.0, 0.3))
 def test_noise_only_raises_the_threshold_and_the_bound_holds_for_the_raised_one(tokens, threshold, peak, noise):
     pruned = prune_tokens(tokens, "anchor", threshold, peak, noise=noise)
