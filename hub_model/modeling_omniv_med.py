@@ -206,13 +206,13 @@ class OmniVMedVisionMLP(nn.Module):
     def _can_fuse(self, hidden_states: torch.Tensor) -> bool:
         """Whether oneDNN may compute `fc1` and its GELU at once: it has no gradient, and knows plain float32 only."""
         return (
-            not torch.is_grad_enabled()
+            not torch.compiler.is_compiling()  # first: it fuses by itself, and cannot trace what follows
+            and not torch.is_grad_enabled()
             and torch.backends.mkldnn.is_available()
             and torch.backends.mkldnn.enabled
             and hidden_states.device.type == "cpu"
             and hidden_states.dtype == self.fc1.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()  # the compiler fuses by itself
             and type(self.activation_fn) is GELUTanh
             and type(self.fc1) is nn.Linear  # no adapter
             and type(self.fc1.weight) is nn.Parameter  # no shard
