@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from evaluation import run as run_module
-from evaluation.benchmarks import read_benchmark
+from evaluation.benchmarks import REPORTS, read_benchmark
 from evaluation.ledger import Ledger
-from evaluation.run import ask_all, load, parse_pruning
+from evaluation.run import ask_all, load, longest_answer, parse_pruning
 from train.data.adapters.base import MediaStore
 from train.data.generated import Drawn, records_of
 from train.data.records import write_jsonl
@@ -103,9 +103,30 @@ def test_a_run_goes_on_where_it_was_stopped_and_asks_nothing_twice(whole, tiny, 
     )
     model, processor = load(str(tiny), {}, "cpu")
     with Ledger(tmp_path / "part-000.jsonl", json.loads(begun[0])["settings"]) as ledger:
-        ask_all(model, processor, questions, ledger, prompts="plain", batch_size=3, max_new_tokens=96)
+        ask_all(model, processor, questions, ledger, benchmark="generated", prompts="plain", batch_size=3)
     assert not {one.id for one in asked} & {json.loads(line)["id"] for line in begun[1:5]}
-    assert rows(tmp_path / "part-000.jsonl") == rows(whole / "predictions.jsonl")
+    settings, *answered = rows(tmp_path / "part-000.jsonl")
+    in_order = sorted(answered, key=lambda row: [one.id for one in questions].index(row["id"]))
+    assert [settings, *in_order] == rows(whole / "predictions.jsonl")
+
+
+def test_a_blind_run_asks_the_same_questions_about_other_media(whole, tiny, data, tmp_path):
+    done = execute([sys.executable, "-m"], command(tiny, data, tmp_path, "--blind", "--limit", "9"))
+    assert done.returncode == 0, done.stderr
+    settings, *blind = rows(tmp_path / "predictions.jsonl")
+    _, *seeing = rows(whole / "predictions.jsonl")
+    assert settings["settings"]["blind"] is True
+    assert [row["question"] for row in blind] == [row["question"] for row in seeing[:9]]
+    assert not any(a["image"] == b["image"] for a, b in zip(blind, seeing, strict=False))
+
+
+def test_only_reports_may_be_long(data, tmp_path):
+    asked, _ = read_benchmark("generated", data, tmp_path, None)
+    lengths = {one.task: longest_answer("generated", one) for one in asked}
+    assert lengths.pop(REPORTS) == 96
+    assert set(lengths.values()) == {16}
+    assert longest_answer("m3d-cap", asked[0]) == 512
+    assert longest_answer("vqa-rad", next(one for one in asked if one.task != REPORTS)) == 32
 
 
 @pytest.fixture(scope="module")
