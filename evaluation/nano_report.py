@@ -117,8 +117,7 @@ def goals(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     for row in metrics.get("pruning", {}).get("rows", []):
         if row["rule"] == "anchor" and row["removed"] >= sweep.REMOVED_AT_LEAST:
             add(
-                f"{percent(row['removed'])} removed before the {row['prune_stage']} stage: "
-                "at most 1 point lost, 2 excluded",
+                f"{percent(row['removed'])} removed, stage {row['prune_stage']}: at most 1 point lost, 2 excluded",
                 f"{percent(row['difference_to_unpruned'], '+')} ({span(row['difference_interval'], '+')})",
                 sweep.loses_little(row) and sweep.excludes(row),
             )

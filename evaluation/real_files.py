@@ -29,10 +29,12 @@ import yaml
 from tqdm import tqdm
 
 from evaluation.answers import final_answer, normalise
+from evaluation.benchmarks import BenchmarkQuestion
 from evaluation.breakdown import percent, span
 from evaluation.metrics import wilson_interval
-from evaluation.run import DTYPES, load
+from evaluation.run import DTYPES, generate, load
 from train.data.phantoms import MODALITIES
+from train.data.records import DIMENSION_OF, Medium
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST = Path(__file__).with_suffix(".yaml")
@@ -155,28 +157,29 @@ def _call(command: Sequence[str], folder: Path) -> None:
         raise FetchError(f"{folder.name} could not be fetched: {last}")
 
 
-@torch.inference_mode()
 def answers_about(model: Any, processor: Any, path: Path) -> list[str]:
     """The greedy answers to all wordings, asked in one batch.
 
     Raises:
         ValueError: the file cannot be read.
     """
-    clip = processor.load(str(path))
-    chats = [
-        [{"role": "user", "content": [{"type": clip.kind, clip.kind: clip}, {"type": "text", "text": wording}]}]
+    kind = processor.load(str(path)).kind
+    asked = [
+        BenchmarkQuestion(
+            id=wording,
+            question=wording,
+            answer="",
+            answer_type="open",
+            choices=(),
+            media=(Medium(type=kind, path=path.name),),
+            folder=path.parent,
+            modality="",
+            task="modality recognition",
+            dimension=DIMENSION_OF[kind],
+        )
         for wording in WORDINGS
     ]
-    inputs = processor.apply_chat_template(
-        chats,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        processor_kwargs={"return_tensors": "pt", "padding": True},
-    )
-    output = model.generate(**inputs.to(model.device), max_new_tokens=LONGEST_ANSWER, do_sample=False)
-    texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    return [text for text, _ in generate(model, processor, asked, "plain", LONGEST_ANSWER)]
 
 
 def majority(answers: Sequence[str]) -> str:

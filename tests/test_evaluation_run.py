@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,13 +112,26 @@ def test_a_run_goes_on_where_it_was_stopped_and_asks_nothing_twice(whole, tiny, 
 
 
 def test_a_blind_run_asks_the_same_questions_about_other_media(whole, tiny, data, tmp_path):
-    done = execute([sys.executable, "-m"], command(tiny, data, tmp_path, "--blind", "--limit", "9"))
+    pictures = tmp_path / "pictures.jsonl"
+    shutil.copytree(data / "media", tmp_path / "media")
+    kept = [row for row in rows(data / "test.jsonl") if row["dimension"] == "2d"]
+    pictures.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    done = execute([sys.executable, "-m"], command(tiny, pictures, tmp_path / "out", "--blind"))
     assert done.returncode == 0, done.stderr
-    settings, *blind = rows(tmp_path / "predictions.jsonl")
-    _, *seeing = rows(whole / "predictions.jsonl")
+    settings, *blind = rows(tmp_path / "out/predictions.jsonl")
+    seeing = {row["id"]: row for row in rows(whole / "predictions.jsonl")[1:]}
     assert settings["settings"]["blind"] is True
-    assert [row["question"] for row in blind] == [row["question"] for row in seeing[:9]]
-    assert not any(a["image"] == b["image"] for a, b in zip(blind, seeing, strict=False))
+    assert [row["id"] for row in blind] == [row["id"] for row in kept]
+    for row in blind:
+        assert row["question"] == seeing[row["id"]]["question"]
+        assert row["image"] != seeing[row["id"]]["image"]
+
+
+def test_one_volume_alone_has_no_blind_baseline(tiny, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", command(tiny, data, tmp_path, "--blind", "--limit", "5"))
+    with pytest.raises(SystemExit) as caught:
+        run_module.main()
+    assert "Only one sample has the media" in str(caught.value)
 
 
 def test_only_reports_may_be_long(data, tmp_path):
