@@ -33,7 +33,7 @@ from evaluation.run import DTYPES, ask_all, load
 from evaluation.score import score_file
 
 try:
-    from evaluation.text_perplexity import measure as text_perplexity
+    from evaluation import text_perplexity
 except ImportError:
     text_perplexity = None
 
@@ -121,6 +121,13 @@ def goals(metrics: dict[str, Any]) -> list[dict[str, Any]]:
                 f"{percent(row['difference_to_unpruned'], '+')} ({span(row['difference_interval'], '+')})",
                 sweep.loses_little(row) and sweep.excludes(row),
             )
+    text = metrics.get("text_perplexity", {})
+    if "ratio" in text:
+        add(
+            "perplexity on plain text: within 10 %",
+            f"{text['ratio']['value']:.3f} times",
+            text["within_allowed_change"],
+        )
     return found
 
 
@@ -135,10 +142,7 @@ def markdown(metrics: dict[str, Any]) -> str:
         "test": ("On the generated test split", breakdown.markdown),
         "real_files": ("On real files that it never saw", real_files.markdown),
         "pruning": ("What pruning costs in answers", lambda figures: sweep.markdown(figures["rows"])),
-        "text_perplexity": (
-            "On plain text",
-            lambda figures: f"```json\n{json.dumps(figures, indent=1, ensure_ascii=False)}\n```\n",
-        ),
+        "text_perplexity": ("On plain text", perplexity_markdown),
     }
     for key, (title, write) in writers.items():
         figures = metrics.get(key)
@@ -146,6 +150,17 @@ def markdown(metrics: dict[str, Any]) -> str:
             body = f"Not measured: {figures['not_measured']}\n" if "not_measured" in figures else write(figures)
             parts.append(f"## {title}\n\n{body}")
     return "\n".join(parts)
+
+
+def perplexity_markdown(figures: dict[str, Any]) -> str:
+    """The sentence that says what training did to the language model."""
+    before, after = (figures[side]["perplexity"]["value"] for side in ("baseline", "model"))
+    ratio, interval = figures["ratio"]["value"], figures["ratio"]["interval"]
+    between = "" if interval is None else f" (95 % interval {interval[0]:.3f}–{interval[1]:.3f})"
+    return (
+        f"Perplexity on {figures['passages']} held-out English passages ({figures['scored_tokens']} tokens): "
+        f"{before:.2f} before training, {after:.2f} after it, a ratio of {ratio:.3f}{between}.\n"
+    )
 
 
 def save(metrics: dict[str, Any], model: Path, out: Path) -> None:
@@ -194,7 +209,13 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     def text() -> dict[str, Any]:
         if text_perplexity is None:
             return {"not_measured": "evaluation.text_perplexity is not there."}
-        return kept(arguments.out / "text_perplexity.json", fixed, lambda: text_perplexity(arguments.model))
+        return kept(
+            arguments.out / "text_perplexity.json",
+            {**fixed, "baseline": arguments.baseline},
+            lambda: text_perplexity.compare_on_text(
+                arguments.model, arguments.baseline, text_perplexity.HELD_OUT.read_text(encoding="utf-8")
+            ),
+        )
 
     def pruning() -> dict[str, Any]:
         folder = arguments.out / "sweep"
@@ -229,6 +250,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="ask the first so many test questions only")
     parser.add_argument("--timed", type=int, default=8, help="clips for seconds to the first token (default 8)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
+    parser.add_argument("--baseline", default="smollm2", help="language model before training (default smollm2)")
     arguments = parser.parse_args()
     try:
         metrics = report(arguments)

@@ -218,7 +218,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table of all settings, and what it says of the claim."""
     name_of = {(curve.rule, curve.stage): curve.name for curve in CURVES} | {(None, None): "unpruned"}
     lines = [
-        "| pruning | removed | right | 95 % interval | less unpruned | wrong after right, right after wrong "
+        "| pruning | removed | right | 95 % interval | difference to unpruned | right to wrong, wrong to right "
         "| tokens of a prompt | seconds to the first token |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]

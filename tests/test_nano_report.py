@@ -45,6 +45,7 @@ def run(tiny, data, tmp_path_factory):
             patch.setattr(real_files, "read_manifest", lambda: few)
             patch.setattr(nano_report, "REMOVALS", (60,))
             words = ["--model", str(model), "--data", str(data), "--out", str(out), "--timed", "1"]
+            words += ["--baseline", str(tiny)]
             patch.setattr(sys, "argv", ["nano_report", *words])
             nano_report.main()
         return model, out
@@ -108,3 +109,18 @@ def test_goals_follow_the_figures():
         "each modality: 70.0 %": (False, "below it: OCT"),
         "every task's interval above the blind baseline": (False, "not above: localization, open"),
     }
+
+
+def test_what_training_did_to_the_language_model_is_one_sentence_and_one_goal():
+    figures = {
+        "passages": 28,
+        "scored_tokens": 1500,
+        "model": {"perplexity": {"value": 21.0}},
+        "baseline": {"perplexity": {"value": 20.0}},
+        "ratio": {"value": 1.05, "interval": [1.02, 1.08]},
+        "within_allowed_change": True,
+    }
+    said = nano_report.perplexity_markdown(figures)
+    assert "20.00 before training, 21.00 after it, a ratio of 1.050 (95 % interval 1.020–1.080)" in said
+    (goal,) = nano_report.goals({"text_perplexity": figures})
+    assert goal["reached"] and goal["measured"] == "1.050 times"

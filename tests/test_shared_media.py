@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from evaluation.benchmarks import read_benchmark
 from evaluation.run import load
@@ -57,3 +58,9 @@ def test_every_medium_is_read_once(tiny, questions, monkeypatch):
     )
     generate_sharing(model, processor, questions, "plain", 2)
     assert sorted(read) == sorted({str(one.folder / one.media[0].path) for one in questions})
+
+
+def test_the_computation_may_be_narrower_than_the_weights(tiny, questions):
+    model, processor = load(str(tiny), {}, "cpu", "bfloat16")
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.bfloat16}
+    assert all(text for text, _ in generate_sharing(model, processor, questions, "plain", 6))
