@@ -243,26 +243,28 @@ def summarise(rows: Sequence[dict[str, Any]], missing: Sequence[RealFile]) -> di
 def markdown(result: dict[str, Any]) -> str:
     """The sentence with the figures, the confusion table, and one line a file."""
     names = {name.lower(): name for name in MODALITIES}
-    said = sorted({answer for row in result["confusion"].values() for answer in row})
-    columns = [*(name for name in MODALITIES if name.lower() in said), *(one for one in said if one not in names)]
+    said = {answer for row in result["confusion"].values() for answer in row}
+    columns = [name for name in MODALITIES if name.lower() in said]
     lines = [
         f"{result['right']} of {result['count']} right: {percent(result['accuracy'])} "
         f"(95 % Wilson interval {span(result['interval'])}; the most frequent modality is "
         f"{percent(result['most_frequent_modality'])} of the files).",
         "",
-        f"| true, down; said, across | {' | '.join(one or '(nothing)' for one in columns)} |",
-        "| --- |" + " --- |" * len(columns),
+        f"| true, down; said, across | {' | '.join(columns)} | something else |",
+        "| --- |" + " --- |" * (len(columns) + 1),
     ]
     for true, row in result["confusion"].items():
-        cells = [str(row.get(column.lower(), "") or "") for column in columns]
-        lines.append(f"| {true} | {' | '.join(cells)} |")
+        counts = [row.get(column.lower(), 0) for column in columns]
+        counts.append(sum(row.values()) - sum(counts))
+        lines.append(f"| {true} | {' | '.join(str(count or '') for count in counts)} |")
     if result["modalities_without_a_file"]:
         lines += ["", f"No real file was found of {', '.join(result['modalities_without_a_file'])}."]
     lines += ["", "| package | file | shows | true, known from | said | |", "| --- | --- | --- | --- | --- | --- |"]
     for row in result["files"]:
+        answer = (row.get("error") or names.get(row["said"], row["said"])).replace("|", "\\|")
         lines.append(
             f"| {row['package']} {row['version']} | {row['path']} | {row['shows']} | {row['modality']}, "
-            f"{row['known_from']} | {row.get('error') or names.get(row['said'], row['said'])} "
+            f"{row['known_from']} | {answer} "
             f"| {'right' if row['right'] else 'wrong'} |"
         )
     return "\n".join(lines) + "\n"

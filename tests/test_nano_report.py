@@ -111,6 +111,16 @@ def test_goals_follow_the_figures():
     }
 
 
+@pytest.mark.parametrize(("low", "shown"), [(0.2, True), (-0.01, False)])
+def test_pruning_proves_nothing_on_a_model_that_answers_as_well_blind(low, shown):
+    pruned = {"rule": "anchor", "prune_stage": "encoder", "removed": 0.6}
+    pruned |= {"difference_to_unpruned": 0.0, "difference_interval": [-0.001, 0.001]}
+    test = {"kind": {"3d": {"gain_interval": [0.3, 0.4]}, "video": {"gain_interval": [low, 0.5]}}}
+    (goal,) = nano_report.goals({"test": test, "pruning": {"rows": [pruned]}})
+    assert goal["reached"] is shown
+    assert ("blind" in goal["measured"]) is not shown
+
+
 def test_what_training_did_to_the_language_model_is_one_sentence_and_one_goal():
     figures = {
         "passages": 28,

@@ -85,13 +85,14 @@ def test_the_table_has_a_line_for_each_file_and_a_cell_for_each_answer():
         about = {"package": "p", "version": "1", "licence": "MIT", "path": "f", "shows": "s", "known_from": "header"}
         return about | {"modality": modality, "answers": [said], "said": said, "right": said == modality.lower()}
 
-    made = summarise([row("CT", "ct"), row("CT", "mri"), row("MRI", "mri"), row("X-ray", "a bone")], [])
+    made = summarise([row("CT", "ct"), row("CT", "mri"), row("MRI", "mri"), row("X-ray", "a | bone")], [])
     assert made["accuracy"] == 0.5
     text = markdown(made)
     assert "2 of 4 right: 50.0 %" in text
-    assert "| true, down; said, across | CT | MRI | a bone |" in text
+    assert "| true, down; said, across | CT | MRI | something else |" in text
     assert "| CT | 1 | 1 |  |" in text
     assert "| X-ray |  |  | 1 |" in text
+    assert "| a \\| bone | wrong |" in text
     assert text.count("| p 1 |") == 4
 
 
