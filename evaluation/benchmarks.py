@@ -17,6 +17,8 @@ from train.data.records import MEDIA_PLACEHOLDER, Medium, Record, RecordError, r
 CHOICES = re.compile(r"^(?P<question>.*?)\s*Choices: A\. (.*?) B\. (.*?) C\. (.*?) D\. (.*)$", re.DOTALL)
 """How adapters write a question with four choices."""
 GENERATED = "generated"
+REPORTS = "report generation and captioning"
+"""The task whose answers are free sentences; those of all others are short and right or wrong."""
 ADAPTER_OF = {
     "vqa-rad": "vqa-rad",
     "slake-en": "slake",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,7 @@ def compare(first: Predictions, second: Predictions) -> dict[str, Any]:
         ValueError: a row has no id, or no question is in both runs.
     """
     a, b = _by_id(first), _by_id(second)
-    both = {name: (a[name], b[name]) for name in a if name in b}
-    pairs = {name: pair for name, pair in both.items() if _question(pair[0]) == _question(pair[1])}
-    changed = [name for name in both if name not in pairs]
-    if not pairs:
-        raise ValueError("the two files have no question in common: compare two runs of the same benchmark")
+    pairs, changed = pairs_of(first, second)
     flipped = {
         direction: [_flip(*pair) for pair in pairs.values() if (pair[0].right, pair[1].right) == rights]
         for direction, rights in {"right_to_wrong": (True, False), "wrong_to_right": (False, True)}.items()
@@ -51,12 +48,13 @@ def compare(first: Predictions, second: Predictions) -> dict[str, Any]:
         of_kind = [pair for pair in pairs.values() if pair[0].kind == kind]
         for key in KEYS["standard"][kind]:
             values = [(before.scores[key], after.scores[key]) for before, after in of_kind]
-            differences[key] = _difference(values, [before for before, _ in of_kind])
+            groups = [before.group for before, _ in of_kind]
+            differences[key] = paired_difference(values, groups) if of_kind else None
     rights = [(float(before.right), float(after.right)) for before, after in pairs.values()]
     only_in = {"a": [name for name in a if name not in b], "b": [name for name in b if name not in a]}
     return {
         "n_paired": len(pairs),
-        "right": _difference(rights, [before for before, _ in pairs.values()]),
+        "right": paired_difference(rights, [before.group for before, _ in pairs.values()]),
         "n_right_to_wrong": len(flipped["right_to_wrong"]),
         "n_wrong_to_right": len(flipped["wrong_to_right"]),
         "mcnemar_p": mcnemar(len(flipped["right_to_wrong"]), len(flipped["wrong_to_right"])),
@@ -73,6 +71,20 @@ def compare(first: Predictions, second: Predictions) -> dict[str, Any]:
         "settings_a": first.settings,
         "settings_b": second.settings,
     }
+
+
+def pairs_of(first: Predictions, second: Predictions) -> tuple[dict[str, tuple[Scored, Scored]], list[str]]:
+    """The questions of both runs by id, and the ids whose question is not the same in both.
+
+    Raises:
+        ValueError: a row has no id, or no question is in both runs.
+    """
+    a, b = _by_id(first), _by_id(second)
+    both = {name: (a[name], b[name]) for name in a if name in b}
+    pairs = {name: pair for name, pair in both.items() if _question(pair[0]) == _question(pair[1])}
+    if not pairs:
+        raise ValueError("the two files have no question in common: compare two runs of the same benchmark")
+    return pairs, [name for name in both if name not in pairs]
 
 
 def _by_id(predictions: Predictions) -> dict[str, Scored]:
@@ -98,12 +110,15 @@ def _flip(before: Scored, after: Scored) -> dict[str, Any]:
     }
 
 
-def _difference(values: list[tuple[float, float]], questions: list[Scored]) -> dict[str, Any] | None:
-    """Means of both runs and of their differences, with the interval of the latter; None of no questions."""
-    if not values:
-        return None
+def paired_difference(values: Sequence[tuple[float, float]], groups: Sequence[Hashable]) -> dict[str, Any]:
+    """Means of two runs and of their differences, second less first, with the interval of the latter.
+
+    Args:
+        values: both runs' scores of each question; at least one.
+        groups: as in `bootstrap_interval`.
+    """
     gains = [after - before for before, after in values]
-    interval = bootstrap_interval(gains, [one.group for one in questions])
+    interval = bootstrap_interval(gains, groups)
     return {
         "a": mean([before for before, _ in values]),
         "b": mean([after for _, after in values]),

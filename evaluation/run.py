@@ -5,12 +5,14 @@
     accelerate launch -m evaluation.run ...        # the questions are divided over processes
 
 Answers are greedy and go into a ledger as they come: the same command goes on where it was stopped, with any number of
-processes. `OUT/predictions.jsonl` holds all answers, `OUT/scores.json` the figures of `evaluation.score`.
+processes. `OUT/predictions.jsonl` holds all answers, `OUT/scores.json` the figures of `evaluation.score`. `--blind`
+asks about other samples' media instead (`evaluation.blind`); `evaluation.breakdown` sets both beside each other.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -23,12 +25,25 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from evaluation.benchmarks import BENCHMARKS, PROMPTS, BenchmarkQuestion, find_data, read_benchmark
+from evaluation.benchmarks import (
+    BENCHMARKS,
+    GENERATED,
+    PROMPTS,
+    REPORTS,
+    BenchmarkQuestion,
+    find_data,
+    read_benchmark,
+)
+from evaluation.blind import blinded
 from evaluation.ledger import Ledger, LedgerError, merge
 from evaluation.score import score_file, summarise
+from evaluation.shared_media import can_share, generate_sharing
 
-LONGEST_ANSWER = {"m3d-cap": 512, "generated": 96}
-"""Benchmark -> new tokens at most, where answers are reports; 32 elsewhere."""
+LONGEST_REPORT = {"m3d-cap": 512, GENERATED: 64}
+"""Benchmark -> new tokens of a report at most; 96 elsewhere. The longest true one of the generated set has 48."""
+LONGEST_ANSWER = {GENERATED: 16}
+"""Benchmark -> new tokens of any other answer at most; 32 elsewhere. The longest of the generated set has 9."""
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 MODEL_OPTIONS = ("prune_stage",)
 """Pruning options that belong to the vision encoder; all others are the processor's."""
 
@@ -47,8 +62,15 @@ def parse_pruning(pairs: Sequence[str]) -> dict[str, Any]:
     return {name: yaml.safe_load(value) for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
-def load(model: str, pruning: dict[str, Any], device: torch.device | str) -> tuple[Any, Any]:
-    """Model and processor, from a folder or the Hub, with pruning options.
+def longest_answer(benchmark: str, question: BenchmarkQuestion) -> int:
+    """New tokens that the answer to a question may have at most."""
+    if question.task == REPORTS:
+        return LONGEST_REPORT.get(benchmark, 96)
+    return LONGEST_ANSWER.get(benchmark, 32)
+
+
+def load(model: str, pruning: dict[str, Any], device: torch.device | str, dtype: str = "auto") -> tuple[Any, Any]:
+    """Model and processor, from a folder or the Hub, with pruning options; "auto" takes the dtype of the weights.
 
     Raises:
         ValueError: an option that the model or the processor does not have.
@@ -57,7 +79,7 @@ def load(model: str, pruning: dict[str, Any], device: torch.device | str) -> tup
     of_processor = {name: value for name, value in pruning.items() if name not in MODEL_OPTIONS}
     processor = AutoProcessor.from_pretrained(model, trust_remote_code=True, **of_processor)
     processor.tokenizer.padding_side = "left"  # many a checkpoint's own side is the right, for training
-    loaded = AutoModelForImageTextToText.from_pretrained(model, trust_remote_code=True, dtype="auto").eval().to(device)
+    loaded = AutoModelForImageTextToText.from_pretrained(model, trust_remote_code=True, dtype=dtype).eval().to(device)
     for name, owner in [(n, loaded.config.vision_config) for n in of_model] + [(n, processor) for n in of_processor]:
         if not hasattr(owner, name):
             raise ValueError(f"{model} has no pruning option {name!r}.")
@@ -75,6 +97,8 @@ def generate(
     Raises:
         ValueError: media that cannot be read.
     """
+    if can_share(processor, questions):
+        return generate_sharing(model, processor, questions, prompts, max_new_tokens)
     chats = [question.messages(prompts) for question in questions]
     inputs = processor.apply_chat_template(
         chats,
@@ -111,20 +135,30 @@ def ask_all(
     questions: Sequence[BenchmarkQuestion],
     ledger: Ledger,
     *,
+    benchmark: str,
     prompts: str,
     batch_size: int,
-    max_new_tokens: int,
     show_progress: bool = True,
 ) -> None:
-    """Answers the questions that the ledger does not hold yet, with a progress bar."""
-    left = [one for one in questions if one.id not in ledger.rows]
+    """Answers the questions that the ledger does not hold yet, with a progress bar.
+
+    Questions whose prompts and answers are about as long share a batch, as all of it waits for the longest.
+    """
+
+    def length(one: BenchmarkQuestion) -> tuple[int, str]:
+        return longest_answer(benchmark, one), one.dimension
+
+    left = sorted((one for one in questions if one.id not in ledger.rows), key=length)
     with tqdm(
         total=len(questions), initial=len(questions) - len(left), unit="question", disable=not show_progress
     ) as bar:
-        for start in range(0, len(left), batch_size):
-            for row in answer(model, processor, left[start : start + batch_size], prompts, max_new_tokens):
-                ledger.append(row)
-                bar.update()
+        for _, alike in itertools.groupby(left, key=length):
+            alike = list(alike)
+            for start in range(0, len(alike), batch_size):
+                batch = alike[start : start + batch_size]
+                for row in answer(model, processor, batch, prompts, longest_answer(benchmark, batch[0])):
+                    ledger.append(row)
+                    bar.update()
 
 
 def main() -> None:
@@ -136,7 +170,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="ask the first so many questions only")
     parser.add_argument("--pruning", nargs="*", default=[], metavar="NAME=VALUE", help="for example keep_ratio=0.2")
     parser.add_argument("--prompts", choices=PROMPTS, default="plain", help="words after the question (default none)")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--blind", action="store_true", help="replace each medium by another sample's")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
     arguments = parser.parse_args()
     try:
         run(arguments)
@@ -162,22 +198,26 @@ def run(arguments: argparse.Namespace) -> None:
         "questions": len(questions),
         "pruning": pruning,
         "prompts": arguments.prompts,
+        "dtype": arguments.dtype,
+        "blind": arguments.blind,
     }
+    if arguments.blind:
+        questions = blinded(questions)
     # Answers of an earlier start, whatever the number of its processes, stay in their files and are not asked again.
     parts = sorted(arguments.out.glob("part-*.jsonl"))
     known = {row["id"] for row in merge(parts, [one.id for one in questions]).rows} if parts else set()
     state.wait_for_everyone()
     mine = [one for one in questions if one.id not in known][state.process_index :: state.num_processes]
-    model, processor = load(arguments.model, pruning, state.device)
+    model, processor = load(arguments.model, pruning, state.device, arguments.dtype)
     with Ledger(arguments.out / f"part-{state.process_index:03d}.jsonl", settings) as ledger:
         ask_all(
             model,
             processor,
             mine,
             ledger,
+            benchmark=arguments.benchmark,
             prompts=arguments.prompts,
             batch_size=arguments.batch_size,
-            max_new_tokens=LONGEST_ANSWER.get(arguments.benchmark, 32),
             show_progress=state.is_main_process,
         )
     state.wait_for_everyone()

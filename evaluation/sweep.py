@@ -1,12 +1,13 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """What answers cost and are worth as more and more visual tokens are removed, by rule: the paper's claim in a picture.
 
-    python -m evaluation.sweep --data data/mini --out runs/sweep --limit 400
+    python -m evaluation.sweep --data data/mini --out runs/sweep
 
-All settings answer the same questions about volumes and videos (a single image has nothing to remove), so each is
-compared question by question with the unpruned run. A removal of 60 % is a budget of 40 % of a clip's tokens, met by
-the smallest threshold that does; clips that fall below by themselves stay so. Seconds to the first token are medians
-over clips asked one at a time, all settings taking turns.
+All settings answer the same questions about volumes and videos (a single image has nothing to remove) that have a short
+answer, so each is compared question by question with the unpruned run. A removal of 60 % is a budget of 40 % of a
+clip's tokens, met by the smallest threshold that does; clips that fall below by themselves stay so. Our rule is asked
+with tokens removed before the language model and before the encoder (`prune_stage`), the published one as published,
+before the language model. Seconds to the first token are medians over clips asked one at a time, settings taking turns.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,25 +25,64 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from evaluation.benchmarks import BENCHMARKS, BenchmarkQuestion, find_data, read_benchmark
+from evaluation.benchmarks import GENERATED, REPORTS, BenchmarkQuestion, find_data, read_benchmark
+from evaluation.breakdown import percent, span
 from evaluation.compare import compare
 from evaluation.ledger import Ledger
 from evaluation.metrics import bootstrap_interval
-from evaluation.run import ask_all, load
+from evaluation.run import DTYPES, MODEL_OPTIONS, ask_all, load
 from evaluation.score import score_file
 
-RULES = ("anchor", "previous")
-COLOUR_OF = {"anchor": "#4477aa", "previous": "#ee6677"}
-NAME_OF = {"anchor": "last kept token (ours)", "previous": "previous frame (published)"}
-LONGEST_ANSWER = 96
+BATCH_SIZE = 48
+LARGEST_LOSS, EXCLUDED_LOSS, REMOVED_AT_LEAST = 0.01, 0.02, 0.6
+"""The goal: where so much is removed, accuracy falls by one point at most, and the interval excludes a fall of two."""
 
 
-def pruning_of(rule: str, removed: int, stage: str) -> dict[str, Any]:
-    """The options that remove a percentage of the visual tokens; 0 prunes nothing."""
-    if removed == 0:
-        return {"prune_rule": "none", "prune_stage": stage}
+@dataclass(frozen=True)
+class Curve:
+    """One way of pruning, asked at several removals."""
+
+    rule: str
+    stage: str
+    name: str
+    colour: str
+
+
+CURVES = (
+    Curve("anchor", "language", "last kept token (ours), before the language model", "#4477aa"),
+    Curve("anchor", "encoder", "last kept token (ours), before the encoder", "#228833"),
+    Curve("previous", "language", "previous frame (published)", "#ee6677"),
+)
+UNPRUNED = "unpruned"
+
+
+def pruning_of(curve: Curve | None, removed: int) -> dict[str, Any]:
+    """The options that remove a percentage of the visual tokens; no curve prunes nothing."""
+    if curve is None:
+        return {"prune_rule": "none", "keep_ratio": None, "prune_stage": "language"}
     # From a threshold of 0 on, so that the budget alone decides how much is removed.
-    return {"prune_rule": rule, "prune_threshold": 0.0, "keep_ratio": 1 - removed / 100, "prune_stage": stage}
+    return {
+        "prune_rule": curve.rule,
+        "prune_threshold": 0.0,
+        "keep_ratio": 1 - removed / 100,
+        "prune_stage": curve.stage,
+    }
+
+
+def settings_of(removals: Sequence[int]) -> dict[str, tuple[Curve | None, int]]:
+    """Name of each setting -> its curve and the percentage removed; the first prunes nothing and is of no curve."""
+    settings: dict[str, tuple[Curve | None, int]] = {UNPRUNED: (None, 0)}
+    for curve in CURVES:
+        settings |= {f"{curve.rule}-{curve.stage}-{removed}": (curve, removed) for removed in removals if removed}
+    return settings
+
+
+def about_clips(questions: Sequence[BenchmarkQuestion]) -> list[BenchmarkQuestion]:
+    """The questions about volumes and videos whose short answers are right or wrong.
+
+    Sentences are left out: they are hardly ever matched exactly, so they would hide a loss.
+    """
+    return [one for one in questions if one.dimension != "2d" and one.task != REPORTS]
 
 
 @torch.inference_mode()
@@ -67,109 +108,201 @@ def seconds_to_first_token(
     return elapsed
 
 
-def measure(
-    model_name: str, questions: Sequence[BenchmarkQuestion], removals: Sequence[int], stage: str, timed: int, out: Path
-) -> list[dict[str, Any]]:
-    """Asks everything under all settings, each with a ledger of its own in `out`; one row of figures a setting."""
-    settings = {"unpruned": (RULES[0], 0)} | {
-        f"{rule}-{removed}": (rule, removed) for rule in RULES for removed in removals if removed
-    }
-    options = {name: pruning_of(rule, removed, stage) for name, (rule, removed) in settings.items()}
-    for name, pruning in options.items():
-        model, processor = load(model_name, pruning, "cuda" if torch.cuda.is_available() else "cpu")
-        fixed = {"model": model_name, "questions": len(questions), "pruning": pruning}
+def answer_all(
+    model: Any,
+    processor: Any,
+    fixed: dict[str, Any],
+    questions: Sequence[BenchmarkQuestion],
+    removals: Sequence[int],
+    out: Path,
+) -> None:
+    """Asks everything under all settings, each with a ledger of its own in `out`, which is continued if it is there.
+
+    Args:
+        fixed: what else the answers depend on, such as the model's name and dtype, for the ledgers.
+    """
+    for name, (curve, removed) in settings_of(removals).items():
+        pruning = pruning_of(curve, removed)
+        for option, value in pruning.items():
+            setattr(model.config.vision_config if option in MODEL_OPTIONS else processor, option, value)
         print(f"{name}:", file=sys.stderr)
-        with Ledger(out / f"{name}.jsonl", fixed) as ledger:
-            ask_all(model, processor, questions, ledger, prompts="plain", batch_size=8, max_new_tokens=LONGEST_ANSWER)
+        with Ledger(out / f"{name}.jsonl", {**fixed, "questions": len(questions), "pruning": pruning}) as ledger:
+            ask_all(model, processor, questions, ledger, benchmark=GENERATED, prompts="plain", batch_size=BATCH_SIZE)
+
+
+def measure(
+    model_name: str,
+    questions: Sequence[BenchmarkQuestion],
+    removals: Sequence[int],
+    timed: int,
+    out: Path,
+    dtype: str = "auto",
+    known_as: str | None = None,
+) -> list[dict[str, Any]]:
+    """Asks everything under all settings and times the first `timed` clips; one row of figures a setting.
+
+    Args:
+        known_as: what the ledgers call the model, such as the hash of its weights; None takes its name.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, processor = load(model_name, {}, device, dtype)
+    answer_all(model, processor, {"model": known_as or model_name, "dtype": dtype}, questions, removals, out)
+    settings = settings_of(removals)
+    options = {name: pruning_of(curve, removed) for name, (curve, removed) in settings.items()}
     different = list({one.media[0].path: one for one in questions}.values())[:timed]
-    elapsed = seconds_to_first_token(*load(model_name, {}, model.device), options, different)
+    elapsed = seconds_to_first_token(model, processor, options, different)
+    return [
+        row | {"seconds_to_first_token": float(np.median(elapsed[row["setting"]])), "timed_clips": len(different)}
+        for row in rows_of(removals, out)
+    ]
+
+
+def rows_of(removals: Sequence[int], out: Path) -> list[dict[str, Any]]:
+    """The figures of the answers in `out`, each setting compared with the unpruned one question by question."""
+    settings = settings_of(removals)
     runs = {name: score_file(out / f"{name}.jsonl") for name in settings}
-    tokens = {name: [one.row["prompt_tokens"] for one in run.scored] for name, run in runs.items()}
+    tokens = {name: [one.row.get("prompt_tokens", 0) for one in run.scored] for name, run in runs.items()}
     rows = []
-    for name, (rule, removed) in settings.items():
+    for name, (curve, removed) in settings.items():
         scored = runs[name].scored
         right = [float(one.right) for one in scored]
-        paired = compare(runs["unpruned"], runs[name])
+        paired = compare(runs[UNPRUNED], runs[name])
+        row = {
+            "setting": name,
+            "rule": curve.rule if curve else None,
+            "prune_stage": curve.stage if curve else None,
+            "removed": removed / 100,
+            "prompt_tokens": float(np.mean(tokens[name])),
+            "prompt_tokens_removed": 1 - float(np.sum(tokens[name])) / float(np.sum(tokens[UNPRUNED])),
+            "accuracy": float(np.mean(right)),
+            "accuracy_interval": bootstrap_interval(right, [one.group for one in scored]),
+            "difference_to_unpruned": paired["right"]["difference"],
+            "difference_interval": paired["right"]["interval"],
+            "right_to_wrong": paired["n_right_to_wrong"],
+            "wrong_to_right": paired["n_wrong_to_right"],
+            "mcnemar_p": paired["mcnemar_p"],
+            "questions": len(right),
+            "clips": len({one.group for one in scored}),
+        }
         rows.append(
-            {
-                "setting": name,
-                "rule": rule if removed else None,
-                "removed": removed / 100,
-                "prompt_tokens": float(np.mean(tokens[name])),
-                "prompt_tokens_removed": 1 - float(np.sum(tokens[name])) / float(np.sum(tokens["unpruned"])),
-                "accuracy": float(np.mean(right)),
-                "accuracy_interval": bootstrap_interval(right, [one.group for one in scored]),
-                "difference_to_unpruned": paired["right"]["difference"],
-                "difference_interval": paired["right"]["interval"],
-                "right_to_wrong": paired["n_right_to_wrong"],
-                "wrong_to_right": paired["n_wrong_to_right"],
-                "mcnemar_p": paired["mcnemar_p"],
-                "questions": len(right),
-                "seconds_to_first_token": float(np.median(elapsed[name])),
-                "timed_clips": len(elapsed[name]),
-            }
+            row | ({"loss_at_most_1_point": loses_little(row), "excludes_2_points": excludes(row)} if curve else {})
         )
     return rows
 
 
+def loses_little(row: dict[str, Any]) -> bool:
+    """Whether accuracy fell by one point at most."""
+    return row["difference_to_unpruned"] >= -LARGEST_LOSS
+
+
+def excludes(row: dict[str, Any]) -> bool:
+    """Whether the interval of the difference lies above a fall of two points; False where there is none."""
+    return row["difference_interval"] is not None and row["difference_interval"][0] > -EXCLUDED_LOSS
+
+
+def verdict(rows: Sequence[dict[str, Any]]) -> str:
+    """What the figures say of the claim, a sentence for each way of pruning at 60 % removed or more."""
+    sentences = []
+    for curve in CURVES:
+        for row in rows:
+            if (row["rule"], row["prune_stage"]) == (curve.rule, curve.stage) and row["removed"] >= REMOVED_AT_LEAST:
+                sentences.append(
+                    f"{curve.name}, {percent(row['removed'])} removed: the loss is "
+                    f"{'at most' if loses_little(row) else 'more than'} 1 point, and its interval "
+                    f"{'excludes' if excludes(row) else 'does not exclude'} a loss of 2."
+                )
+    return "\n".join(f"- {one[0].upper()}{one[1:]}" for one in sentences)
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of all settings, and what it says of the claim."""
+    name_of = {(curve.rule, curve.stage): curve.name for curve in CURVES} | {(None, None): "unpruned"}
+    lines = [
+        "| pruning | removed | right | 95 % interval | difference to unpruned | right to wrong, wrong to right "
+        "| tokens of a prompt | seconds to the first token |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        seconds = row.get("seconds_to_first_token")
+        lines.append(
+            f"| {name_of[row['rule'], row['prune_stage']]} | {percent(row['removed'])} | {percent(row['accuracy'])} "
+            f"| {span(row['accuracy_interval'])} "
+            f"| {percent(row['difference_to_unpruned'], '+')} ({span(row['difference_interval'], '+')}) "
+            f"| {row['right_to_wrong']}, {row['wrong_to_right']} | {row['prompt_tokens']:.0f} "
+            f"| {'–' if seconds is None else f'{seconds:.2f}'} |"
+        )
+    return "\n".join([*lines, "", verdict(rows)]) + "\n"
+
+
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Accuracy with its interval, prompt tokens and seconds to the first token, against the share removed."""
+    """What accuracy changes by, with its interval, prompt tokens and seconds, against the share removed."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     panels = {
-        "accuracy": "share of right answers",
+        "difference_to_unpruned": "right answers, less unpruned (points)",
         "prompt_tokens": "tokens of a prompt",
         "seconds_to_first_token": "seconds to the first token",
     }
     for axes, (key, label) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for rule in RULES:
-            curve = [row for row in rows if row["rule"] in (None, rule)]
-            removed = [100 * row["removed"] for row in curve]
-            axes.plot(removed, [row[key] for row in curve], "o-", color=COLOUR_OF[rule], label=NAME_OF[rule])
-            if key == "accuracy":
-                low, high = zip(*(row["accuracy_interval"] for row in curve), strict=True)
-                axes.fill_between(removed, low, high, color=COLOUR_OF[rule], alpha=0.18, linewidth=0)
+        scale = 100 if key == "difference_to_unpruned" else 1
+        for curve in CURVES:
+            points = [
+                row for row in rows if (row["rule"], row["prune_stage"]) in ((None, None), (curve.rule, curve.stage))
+            ]
+            removed = [100 * row["removed"] for row in points]
+            axes.plot(removed, [scale * row[key] for row in points], "o-", color=curve.colour, label=curve.name)
+            if key == "difference_to_unpruned":
+                ends = [row["difference_interval"] or (0.0, 0.0) for row in points]
+                low, high = zip(*([100 * end for end in pair] for pair in ends), strict=True)
+                axes.fill_between(removed, low, high, color=curve.colour, alpha=0.15, linewidth=0)
+        if key == "difference_to_unpruned":
+            axes.axhline(-100 * EXCLUDED_LOSS, color="0.4", linestyle=":", linewidth=1)
+        else:
+            axes.set_ylim(bottom=0)
         axes.set_xlabel("visual tokens removed, at least (%)")
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    figure.suptitle(f"{rows[0]['questions']} questions about volumes and videos; bands are 95 % intervals", fontsize=11)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(
+        f"{rows[0]['questions']} questions about volumes and videos, {percent(rows[0]['accuracy'])} right unpruned; "
+        "bands are 95 % intervals, the dotted line a loss of 2 points",
+        fontsize=11,
+    )
     figure.savefig(path, dpi=120)
+
+
+def write(rows: Sequence[dict[str, Any]], about: dict[str, Any], out: Path) -> None:
+    """Writes sweep.json, sweep.md and sweep.png."""
+    figures = {**about, "rows": list(rows)}
+    (out / "sweep.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (out / "sweep.md").write_text(markdown(rows), encoding="utf-8")
+    draw(rows, out / "sweep.png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="hub_model", help="folder or Hub id (default hub_model)")
-    parser.add_argument("--benchmark", choices=BENCHMARKS, default="generated")
-    parser.add_argument("--data", required=True, help="folder that was built or downloaded")
-    parser.add_argument("--out", type=Path, required=True, help="folder for answers, sweep.json and sweep.png")
-    parser.add_argument("--removed", type=int, nargs="+", default=[30, 60, 80, 95], help="percentages of tokens")
-    parser.add_argument("--stage", choices=("language", "encoder"), default="language", help="the model's prune_stage")
+    parser.add_argument("--data", required=True, help="folder that was built: make data-mini")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for answers, sweep.json, sweep.md and sweep.png"
+    )
+    parser.add_argument("--removed", type=int, nargs="+", default=[60, 80, 95], help="percentages of tokens")
     parser.add_argument("--limit", type=int, help="ask the first so many questions only")
-    parser.add_argument("--timed", type=int, default=20, help="clips for seconds to the first token (default 20)")
+    parser.add_argument("--timed", type=int, default=8, help="clips for seconds to the first token (default 8)")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
     arguments = parser.parse_args()
     try:
-        questions, _ = read_benchmark(arguments.benchmark, find_data(arguments.data), arguments.out / "media", None)
-        questions = [one for one in questions if one.dimension != "2d"][: arguments.limit]
+        questions, _ = read_benchmark(GENERATED, find_data(arguments.data), arguments.out / "media", None)
+        questions = about_clips(questions)[: arguments.limit]
         if not questions:
             raise ValueError(f"{arguments.data} holds no question about a volume or a video.")
-        rows = measure(
-            arguments.model, questions, sorted(arguments.removed), arguments.stage, arguments.timed, arguments.out
-        )
+        removals = sorted(arguments.removed)
+        rows = measure(arguments.model, questions, removals, arguments.timed, arguments.out, arguments.dtype)
     except ValueError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("Stopped; the same command goes on from here.")
-    figures = {"model": arguments.model, "benchmark": arguments.benchmark, "prune_stage": arguments.stage, "rows": rows}
-    (arguments.out / "sweep.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    draw(rows, arguments.out / "sweep.png")
-    for row in rows:
-        low, high = row["difference_interval"] or (0.0, 0.0)
-        print(
-            f"{row['setting']:14s} accuracy {row['accuracy']:6.1%}  difference {row['difference_to_unpruned']:+.1%} "
-            f"[{low:+.1%}, {high:+.1%}]  prompt {row['prompt_tokens']:6.0f} tokens  "
-            f"first token {row['seconds_to_first_token']:.2f} s  n={row['questions']}"
-        )
+    write(rows, {"model": arguments.model, "dtype": arguments.dtype}, arguments.out)
+    print(markdown(rows), end="")
 
 
 if __name__ == "__main__":

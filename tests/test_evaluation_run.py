@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,9 @@ from transformers import (
 )
 
 from evaluation import run as run_module
-from evaluation.benchmarks import read_benchmark
+from evaluation.benchmarks import REPORTS, read_benchmark
 from evaluation.ledger import Ledger
-from evaluation.run import ask_all, load, parse_pruning
+from evaluation.run import ask_all, load, longest_answer, parse_pruning
 from train.data.adapters.base import MediaStore
 from train.data.generated import Drawn, records_of
 from train.data.records import write_jsonl
@@ -103,9 +104,43 @@ def test_a_run_goes_on_where_it_was_stopped_and_asks_nothing_twice(whole, tiny, 
     )
     model, processor = load(str(tiny), {}, "cpu")
     with Ledger(tmp_path / "part-000.jsonl", json.loads(begun[0])["settings"]) as ledger:
-        ask_all(model, processor, questions, ledger, prompts="plain", batch_size=3, max_new_tokens=96)
+        ask_all(model, processor, questions, ledger, benchmark="generated", prompts="plain", batch_size=3)
     assert not {one.id for one in asked} & {json.loads(line)["id"] for line in begun[1:5]}
-    assert rows(tmp_path / "part-000.jsonl") == rows(whole / "predictions.jsonl")
+    settings, *answered = rows(tmp_path / "part-000.jsonl")
+    in_order = sorted(answered, key=lambda row: [one.id for one in questions].index(row["id"]))
+    assert [settings, *in_order] == rows(whole / "predictions.jsonl")
+
+
+def test_a_blind_run_asks_the_same_questions_about_other_media(tiny, data, tmp_path, monkeypatch):
+    shutil.copytree(data / "media", tmp_path / "media")
+    kept = [row for row in rows(data / "test.jsonl") if row["dimension"] == "2d"]
+    pictures = tmp_path / "pictures.jsonl"
+    pictures.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", command(tiny, pictures, tmp_path / "out", "--blind"))
+    run_module.main()
+    settings, *blind = rows(tmp_path / "out/predictions.jsonl")
+    assert settings["settings"]["blind"] is True
+    assert [row["id"] for row in blind] == [row["id"] for row in kept]
+    for row, true in zip(blind, kept, strict=True):
+        assert (row["question"], row["answer"]) == tuple(turn["content"] for turn in true["conversations"])
+        assert row["image"] != true["media"][0]["path"]
+
+
+def test_one_volume_alone_has_no_blind_baseline(tiny, data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", command(tiny, data, tmp_path, "--blind", "--limit", "5"))
+    with pytest.raises(SystemExit) as caught:
+        run_module.main()
+    assert "Only one sample has the media" in str(caught.value)
+
+
+def test_only_reports_may_be_long(data, tmp_path):
+    asked, _ = read_benchmark("generated", data, tmp_path, None)
+    lengths = {one.task: longest_answer("generated", one) for one in asked}
+    report = next(one for one in asked if one.task == REPORTS)
+    assert lengths.pop(REPORTS) == 64
+    assert set(lengths.values()) == {16}
+    assert (longest_answer("m3d-cap", report), longest_answer("vqa-rad", report)) == (512, 96)
+    assert longest_answer("vqa-rad", next(one for one in asked if one.task != REPORTS)) == 32
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from PIL import Image
 from evaluation import report
 from evaluation.benchmarks import BenchmarkQuestion, read_benchmark
 from evaluation.compare import compare
-from evaluation.generated_split import wilson_interval
 from evaluation.ledger import Ledger
+from evaluation.metrics import wilson_interval
 from evaluation.report import choose_examples, make_sections
 from evaluation.report_figures import NAME_OF, read_run, right_interval
 from evaluation.report_page import Section, Table, escape_markdown, write_html, write_markdown

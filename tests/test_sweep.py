@@ -8,8 +8,8 @@ import json
 import pytest
 from PIL import Image
 
-from evaluation.benchmarks import read_benchmark
-from evaluation.sweep import RULES, draw, measure, pruning_of
+from evaluation.benchmarks import REPORTS, read_benchmark
+from evaluation.sweep import CURVES, UNPRUNED, about_clips, markdown, measure, pruning_of, settings_of, verdict, write
 from train.data.adapters.base import MediaStore
 from train.data.generated import CLIP_EVERY, Drawn, records_of
 from train.data.records import write_jsonl
@@ -19,37 +19,88 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory):
-    """Questions about three generated volumes and videos."""
+    """Questions about three generated volumes and videos, and an image, which does not count."""
     folder = tmp_path_factory.mktemp("built")
     store = MediaStore(folder)
-    records = [record for clip in range(3) for record in records_of(Drawn(1, "test", clip * CLIP_EVERY), store)]
-    write_jsonl(records, folder / "test.jsonl")
+    drawn = [Drawn(1, "test", clip * CLIP_EVERY) for clip in range(3)] + [Drawn(1, "test", 1)]
+    write_jsonl((record for one in drawn for record in records_of(one, store)), folder / "test.jsonl")
     return read_benchmark("generated", folder, folder, None)[0]
 
 
-@pytest.mark.parametrize("stage", ["language", "encoder"])
-def test_every_setting_answers_the_same_questions_with_fewer_tokens(tiny, questions, tmp_path, stage):
-    rows = measure(str(tiny), questions, [50, 80], stage, 2, tmp_path)
-    assert [row["setting"] for row in rows] == ["unpruned", *(f"{rule}-{p}" for rule in RULES for p in (50, 80))]
-    assert {row["questions"] for row in rows} == {len(questions)}
+@pytest.fixture(scope="module")
+def swept(tiny, questions, tmp_path_factory):
+    """The rows of a sweep, and its folder."""
+    folder = tmp_path_factory.mktemp("sweep")
+    return measure(str(tiny), about_clips(questions), [50, 80], 2, folder), folder
+
+
+def test_images_and_sentences_are_not_asked(questions):
+    asked = about_clips(questions)
+    assert asked
+    assert {one.dimension for one in asked} <= {"3d", "video"}
+    assert REPORTS not in {one.task for one in asked}
+
+
+def test_every_setting_answers_the_same_questions_with_fewer_tokens(swept, questions):
+    rows, _ = swept
+    names = [f"{curve.rule}-{curve.stage}-{removed}" for curve in CURVES for removed in (50, 80)]
+    assert [row["setting"] for row in rows] == [UNPRUNED, *names]
+    assert {row["questions"] for row in rows} == {len(about_clips(questions))}
     assert rows[0]["difference_to_unpruned"] == 0
     tokens = {row["setting"]: row["prompt_tokens"] for row in rows}
-    for rule in RULES:
-        assert tokens["unpruned"] > tokens[f"{rule}-50"] > tokens[f"{rule}-80"]
+    for curve in CURVES:
+        assert tokens[UNPRUNED] > tokens[f"{curve.rule}-{curve.stage}-50"] > tokens[f"{curve.rule}-{curve.stage}-80"]
     assert all(row["seconds_to_first_token"] > 0 and row["timed_clips"] == 2 for row in rows)
-    json.dumps(rows)
-    draw(rows, tmp_path / "sweep.png")
+
+
+def test_the_stage_reaches_the_encoder(swept):
+    """Tokens removed before the encoder are out of sight for those that stay, so other answers are possible."""
+    _, folder = swept
+    settings = [
+        json.loads((folder / f"anchor-{stage}-80.jsonl").open().readline()) for stage in ("language", "encoder")
+    ]
+    assert [one["settings"]["pruning"]["prune_stage"] for one in settings] == ["language", "encoder"]
+
+
+def test_figures_table_and_picture_are_written(swept, tmp_path):
+    rows, _ = swept
+    write(rows, {"model": "tiny"}, tmp_path)
+    assert json.loads((tmp_path / "sweep.json").read_text())["rows"] == json.loads(json.dumps(rows))
+    table = (tmp_path / "sweep.md").read_text(encoding="utf-8")
+    assert table == markdown(rows)
+    assert sum(line.startswith("| ") for line in table.splitlines()) == len(rows) + 2
     assert Image.open(tmp_path / "sweep.png").width > 1000
 
 
-def test_a_sweep_that_was_stopped_asks_nothing_twice(tiny, questions, tmp_path):
-    measure(str(tiny), questions, [80], "language", 1, tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
-    measure(str(tiny), questions, [80], "language", 1, tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
+def test_a_sweep_that_was_stopped_asks_nothing_twice(swept, tiny, questions):
+    _, folder = swept
+    before = {path.name: path.read_bytes() for path in folder.glob("*.jsonl")}
+    measure(str(tiny), about_clips(questions), [50, 80], 1, folder)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.jsonl")} == before
 
 
 def test_removal_becomes_a_budget_that_alone_decides():
-    assert pruning_of("anchor", 0, "encoder") == {"prune_rule": "none", "prune_stage": "encoder"}
-    options = pruning_of("previous", 60, "language")
-    assert (options["prune_rule"], options["prune_threshold"], options["keep_ratio"]) == ("previous", 0.0, 0.4)
+    settings = settings_of([60])
+    assert pruning_of(*settings[UNPRUNED]) == {"prune_rule": "none", "keep_ratio": None, "prune_stage": "language"}
+    assert pruning_of(*settings["previous-language-60"]) == {
+        "prune_rule": "previous",
+        "prune_threshold": 0.0,
+        "keep_ratio": 0.4,
+        "prune_stage": "language",
+    }
+
+
+@pytest.mark.parametrize(
+    ("difference", "interval", "said"),
+    [
+        (-0.005, [-0.015, 0.005], "at most 1 point, and its interval excludes a loss of 2"),
+        (-0.005, [-0.025, 0.015], "at most 1 point, and its interval does not exclude a loss of 2"),
+        (-0.015, [-0.018, -0.012], "more than 1 point, and its interval excludes a loss of 2"),
+        (0.0, None, "at most 1 point, and its interval does not exclude a loss of 2"),
+    ],
+)
+def test_the_claim_is_judged_by_loss_and_interval_at_sixty_percent_and_more(difference, interval, said):
+    row = {"rule": "anchor", "prune_stage": "encoder", "removed": 0.6}
+    row |= {"difference_to_unpruned": difference, "difference_interval": interval}
+    assert said in verdict([row])
+    assert verdict([row | {"removed": 0.5}]) == ""

@@ -1,0 +1,64 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Answers several questions about the same media at the cost of one: read, pruned, encoded and prefilled once.
+
+A volume's tokens are most of its prompt and come before the question, so all questions about it share them: one pass of
+the model over each distinct beginning fills the key-value cache, whose rows are then repeated for its questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from evaluation.benchmarks import BenchmarkQuestion
+
+
+def can_share(processor: Any, questions: Sequence[BenchmarkQuestion]) -> bool:
+    """Whether this processor takes clips that it processed before, which other families' do not."""
+    return hasattr(processor, "process_clip") and all(one.media for one in questions)
+
+
+@torch.inference_mode()
+def generate_sharing(
+    model: Any, processor: Any, questions: Sequence[BenchmarkQuestion], prompts: str, max_new_tokens: int
+) -> list[tuple[str, int]]:
+    """Greedy answers of one left-padded batch, and the tokens of each prompt: those that asking one by one gives.
+
+    Raises:
+        ValueError: media that cannot be read.
+    """
+    texts = processor.apply_chat_template(
+        [question.messages(prompts) for question in questions], add_generation_prompt=True, tokenize=False
+    )
+    ends = [text.rindex(processor.image_token) + len(processor.image_token) for text in texts]
+    beginnings = [(text[:end], one.folder, one.media) for text, end, one in zip(texts, ends, questions, strict=True)]
+    distinct = list(dict.fromkeys(beginnings))
+    clips = [
+        {"source": str(folder / one.path), "kind": one.type}
+        | ({"spacing": one.spacing} if one.spacing is not None else {})
+        for _, folder, media in distinct
+        for one in media
+    ]
+    first = processor(text=[text for text, *_ in distinct], clips=clips, return_tensors="pt").to(model.device)
+    # A special token ends the beginning, so the two parts have the tokens that the whole prompt has.
+    rest = processor.tokenizer(
+        [text[end:] for text, end in zip(texts, ends, strict=True)],
+        add_special_tokens=False,
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+    ).to(model.device)
+
+    positions = (first["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    cache = model.model(**first, position_ids=positions, use_cache=True).past_key_values
+    row_of_question = torch.tensor([distinct.index(one) for one in beginnings], device=model.device)
+    cache.reorder_cache(row_of_question)
+    ids = torch.cat([first["input_ids"][row_of_question], rest["input_ids"]], dim=1)
+    mask = torch.cat([first["attention_mask"][row_of_question], rest["attention_mask"]], dim=1)
+    output = model.generate(
+        input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=max_new_tokens, do_sample=False
+    )
+    answers = processor.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
+    return [(text.strip(), length) for text, length in zip(answers, mask.sum(dim=1).tolist(), strict=True)]
