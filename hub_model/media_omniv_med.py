@@ -787,7 +787,7 @@ def _nifti2_as_nifti1(head: bytes, order: str) -> bytes:
     """Its fields at their places in the older header (nifti2.h, nifti1.h); ITK does not read the newer one."""
     extents, (start,) = struct.unpack_from(f"{order}8q", head, 16), struct.unpack_from(f"{order}q", head, 168)
     # What the shorter fields of the older one cannot hold is refused later, as no size at all.
-    fits = all(0 <= extent < 2**15 for extent in extents) and start < 2**24
+    fits = all(0 <= extent < 2**15 for extent in extents) and 0 <= start < 2**24
     with np.errstate(over="ignore"):
         steps, scale, qform, sform = (
             np.frombuffer(head, f"{order}f8", count, place).astype(f"{order}f4").tobytes()

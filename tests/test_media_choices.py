@@ -253,6 +253,7 @@ def test_scaled_voxels_are_those_of_nibabel(tmp_path, image_class, name):
     image = image_class(values, np.diag([-1, -1, 1, 1]))
     image.header.set_data_dtype(np.int16)
     nibabel.save(image, tmp_path / name)
+    (tmp_path / "s.mat").unlink(missing_ok=True)  # SPM keeps orientations there; none is read
     clip = load_clip(tmp_path / name, modality="CT")
     expected = window_ct(as_nibabel(tmp_path / name)).astype(int)
     assert np.abs(clip.frames.astype(int) - expected).max() <= 1
@@ -289,10 +290,11 @@ def test_no_link_leads_from_a_header_out_of_its_folder(tmp_path):
         (16 + 8, "<q", 40_000, "says that it holds no pixels"),
         (16 + 8, "<q", -5, "says that it holds no pixels"),
         (168, "<q", 2**60, "says that it holds no pixels"),
-        (168, "<q", -(2**60), "cut short"),
-        (104 + 8, "<d", 1e300, "not at right angles|cannot be read|where its slices lie"),
+        (168, "<q", -8, "says that it holds no pixels"),
         (504, "<i", 3002, "CIFTI"),
-        (400, "<d", float("nan"), ""),
+        (400, "<d", float("nan"), "where its slices lie"),
+        (400, "<d", 1e300, "not at right angles"),
+        (12, "<h", 1536, "damaged, cut short|cut short|cannot be read"),  # 128-bit floats
     ],
 )
 def test_a_damaged_nifti2_header_is_told(tmp_path, place, form, value, words):
@@ -301,10 +303,8 @@ def test_a_damaged_nifti2_header_is_told(tmp_path, place, form, value, words):
     struct.pack_into(form, data, place, value)
     for name, content in (("bad.nii", bytes(data)), ("bad.nii.gz", gzip.compress(bytes(data)))):
         (tmp_path / name).write_bytes(content)
-        try:
-            assert_sound(load_clip(tmp_path / name))
-        except MediaError as error:
-            assert words and any(word in str(error) for word in words.split("|")), error
+        with pytest.raises(MediaError, match=words):
+            load_clip(tmp_path / name)
 
 
 def test_a_nifti2_file_may_not_unpack_past_the_limit(tmp_path):
