@@ -18,7 +18,7 @@ import re
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,25 @@ class Seed:
     pack: Callable[[bytes], bytes] = bytes
 
 
-def _zip_of(*files: bytes) -> bytes:
+def _zip_of(*files: bytes, names: Sequence[str] = ()) -> bytes:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as out:
         for index, data in enumerate(files):
-            entry = zipfile.ZipInfo(f"series/{index}")  # without the time of day
+            entry = zipfile.ZipInfo(names[index] if names else f"series/{index}")  # without the time of day
             out.writestr(entry, data, zipfile.ZIP_DEFLATED)
     return archive.getvalue()
+
+
+def _pair_in_zip(write: Callable[[Path], Any], header: str, voxels: str) -> Seed:
+    """A header whose voxels lie beside it, of which the header is changed."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder, header))
+        names, data = (header, voxels), Path(folder, voxels).read_bytes()
+        return Seed(
+            f"{header} in a zip",
+            Path(folder, header).read_bytes(),
+            lambda changed: _zip_of(changed, data, names=names),
+        )
 
 
 def _packaged_files(folder: Path, pattern: str) -> Iterator[Seed]:
@@ -155,13 +167,25 @@ def make_corpus() -> dict[str, list[Seed]]:
     niftis = list(_packaged_files(Path(nibabel.__file__).parent / "tests/data", "*.nii"))
     small = _written(lambda path: sitk.WriteImage(volume, str(path)), "small.nii")
     series = _series()
+    newer = _written(lambda path: nibabel.save(nibabel.Nifti2Image(body.T, np.diag([1, 1, 3, 1])), path), "newer.nii")
+    pairs = {"nifti.hdr": nibabel.Nifti1Pair, "nifti2.hdr": nibabel.Nifti2Pair, "analyze.hdr": nibabel.AnalyzeImage}
     codecs = {"film.mov": "mpeg4", "film.mkv": "mpeg4", "film.avi": "mpeg4", "film.webm": "libvpx"}
+    codecs |= {"film.ts": "mpeg2video"}
     return {
         "DICOM": list(_packaged_files(Path(pydicom.__file__).parent / "data/test_files", "*.dcm")),
         "NIfTI": [*niftis, small],
         "NIfTI, compressed": [
             Seed("small.nii.gz", gzip.compress(small.data, mtime=0)),
             Seed("small.nii.gz, inside", small.data, lambda data: gzip.compress(data, 1, mtime=0)),
+        ],
+        "NIfTI-2": [newer, Seed("newer.nii.gz, inside", newer.data, lambda data: gzip.compress(data, 1, mtime=0))],
+        "header and voxels": [
+            *(
+                _pair_in_zip(lambda path, made=made: nibabel.save(made(body.T, None), path), name, f"{name[:-4]}.img")
+                for name, made in pairs.items()
+            ),
+            _pair_in_zip(lambda path: sitk.WriteImage(volume, str(path)), "meta.mhd", "meta.raw"),
+            _pair_in_zip(lambda path: sitk.WriteImage(volume, str(path)), "nrrd.nhdr", "nrrd.raw"),
         ],
         "NRRD": [
             _written(lambda path, packed=packed: sitk.WriteImage(volume, str(path), packed), f"{packing}.nrrd")

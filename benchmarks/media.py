@@ -5,8 +5,9 @@
 
 Volume: 181 axial slices of the MNI152 T1 volume that nilearn ships, as .nii and as .nii.gz. The peer loads them as
 Hulu-Med does: nibabel, each slice scaled by its own extremes and made a Pillow image, then transformers' image
-processor of VideoLlama3. Both give patches of 14 x 14 pixels of frames of the same size; ours are the processor's own
-steps (`load_clip`, `resize_frames`, `patchify`).
+processor of VideoLlama3, which resizes each with Pillow; with its own bicubic filter, and once with the bilinear one
+that ours uses. Both give as many patches of 14 x 14 pixels and three channels; ours are the processor's own steps
+(`load_clip`, `frames_to_tokens`), of slices that are turned upright, so rows and columns change places.
 
 Video: H.264 of 320 x 240 pixels at 25 frames a second, made here with x264's usual key frames, and with one each
 second. Ours reads one frame a second; the peer decodes all frames through PyAV and keeps the same ones.
@@ -33,10 +34,12 @@ from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import
 from benchmarks.encoder import MNI152, summary, take_turns
 from benchmarks.report import markdown_table, write_json
 from hub_model.media_omniv_med import load_clip
-from hub_model.visual_processing_omniv_med import patchify, resize_frames
+from hub_model.visual_processing_omniv_med import frames_to_tokens
 
 SLICES = 181
 PATCH_SIZE, MERGE_SIZE = 14, 2
+VOLUMES = ((".nii", "bicubic"), (".nii.gz", "bicubic"), (".nii", "bilinear"))
+"""Files, and the filter that the peer resizes with."""
 VIDEO_RATE, VIDEO_HEIGHT, VIDEO_WIDTH = 25, 240, 320
 KEY_FRAMES = {"a key frame every 10 s": 250, "a key frame every second": 25}
 
@@ -64,8 +67,9 @@ def peer_patches(path: Path, processor: VideoLlama3ImageProcessorPil) -> tuple[t
 
 def our_patches(path: Path, height: int, width: int) -> torch.Tensor:
     """Patches (n, 3 x 14 x 14) of all axial slices at a size in pixels."""
-    frames = resize_frames(load_clip(path, max_frames=SLICES).frames, height, width)
-    return patchify(frames, PATCH_SIZE, MERGE_SIZE).flatten(0, 2).flatten(1)
+    side = PATCH_SIZE * MERGE_SIZE
+    frames = load_clip(path, max_frames=SLICES).frames
+    return frames_to_tokens(frames, height // side, width // side, PATCH_SIZE, MERGE_SIZE).flatten(0, 2).flatten(1)
 
 
 def write_video(path: Path, seconds: int, key_frames: int) -> Path:
@@ -109,15 +113,17 @@ def compare(case: str, ours: Callable[[], Any], peer: Callable[[], Any], repeats
     return {"case": case, **figures, "speed": figures["peer"]["median_s"] / figures["ours"]["median_s"]}
 
 
-def measure_volume(folder: Path, suffix: str, repeats: int) -> dict[str, Any]:
+def measure_volume(folder: Path, suffix: str, resample: str, repeats: int) -> dict[str, Any]:
     """File to patches of one volume."""
     path = write_volume(folder / f"mni152{suffix}")
-    processor = VideoLlama3ImageProcessorPil(patch_size=PATCH_SIZE, merge_size=MERGE_SIZE)
-    patches, (_, rows, columns) = peer_patches(path, processor)
+    processor = VideoLlama3ImageProcessorPil(
+        patch_size=PATCH_SIZE, merge_size=MERGE_SIZE, resample=Image.Resampling[resample.upper()]
+    )
+    patches, (_, columns, rows) = peer_patches(path, processor)
     height, width = rows * PATCH_SIZE, columns * PATCH_SIZE
     assert our_patches(path, height, width).shape == patches.shape
     return compare(
-        f"{SLICES} slices, {suffix}",
+        f"{SLICES} slices, {suffix}, peer {resample}",
         lambda: our_patches(path, height, width),
         lambda: peer_patches(path, processor),
         repeats,
@@ -157,10 +163,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=120, help="length of the videos (default 120)")
     arguments = parser.parse_args()
     results = []
-    with tempfile.TemporaryDirectory() as scratch, tqdm(total=4) as bar:
+    with tempfile.TemporaryDirectory() as scratch, tqdm(total=len(VOLUMES) + len(KEY_FRAMES)) as bar:
         folder = Path(scratch)
-        for suffix in (".nii", ".nii.gz"):
-            results.append(measure_volume(folder, suffix, arguments.repeats))
+        for suffix, resample in VOLUMES:
+            results.append(measure_volume(folder, suffix, resample, arguments.repeats))
             bar.update()
         for case in KEY_FRAMES:
             results.append(measure_video(folder, case, arguments.seconds, arguments.repeats))

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 NO_MEDIUM = "none"
+READING_SECONDS = 600.0
+"""After which a file is given up; a whole examination on a slow disk takes minutes."""
 DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
 
 
@@ -74,10 +76,18 @@ def load(auto_class: Any, model: str) -> Any:
 
 
 def read_medium(processor: Any, source: str) -> Any:
-    """Reads and prunes one file; the processor's own sentence says what is wrong with it."""
+    """Reads and prunes one file; the reader's own sentence says what is wrong with it.
+
+    In a process of its own: a file that makes a decoder crash or hang is then told like any other, for a quarter of a
+    second.
+    """
+    from hub_model.isolated_reading_omniv_med import IsolatedReader
+
     try:
-        return processor.process_clip(processor.load(source))
-    except ValueError as error:  # MediaError: remote code is imported anew, so its classes cannot be named here
+        with IsolatedReader(READING_SECONDS, processes=1) as reader:
+            clip = reader.load_clip(source, max_frames=processor.max_frames, fps=processor.fps)
+        return processor.process_clip(clip)
+    except (ValueError, RuntimeError) as error:
         raise AskError(str(error)) from None
 
 

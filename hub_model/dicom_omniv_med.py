@@ -55,6 +55,7 @@ _HEADER_TAGS = [
     "SOPClassUID",
     "SOPInstanceUID",
     "SeriesInstanceUID",
+    "SeriesNumber",
     "Modality",
     "InstanceNumber",
     "Rows",
@@ -683,10 +684,11 @@ def _enhanced_slices(dataset: Dataset, path: Path, count: int) -> list[_Slice]:
     return [_Slice(path, f, position + normal * (offset - offsets[0]), cosines) for f, offset in enumerate(offsets)]
 
 
-def _largest_stack(slices: list[_Slice], notes: list[str]) -> tuple[list[_Slice], np.ndarray]:
+def _largest_stack(slices: list[_Slice], volume: int, name: str, notes: list[str]) -> tuple[list[_Slice], np.ndarray]:
     """Sorts slices along their normal and keeps one per place; also their offsets in mm, float64 (slices,).
 
-    Where several slices share a place (echoes, phases, b-values), the first in the order given is kept.
+    Where several slices share a place (echoes, phases, b-values), number `volume` in the order given is kept; places
+    that have no such number are left out.
     """
     groups: dict[tuple, list[_Slice]] = defaultdict(list)
     for item in slices:
@@ -698,12 +700,20 @@ def _largest_stack(slices: list[_Slice], notes: list[str]) -> tuple[list[_Slice]
     normal = np.cross(cosines[:3], cosines[3:])
     offsets = np.array([item.position @ normal for item in chosen])
     order = np.argsort(offsets, kind="stable")
-    kept = [int(order[0])]
-    for index in order[1:]:
-        if offsets[index] - offsets[kept[-1]] > 1e-3:
-            kept.append(int(index))
-    if len(kept) < len(chosen):
-        notes.append(f"{len(chosen)} slices lie at {len(kept)} places; the first at each place is used.")
+    places: list[list[int]] = [[]]
+    for index in order.tolist():
+        if places[-1] and offsets[index] - offsets[places[-1][0]] > 1e-3:
+            places.append([])
+        places[-1].append(index)
+    most = max(map(len, places))
+    if volume >= most:
+        raise MediaError(f"{name} holds {most} volumes, so volume_index must lie from 0 to {most - 1}.")
+    kept = [place[volume] for place in places if len(place) > volume]
+    if most > 1:
+        which = "the first" if volume == 0 else f"number {volume}, counted from 0,"
+        notes.append(f"{len(chosen)} slices lie at {len(places)} places; {which} at each place is used.")
+    if len(kept) < len(places):
+        notes.append(f"{len(places) - len(kept)} of these places have no slice of that number; they are left out.")
     return [chosen[i] for i in kept], offsets[kept] - offsets[kept[0]]
 
 
@@ -714,14 +724,15 @@ def _build_scan(
     name: str,
     limits: MediaLimits,
     modality: str | None,
+    volume: int,
 ) -> Scan:
-    """Decodes slices of one size into one image with their geometry."""
+    """Decodes slices of one size into one image with their geometry; of several volumes, number `volume`."""
     notes: list[str] = []
     limits.check_volume(name, len(slices), int(first.Rows), int(first.Columns))
     located = all(item.position is not None and item.orientation is not None for item in slices)
     offsets = step = shear = None
     if located:
-        slices, offsets = _largest_stack(slices, notes)
+        slices, offsets = _largest_stack(slices, volume, name, notes)
         first = open_file(slices[0].path)
         if len(slices) > 1:
             shear = _gantry_shear(slices, offsets, notes)
@@ -739,6 +750,8 @@ def _build_scan(
         step = step or abs(_number(measures, key) or _number(first, key) or 0.0) or None
     known = bool(step) and pixel_spacing[0] > 0
     if not located:
+        if volume:
+            raise MediaError(f"{name} does not say where its slices lie, so volumes cannot be told apart.")
         notes.append("Header gives no slice positions; slices are in the order of their numbers, taken for axial.")
     volume = _decode_slices(slices, first, open_file, name, notes)
     image = sitk.GetImageFromArray(volume, isVector=volume.ndim == 4)
@@ -803,8 +816,11 @@ def read_dicom(
     choose: ChooseFrames,
     modality: str | None = None,
     kind: str | None = None,
+    volume: int = 0,
 ) -> Scan | Picture | Film:
     """Reads one DICOM file. `kind` ("volume", "video") says what many frames are where the caller knows better.
+
+    Of several volumes (`volume_index` of `load_clip`), number `volume` is read.
 
     Returns:
         A `Scan` where many frames are slices, a `Film` where they are MPEG, a `Picture` otherwise.
@@ -822,7 +838,9 @@ def read_dicom(
             slices = [_Slice(path, frame) for frame in range(count)]
         # Frames that all lie at one place are a film of it.
         if len({item.frame if item.position is None else tuple(item.position) for item in slices}) > 1:
-            return _build_scan(slices, dataset, lambda _: dataset, name, limits, modality)
+            return _build_scan(slices, dataset, lambda _: dataset, name, limits, modality, volume)
+    if volume:
+        raise MediaError(f"{name} does not hold several volumes; leave volume_index out.")
     return _read_picture(dataset, name, count, choose, modality)
 
 
@@ -833,11 +851,13 @@ def read_dicom_series(
     choose: ChooseFrames,
     modality: str | None = None,
     kind: str | None = None,
+    volume: int = 0,
+    series_asked: str | int | None = None,
 ) -> Scan | Picture | Film:
-    """Reads the series with the most slices among DICOM files (on a tie, the first in the order of the paths).
+    """Reads one series among DICOM files: the one asked for by its number or UID, else the one with the most slices.
 
-    A series is what shares a SeriesInstanceUID and a frame size; a multi-frame file is a series of its own. Of copies
-    of a slice, the first is used.
+    A series is what shares a SeriesInstanceUID and a frame size; a multi-frame file is a series of its own. On a tie,
+    also among those asked for, the first in the order of the paths is used, and of copies of a slice the first.
     """
     series: dict[tuple, list[tuple[Path, Dataset]]] = defaultdict(list)
     counts: dict[tuple, int] = defaultdict(int)
@@ -860,21 +880,40 @@ def read_dicom_series(
         counts[key] += frames
     if not series:
         raise MediaError(f"{name} holds DICOM files, but none with pixels; give the image series instead.")
-    chosen = max(series, key=lambda key: counts[key])
+    numbers = {key: _series_number(files[0][1]) for key, files in series.items()}
+    asked = [key for key in series if series_asked is None or series_asked in (key[0], numbers[key])]
+    if not asked:
+        held = ", ".join(map(str, sorted({number for number in numbers.values() if number is not None})))
+        raise MediaError(
+            f"{name} holds no series of that {'UID' if isinstance(series_asked, str) else 'number'}; "
+            f"it holds {len(series)}{f', with the numbers {held}' if held else ', without numbers'}."
+        )
+    chosen = max(asked, key=lambda key: counts[key])
     files = series[chosen]
     if len(files) == 1:
-        result = read_dicom(files[0][0], name, limits, choose, modality, kind)
+        result = read_dicom(files[0][0], name, limits, choose, modality, kind, volume)
     else:
-        result = _read_slices(files, name, limits, modality)
+        result = _read_slices(files, name, limits, modality, volume)
     if isinstance(result, Film):
         return result
     notes = [f"{copies} files are copies of others and were left out."] if copies else []
-    if len(series) > 1:
+    if series_asked is not None:
+        number = "" if numbers[chosen] is None else f" number {numbers[chosen]}"
+        notes.append(f"{len(series)} series found; of those asked for,{number} with {counts[chosen]} slices is used.")
+    elif len(series) > 1:
         notes.append(f"{len(series)} series were found; the one with the most slices ({counts[chosen]}) is used.")
     return replace(result, notes=(*notes, *result.notes))
 
 
-def _read_slices(files: list[tuple[Path, Dataset]], name: str, limits: MediaLimits, modality: str | None) -> Scan:
+def _series_number(header: Dataset) -> int | None:
+    """SeriesNumber (PS3.3 C.7.3.1), None where it is missing or no whole number."""
+    number = _number(header, "SeriesNumber")
+    return None if number is None or number != int(number) else int(number)
+
+
+def _read_slices(
+    files: list[tuple[Path, Dataset]], name: str, limits: MediaLimits, modality: str | None, volume: int
+) -> Scan:
     """The files of one series, each one slice, in the order of their instance numbers before any geometry counts."""
     files = sorted(files, key=lambda item: (_number(item[1], "InstanceNumber") or 0.0, str(item[0])))
 
@@ -887,7 +926,7 @@ def _read_slices(files: list[tuple[Path, Dataset]], name: str, limits: MediaLimi
         _Slice(path, 0, _numbers(header, "ImagePositionPatient", 3), _numbers(header, "ImageOrientationPatient", 6))
         for path, header in files
     ]
-    return _build_scan(slices, open_file(files[0][0]), open_file, name, limits, modality)
+    return _build_scan(slices, open_file(files[0][0]), open_file, name, limits, modality, volume)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ class IsolatedReader:
     """`load_clip` in other processes, with a time and a memory limit; safe to share between threads.
 
     A process is started when it is first needed, kept for later requests, and replaced when it has ended. On Linux the
-    kernel refuses it memory above the limit; elsewhere the memory limit is not enforced, and the rest works alike.
+    kernel refuses it memory above the limit. Elsewhere no memory limit is enforced: on macOS and Windows what guards
+    against files that grow are the time limit and `limits`, so servers belong on Linux. The rest works alike.
 
     Args:
         time_limit: seconds that reading one source may take, waiting for a free process not counted.
@@ -191,6 +192,8 @@ class _Worker:
             frames = np.empty(shape, np.uint8)
             if pipe.readinto(memoryview(frames.reshape(-1))) != frames.nbytes:
                 raise EOFError
+            if header.pop("grey"):
+                frames = np.broadcast_to(frames, (*shape[:-1], 3))
             positions = np.array(header.pop("positions"), dtype=np.float64)
             spacing, notes = tuple(header.pop("pixel_spacing")), tuple(header.pop("notes"))
             return Clip(frames, positions=positions, pixel_spacing=spacing, notes=notes, **header)
@@ -297,8 +300,9 @@ def _serve(memory_limit: int) -> None:
         except MediaError as error:
             _write(answers, {"error": str(error)})
         else:
-            header = {**vars(clip), "shape": clip.frames.shape}
-            _write(answers, header, header.pop("frames"))
+            header = {**vars(clip), "grey": clip.frames.strides[-1] == 0}
+            pixels = header.pop("frames")[..., : 1 if header["grey"] else 3]  # one channel is enough of grey frames
+            _write(answers, {**header, "shape": pixels.shape}, pixels)
     with suppress(OSError):  # where the other end could not: it was ended without notice
         os.rmdir(tempfile.gettempdir())
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import base64
 import gzip
 import itertools
+import math
 import os
+import posixpath
 import re
 import stat
 import struct
@@ -15,9 +17,9 @@ import urllib.parse
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -74,6 +76,10 @@ CT_PRESETS = {
 them; where it gives a range, its middle."""
 INTENSITY_PERCENTILES = (1.0, 99.0)
 """Range of a whole non-CT volume that is mapped to black and white."""
+LARGE = 2**18
+"""Values of an array from which it pays to look up or to select instead of computing or sorting all."""
+SAMPLING_ERROR = 0.005
+"""Share of an array by which a percentile of a sample of it may be wrong; were it more, all would be sorted."""
 SHORT_FILM_FRAMES = 8
 """Frames that a film keeps at least, if it has them: an ultrasound loop of 2 s would keep two at 1 frame per second."""
 LARGEST_SKEW = 0.01
@@ -95,7 +101,8 @@ class Clip:
 
     Attributes:
         frames: uint8 array (frames, height, width, 3). Volumes are axial by default, anterior up, patient right on
-            the left.
+            the left. Grey frames are mostly one channel seen three times (last stride 0), which saves memory and time
+            and makes them read-only: copy them before you draw into them.
         kind: "image", "volume" or "video".
         positions: float64 array (frames,), millimetres along the slice axis or seconds; zero for an image.
         pixel_spacing: millimetres per pixel (rows, columns), or (0.0, 0.0) where the file does not say.
@@ -128,7 +135,8 @@ def _grey_levels(values: np.ndarray, low: float, width: float) -> np.ndarray:
     """Maps `low` to `low + width` to uint8 0 to 255, values of the same shape.
 
     In float64 whatever the input is, so that one body gives one picture from int16 NIfTI and float32 DICOM; a frame at
-    a time, as such a copy of a whole volume is many times the file.
+    a time, as such a copy of a whole volume is many times the file. Of large arrays of few different numbers, each
+    number is mapped once and looked up.
     """
 
     def convert(frame: np.ndarray) -> np.ndarray:
@@ -138,21 +146,68 @@ def _grey_levels(values: np.ndarray, low: float, width: float) -> np.ndarray:
     if values.ndim < 3:
         return convert(values)
     shown = np.empty(values.shape, dtype=np.uint8)
+    bits = _few_bits(values)
+    table = convert(np.arange(2**bits, dtype=f"u{bits // 8}").view(values.dtype)) if bits else None
     for frame, out in zip(values, shown, strict=True):
-        out[...] = convert(frame)
+        if table is None:
+            out[...] = convert(frame)
+        else:
+            np.take(table, frame.view(f"u{bits // 8}"), out=out, mode="clip")
     return shown
+
+
+def _few_bits(values: np.ndarray) -> int:
+    """Bits of integers (…) that can be looked up by value; 0 where there are too many or too few of them."""
+    few = values.dtype.kind in "iu" and values.itemsize <= 2 and values.dtype.isnative
+    return 8 * values.itemsize if few and values.size >= LARGE else 0
 
 
 def intensity_range(values: np.ndarray) -> tuple[float, float]:
     """The values that become black and white: the 1st and 99th percentile, or the extremes where those are equal."""
-    low, high = (float(value) for value in np.percentile(values, INTENSITY_PERCENTILES))
+    found = [_percentile(values, percentile) if values.size >= LARGE else None for percentile in INTENSITY_PERCENTILES]
+    if None in found:
+        found = [float(value) for value in np.percentile(values, INTENSITY_PERCENTILES)]
+    low, high = found
     return (low, high) if high > low else (float(values.min()), float(values.max()))
+
+
+def _percentile(values: np.ndarray, percentile: float) -> float | None:
+    """As `np.percentile` of many values (n, …), but sorting only those near it; None where they do not hold it.
+
+    A sample tells about where the percentile is. The values below are counted, which takes a tenth of the time.
+    """
+    sample = np.sort(values[tuple(slice(None, None, max(1, extent // 48)) for extent in values.shape)], axis=None)
+    around = (percentile / 100 + np.array([-SAMPLING_ERROR, SAMPLING_ERROR])) * (sample.size - 1)
+    low, high = sample[around.round().astype(int).clip(0, sample.size - 1)]
+    below, near = 0, []
+    for part in values:  # stays in the processor's cache
+        below += np.count_nonzero(part < low)
+        near.append(np.count_nonzero(part == low) if low == high else part[(part >= low) & (part <= high)])
+    place = (values.size - 1) * percentile / 100 - below
+    count = sum(near) if low == high else sum(map(len, near))
+    if not 0 <= place < count - 1:
+        return None
+    if low == high:
+        return float(low)
+    first = math.floor(place)
+    one, other = (float(value) for value in np.partition(np.concatenate(near), [first, first + 1])[first : first + 2])
+    return one + (other - one) * (place - first)
+
+
+def _grey_frames(shown: np.ndarray) -> np.ndarray:
+    """uint8 grey levels (frames, height, width) as the frames of a `Clip`, without copies of them."""
+    return np.broadcast_to(shown[..., None], (*shown.shape, 3))
 
 
 def scale_intensity(values: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
     """Maps values (…) to uint8 (…, 3): `value_range`, by default the array's percentiles, becomes black to white."""
+    return np.repeat(_scaled(values, value_range)[..., None], 3, axis=-1)
+
+
+def _scaled(values: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
+    """As `scale_intensity`, one channel (…)."""
     low, high = value_range or intensity_range(values)
-    return np.repeat(_grey_levels(values, low, max(high - low, 1e-12))[..., None], 3, axis=-1)
+    return _grey_levels(values, low, max(high - low, 1e-12))
 
 
 @dataclass(frozen=True)
@@ -169,6 +224,10 @@ class _Options:
     fps: float
     limits: MediaLimits
     report: Callable[[int, int], None]
+    series: str | int | None
+    volume_index: int
+    names: Mapping[Path, str] = field(default_factory=dict)
+    """What the files of an archive or a list are called there, where they lie under other names on the disk."""
 
     def choose(self, times: np.ndarray, known: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Which frames of a film are read, by the rule of `load_clip`: a `ChooseFrames`."""
@@ -207,6 +266,8 @@ def load_clip(
     spacing: float | Sequence[float] | None = None,
     plane: str = "axial",
     windows: str | Sequence[str | tuple[float, float]] | None = None,
+    series: str | int | None = None,
+    volume_index: int = 0,
     max_frames: int = 32,
     fps: float = 1.0,
     limits: MediaLimits | None = None,
@@ -220,11 +281,12 @@ def load_clip(
     seconds are read; where they would be more than `max_frames`, or fewer than 8, `max_frames` or 8 evenly spaced ones.
 
     Args:
-        source: a path to PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, DICOM, NIfTI, NRRD, MetaImage (of the last
-            two also a header beside the file with its voxels), MP4, MOV, AVI, MKV or WebM, or to a NumPy array in a
-            `.npy` file; a folder or zip archive with a DICOM series (the one with the most slices is taken) or a single
-            other file; a `data:` URI; the bytes of a file; an array (H, W), (H, W, 3), (T, H, W) or (T, H, W, 3); a PIL
-            image; a list of frames or of DICOM files; a `Clip`, which is returned as it is.
+        source: a path to PNG, JPEG, TIFF, WebP, BMP, GIF, JPEG 2000, DICOM, NIfTI-1 or -2, Analyze 7.5, NRRD,
+            MetaImage (of the last four also a header beside the file with its voxels), MP4, MOV, AVI, MKV, WebM or
+            MPEG (transport) streams, or to a NumPy array in a `.npy` file; a folder or zip archive with DICOM series
+            or a single other file; a `data:` URI; the bytes of a file; an array (H, W), (H, W, 3), (T, H, W) or
+            (T, H, W, 3); a PIL image; a list of frames, of DICOM files, or of a header and the file with its voxels; a
+            `Clip`, which is returned as it is.
         kind: "image", "volume" or "video" for what leaves it open: arrays, lists, and multi-frame DICOM files. By
             default (T, H, W) is a volume with the first slice at the feet and anterior up; colour (T, H, W, 3) and
             lists are videos. A volume of which only one slice is held becomes an image.
@@ -237,6 +299,11 @@ def load_clip(
             the head at the top; or "automatic": across the axis with the largest spacing, which is how it was acquired.
         windows: three CT windows, or one for all channels; each a (width, level) pair in HU or a name from
             `CT_PRESETS` ("lung", "bone", "brain", …). Default: `CT_WINDOWS`.
+        series: which DICOM series of a folder, archive or list is read: its SeriesNumber, as the scanner's console
+            shows it, or its SeriesInstanceUID. Default: the one with the most slices.
+        volume_index: which volume, counted from 0, where there are several: of a file with more than three axes or
+            with several values in a voxel (time points, directions), in the order they are stored; of a DICOM series
+            with several slices at each place (echoes, phases, b-values), in the order of their instance numbers.
         max_frames: frames of the clip at most.
         fps: frames per second that a video is read at.
         limits: what a file may claim. Default: `MediaLimits()`.
@@ -247,9 +314,13 @@ def load_clip(
         MediaError: whatever is wrong with the source or an argument, in one sentence without patient data.
     """
     if _is_clip(source):
+        chosen = any(choice is not None for choice in (modality, spacing, windows, series))
+        if chosen or plane != "axial" or volume_index:
+            raise MediaError("A Clip has been read already; give modality, spacing, plane and windows to its reading.")
         return source
+    limits = limits or MediaLimits()
     options = _check_options(
-        kind, modality, spacing, plane, windows, max_frames, fps, limits or MediaLimits(), progress
+        kind, modality, spacing, plane, windows, max_frames, fps, limits, progress, series, volume_index
     )
     name = _name(source)
     with _in_one_sentence(name), tempfile.TemporaryDirectory(prefix="omniv_med_") as scratch:
@@ -296,8 +367,10 @@ def iterate_clips(
             yield replace(clip, frames=clip.frames[part], positions=clip.positions[part])
         return
     unset = {"kind": None, "modality": None, "spacing": None, "plane": "axial", "windows": None}
+    unset |= {"series": None, "volume_index": 0}
     options = _check_options(**unset | everything | description)
     name = _name(source)
+    _refuse_choice(name, options)
     pictures = _read_video_in_pieces(Path(os.fsdecode(source)), name, options, chunk)
     while True:
         with _in_one_sentence(name):  # around each step alone: what the caller does between them is its own
@@ -363,7 +436,9 @@ def _name(source: Any) -> str:
     return "The list of frames" if isinstance(source, (list, tuple)) else "The media"
 
 
-def _check_options(kind, modality, spacing, plane, windows, max_frames, fps, limits, progress) -> _Options:
+def _check_options(
+    kind, modality, spacing, plane, windows, max_frames, fps, limits, progress, series, volume_index
+) -> _Options:
     """Raises `MediaError` for an argument that means nothing."""
     if kind not in (None, *KINDS):
         raise MediaError(f"kind must be one of {', '.join(KINDS)}.")
@@ -378,11 +453,20 @@ def _check_options(kind, modality, spacing, plane, windows, max_frames, fps, lim
         raise MediaError("max_frames must be at least 1, and fps above 0.")
     if len(spacing) > 3 or not all(0 < value < float("inf") for value in spacing):
         raise MediaError("spacing must be one, two or three numbers above 0.")
+    if isinstance(series, str):
+        series = int(series) if re.fullmatch(r"\d{1,9}", series.strip()) else series.strip() or -1
+    if series is not None and (not isinstance(series, (str, int, np.integer)) or series == -1):
+        raise MediaError("series must be the number or the UID of a DICOM series.")
+    if not isinstance(volume_index, (int, np.integer)) or volume_index < 0:
+        raise MediaError("volume_index must be a whole number from 0.")
     code = str(modality).strip().upper() if modality else None
     windows, note = _check_windows(CT_WINDOWS if windows is None else windows)
     code = MODALITY_CODES.get(code, code)
     report = progress or (lambda done, total: None)
-    return _Options(kind, code, spacing, plane, windows, note, max_frames, fps, limits, report)
+    series = series if series is None or isinstance(series, str) else int(series)
+    return _Options(
+        kind, code, spacing, plane, windows, note, max_frames, fps, limits, report, series, int(volume_index)
+    )
 
 
 def _check_windows(windows: str | Sequence[str | tuple[float, float]]) -> tuple[tuple[tuple[float, float], ...], str]:
@@ -407,6 +491,8 @@ def _is_path(source: Any) -> bool:
 
 def _load(source: Any, name: str, options: _Options, scratch: Path) -> Clip:
     """Whatever `load_clip` takes, except a Clip."""
+    if isinstance(source, (Image.Image, np.ndarray)):
+        _refuse_choice(name, options)
     if isinstance(source, Image.Image):
         return _picture_clip(_read_pillow(source, name, options), options)
     if isinstance(source, np.ndarray):
@@ -425,6 +511,14 @@ def _load(source: Any, name: str, options: _Options, scratch: Path) -> Clip:
         scheme = text.split("://")[0][:10]
         raise MediaError(f"Addresses ({scheme}://) are not fetched; download the file and give its path.")
     return _load_path(Path(text), name, options, scratch)
+
+
+def _refuse_choice(name: str, options: _Options, volumes: bool = False) -> None:
+    """Raises `MediaError` for a choice among series or volumes that a source does not offer."""
+    if options.series is not None:
+        raise MediaError(f"{name} is no DICOM, so it has no series to choose from; leave series out.")
+    if options.volume_index and not volumes:
+        raise MediaError(f"{name} does not hold several volumes; leave volume_index out.")
 
 
 def _decode_data_uri(text: str, name: str, limits: MediaLimits) -> bytes:
@@ -456,10 +550,8 @@ def _sniff(path: Path) -> str:
         return "dicom"
     packed = head[:2] == b"\x1f\x8b"
     first = _gunzip_head(head) if packed else head
-    if _nifti_header(first):
+    if _as_nifti1(first):
         return "nifti"
-    if first[4:7] in (b"n+2", b"ni2"):
-        return "nifti2"
     if packed:
         return ""
     if head[:7] == b"NRRD000":
@@ -476,15 +568,18 @@ def _sniff(path: Path) -> str:
         return "video"
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") or head[:4] == b"\0\0\x01\xba":
         return "video"
+    # MPEG transport streams (ISO/IEC 13818-1, 2.4.3) begin each packet with 0x47; Blu-ray's have four bytes before it.
+    if head[:753:188] == b"G" * 5 or head[4:773:192] == b"G" * 5:
+        return "video"
     if looks_like_dicom(head):
         return "dicom"
     return "meta" if b"NDims" in head and b"=" in head else ""
 
 
 def _gunzip_head(head: bytes) -> bytes:
-    """The first 348 bytes that the first bytes of a gzip file unpack to, or fewer."""
+    """The first 540 bytes, as long as the longest header, that the first bytes of a gzip file unpack to, or fewer."""
     try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, 348)
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, 540)
     except zlib.error:
         return b""
 
@@ -502,25 +597,64 @@ def _load_path(path: Path, name: str, options: _Options, scratch: Path) -> Clip:
     if path.stat().st_size == 0:
         raise MediaError(f"{name} is empty (0 bytes); copy it again.")
     content = _sniff(path)
-    if content == "dicom":
-        read = read_dicom(path, name, options.limits, options.choose, options.modality, options.kind)
+    if content == "dicom" and options.series is None:
+        read = read_dicom(
+            path, name, options.limits, options.choose, options.modality, options.kind, options.volume_index
+        )
         return _render(read, name, options, scratch)
+    if content == "dicom":
+        return _load_series([path], name, options, scratch)
+    if content == "zip":
+        folder, names = _unpack(path, name, options.limits, scratch)
+        return _load_folder(folder, name, replace(options, names=names), scratch)
+    _refuse_choice(name, options, volumes=content in ("nifti", "nrrd", "meta", ""))
     if content in ("nifti", "nrrd", "meta"):
         return _scan_clip(_read_itk(path, content, name, options, scratch), name, options)
     if content == "numpy":
         return _load_array(_map_numpy(path, name), name, options)
-    if content == "nifti2":
-        raise MediaError(f"{name} is a NIfTI-2 file, which ITK does not read; save it as NIfTI-1.")
-    if content == "zip":
-        return _load_folder(_unpack(path, name, options.limits, scratch), name, options, scratch)
     if content == "picture":
         return _load_pillow_file(path, name, options)
     if content == "video":
         return _picture_clip(_read_video(path, name, options), options)
+    if header := _header_of_voxels(path, options):
+        return _load_path(header, name, options, scratch)
     raise MediaError(
         f"{name} is not a known medical image, volume or video, whatever its name says; convert it to DICOM, NIfTI, "
         "PNG, JPEG or MP4."
     )
+
+
+def _load_series(paths: Sequence[Path], name: str, options: _Options, scratch: Path) -> Clip:
+    """The series that is asked for among DICOM files, or the one with the most slices."""
+    choice = (options.modality, options.kind, options.volume_index, options.series)
+    read = read_dicom_series(paths, name, options.limits, options.choose, *choice)
+    return _render(read, name, options, scratch)
+
+
+def _called(path: Path, options: _Options) -> str:
+    """What a file is called where it comes from; in an archive, with its folders."""
+    return options.names.get(path, path.name)
+
+
+def _beside(path: Path, target: str, options: _Options) -> Path | None:
+    """The file of a name that lies beside another: in its folder of the disk or the archive, or in the same list.
+
+    No link leads out of a folder.
+    """
+    if path in options.names:
+        wanted = posixpath.join(posixpath.dirname(options.names[path]), target)
+        return next((other for other, called in options.names.items() if called == wanted), None)
+    found = path.parent / target
+    return found if found.is_file() and found.resolve().parent == path.parent.resolve() else None
+
+
+def _header_of_voxels(path: Path, options: _Options) -> Path | None:
+    """The NIfTI or Analyze header beside a file of voxels, which has no signature, only the ending .img."""
+    stem, ending = os.path.splitext(posixpath.basename(_called(path, options)).removesuffix(".gz"))
+    if ending.lower() != ".img":
+        return None
+    headers = (_beside(path, stem + suffix, options) for suffix in (".hdr", ".HDR", ".hdr.gz"))
+    return next((header for header in headers if header and _sniff(header) == "nifti"), None)
 
 
 def _render(read: Scan | Picture | Film, name: str, options: _Options, scratch: Path) -> Clip:
@@ -535,7 +669,7 @@ def _render(read: Scan | Picture | Film, name: str, options: _Options, scratch: 
 
 
 def _load_folder(folder: Path, name: str, options: _Options, scratch: Path) -> Clip:
-    """The DICOM series with the most slices in a folder and those below it, or its only other media file."""
+    """The DICOM series of a folder and those below it, by the rule of `load_clip`, or its only other media file."""
     paths: list[Path] = []
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(entry for entry in folders if not entry.startswith((".", "__MACOSX")))
@@ -545,8 +679,7 @@ def _load_folder(folder: Path, name: str, options: _Options, scratch: Path) -> C
     contents = [(path, _sniff(path)) for path in paths if path.is_file() and path.stat().st_size]
     dicom = [path for path, content in contents if content == "dicom"]
     if dicom:
-        read = read_dicom_series(dicom, name, options.limits, options.choose, options.modality, options.kind)
-        return _render(read, name, options, scratch)
+        return _load_series(dicom, name, options, scratch)
     others = [path for path, content in contents if content not in ("", "zip")]
     if len(others) == 1:
         return _load_path(others[0], name, options, scratch)
@@ -555,9 +688,12 @@ def _load_folder(folder: Path, name: str, options: _Options, scratch: Path) -> C
     raise MediaError(f"{name} holds no medical image, volume or video; give the folder or archive of a DICOM series.")
 
 
-def _unpack(path: Path, name: str, limits: MediaLimits, scratch: Path) -> Path:
-    """Unpacks a zip archive into a folder of its own, under numbers: names in it are checked, but never used."""
-    folder = scratch / "unpacked"
+def _unpack(path: Path, name: str, limits: MediaLimits, scratch: Path) -> tuple[Path, dict[Path, str]]:
+    """Unpacks a zip archive into a folder of its own, under numbers: names in it are checked, but no file has them.
+
+    Returns the folder, and what each file in it is called in the archive.
+    """
+    folder, names = scratch / "unpacked", {}
     folder.mkdir()
     try:
         with zipfile.ZipFile(path) as archive:
@@ -567,10 +703,12 @@ def _unpack(path: Path, name: str, limits: MediaLimits, scratch: Path) -> Path:
                 if os.path.basename(entry.filename).startswith(".") or entry.filename.startswith("__MACOSX"):
                     continue
                 # zipfile reads no more than the size that the checks above have seen.
-                (folder / f"{index:06d}").write_bytes(archive.read(entry))
+                unpacked = folder / f"{index:06d}"
+                unpacked.write_bytes(archive.read(entry))
+                names[unpacked] = entry.filename.replace("\\", "/")
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, UnicodeDecodeError):
         raise MediaError(f"{name} is a damaged or unusual zip archive; pack it again.") from None
-    return folder
+    return folder, names
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], name: str, limits: MediaLimits) -> None:
@@ -594,8 +732,8 @@ class _NiftiHeader:
     """What must be known of a NIfTI file before ITK may read it."""
 
     size: tuple[int, ...]
-    volume_bytes: int  # from the start of the file to the end of the first volume
-    total_bytes: int
+    volume_bytes: int  # of one volume of three axes
+    total_bytes: int  # from the start of the file to the end of the last volume
     single_file: bool
     spacing_known: bool
     rotation_known: bool
@@ -635,6 +773,66 @@ def _nifti_axes(head: bytes, order: str) -> tuple[np.ndarray, bool]:
     return lps @ rotation * steps * [1, 1, -1 if handedness < 0 else 1], True
 
 
+def _as_nifti1(head: bytes) -> bytes:
+    """The header of a NIfTI-1, NIfTI-2 or Analyze 7.5 file as NIfTI-1 has it (348 bytes); empty for anything else."""
+    for order in "<>":
+        if len(head) >= 348 and head[:4] == struct.pack(f"{order}i", 348):
+            return head[:348] if head[344:347] in (b"n+1", b"ni1") else _analyze_as_nifti1(head, order)
+        if len(head) >= 540 and head[:4] == struct.pack(f"{order}i", 540) and head[4:7] in (b"n+2", b"ni2"):
+            return _nifti2_as_nifti1(head, order)
+    return b""
+
+
+def _nifti2_as_nifti1(head: bytes, order: str) -> bytes:
+    """Its fields at their places in the older header (nifti2.h, nifti1.h); ITK does not read the newer one."""
+    extents, (start,) = struct.unpack_from(f"{order}8q", head, 16), struct.unpack_from(f"{order}q", head, 168)
+    # What the shorter fields of the older one cannot hold is refused later, as no size at all.
+    fits = all(0 <= extent < 2**15 for extent in extents) and 0 <= start < 2**24
+    with np.errstate(over="ignore"):
+        steps, scale, qform, sform = (
+            np.frombuffer(head, f"{order}f8", count, place).astype(f"{order}f4").tobytes()
+            for count, place in ((8, 104), (2, 176), (6, 352), (12, 400))
+        )
+    old = bytearray(348)
+    struct.pack_into(f"{order}i", old, 0, 348)
+    struct.pack_into(f"{order}8h", old, 40, *(extents if fits else [3, *[0] * 7]))
+    old[70:74] = head[12:16]  # the type of voxels, and their bits
+    old[76:108] = steps
+    least = 540 if head[4:7] == b"n+2" else 0
+    struct.pack_into(f"{order}f", old, 108, max(start, least) if fits else 0)
+    old[112:120] = scale
+    old[123] = struct.unpack_from(f"{order}i", head, 500)[0] & 0x3F
+    codes = struct.unpack_from(f"{order}2i", head, 344)
+    struct.pack_into(f"{order}2h", old, 252, *(min(max(code, 0), 1) for code in codes))
+    old[256:280], old[280:328] = qform, sform
+    old[344:347] = b"n+1" if head[4:7] == b"n+2" else b"ni1"
+    return bytes(old)
+
+
+def _analyze_as_nifti1(head: bytes, order: str) -> bytes:
+    """What the two formats share: sizes, type and steps; empty where it is no Analyze header after all.
+
+    Analyze gives no orientation. Its values are scaled as SPM2 did, which nibabel follows, too.
+    """
+    extents, (code,) = struct.unpack_from(f"{order}8h", head, 40), struct.unpack_from(f"{order}h", head, 70)
+    if not 1 <= extents[0] <= 7 or code not in (2, 4, 8, 16, 64, 128) or head[38:39] not in (b"r", b"\0"):
+        return b""
+    old = bytearray(head[:148]) + bytes(200)
+    old[56:70], old[74:76], old[120:124] = bytes(14), bytes(2), bytes(4)
+    slope, offset = struct.unpack_from(f"{order}2f", head, 112)
+    shown, stored = struct.unpack_from(f"{order}2f", head, 124), struct.unpack_from(f"{order}2i", head, 140)
+    if np.isfinite(slope) and slope:
+        offset = offset if np.isfinite(offset) else 0.0
+    elif np.isfinite(shown).all() and shown[0] != shown[1] and stored[0] != stored[1]:
+        slope = (shown[0] - shown[1]) / (stored[0] - stored[1])
+        offset = shown[1] - slope * stored[1]
+    else:
+        slope, offset = 0.0, 0.0  # none
+    struct.pack_into(f"{order}2f", old, 112, slope, offset)
+    old[344:347] = b"ni1"
+    return bytes(old)
+
+
 def _nifti_header(head: bytes) -> _NiftiHeader | None:
     """Parses the first 348 bytes of NIfTI-1; None for anything else."""
     for order in "<>":
@@ -645,54 +843,96 @@ def _nifti_header(head: bytes) -> _NiftiHeader | None:
         size = tuple(max(extent, 0) for extent in dims[1 : 1 + min(max(dims[0], 0), 7)])
         # ITK goes by the data type whatever the header's bits per voxel are, and never reads the header as voxels.
         bits = NIFTI_BITS.get(datatype, 0)
-        start = max(int(offset), 348) if np.isfinite(offset) else 348
-        first, total = (start + int(np.prod(part, dtype=object)) * bits // 8 for part in (size[:3], size))
+        single_file = head[344:347] == b"n+1"
+        start = max(int(offset) if np.isfinite(offset) else 0, 348 if single_file else 0)
+        volume, everything = (int(np.prod(part, dtype=object)) * bits // 8 for part in (size[:3], size))
         known = all(step > 0 for step in steps[1:4][: len(size)])
         (by_quaternion,) = struct.unpack_from(f"{order}h", head, 252)
         rotated = by_quaternion <= 0 or np.isfinite(struct.unpack_from(f"{order}3f", head, 256)).all()
         axes = _nifti_axes(head, order)
         floats = {16: f"{order}f4", 64: f"{order}f8"}.get(datatype, "")
-        return _NiftiHeader(size, first, total, head[344:347] == b"n+1", known, bool(rotated), *axes, floats, start)
+        return _NiftiHeader(size, volume, start + everything, single_file, known, bool(rotated), *axes, floats, start)
     return None
 
 
-def _plain_nifti(path: Path, name: str, limits: MediaLimits, scratch: Path) -> tuple[Path, _NiftiHeader]:
-    """A NIfTI file that ITK may read: unpacked, as long as its header says, and under a name that ITK takes.
+@dataclass(frozen=True)
+class _PlainNifti:
+    """A NIfTI file as ITK may read it.
+
+    Attributes:
+        path: what ITK opens.
+        voxels: where the voxels are: the same file or one beside it.
+        header: what was in the header.
+    """
+
+    path: Path
+    voxels: Path
+    header: _NiftiHeader
+
+
+def _plain_nifti(path: Path, name: str, options: _Options, scratch: Path) -> _PlainNifti:
+    """A NIfTI or Analyze file that ITK may read: unpacked, as long as its header says, and with a header it knows.
 
     ITK fills what a file lacks with zeros and says nothing, so lengths are checked here. Of several volumes in a
-    compressed file only the first is unpacked.
+    compressed file those behind the one that is asked for are not unpacked.
     """
     with open(path, "rb") as file:
         head = file.read(1024)
-    packed = head[:2] == b"\x1f\x8b"
-    header = _nifti_header(_gunzip_head(head) if packed else head)
-    if header is None or not header.single_file:
-        raise MediaError(f"{name} is a NIfTI header without its voxels; save it as one .nii or .nii.gz file.")
+    head = _gunzip_head(head) if head[:2] == b"\x1f\x8b" else head
+    if head[4:7] in (b"n+2", b"ni2") and head[504:508] != bytes(4) and _is_cifti(head):
+        raise MediaError(f"{name} is a CIFTI file of a brain's surface, which has no slices; give a volume.")
+    plain = _as_nifti1(head)
+    header = _nifti_header(plain)
+    voxels = path if header.single_file else _find_img(path, options)
+    if voxels is None:
+        raise MediaError(
+            f"{name} is a header without its voxels (.img); give both files, or save it as one .nii or .nii.gz file."
+        )
     if not header.rotation_known:  # ITK takes a quaternion that is no number for no rotation
         raise MediaError(f"{name} does not say where its slices lie (not a number); save it again.")
     depth, height, width = (*header.size, 1, 1, 1)[2::-1]
-    limits.check_volume(name, depth, height, width)
-    plain = scratch / "volume.nii"
+    options.limits.check_volume(name, depth, height, width)
+    with open(voxels, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    # A file that begins with the older header is read as it is; else the header goes into a file of its own.
+    whole = header.single_file and head[:348] == plain
+    unpacked = scratch / ("volume.nii" if whole else "volume.img")
+    needed = header.start + (options.volume_index + 1) * header.volume_bytes
     if not packed:
-        plain.symlink_to(path.resolve())
-        length = path.stat().st_size
-    elif header.volume_bytes > limits.max_unpacked_bytes:
-        raise MediaError(f"{name} unpacks to more than {limits.max_unpacked_bytes} bytes; crop it first.")
+        unpacked.symlink_to(voxels.resolve())
+        length = voxels.stat().st_size
+    elif needed > options.limits.max_unpacked_bytes:
+        raise MediaError(f"{name} unpacks to more than {options.limits.max_unpacked_bytes} bytes; crop it first.")
     else:
-        length = _unpack_volume(path, plain, header)
-    if length < (header.volume_bytes if packed else header.total_bytes):
+        length = _unpack_volumes(voxels, unpacked, needed, header)
+    if length < (min(needed, header.total_bytes) if packed else header.total_bytes):
         raise MediaError(f"{name} is damaged or cut short: it holds less than its header says; copy it again.")
-    return plain, header
+    if whole:
+        return _PlainNifti(unpacked, unpacked, header)
+    (scratch / "volume.hdr").write_bytes(plain[:344] + b"ni1\0" + bytes(4))
+    return _PlainNifti(scratch / "volume.hdr", unpacked, header)
 
 
-def _unpack_volume(path: Path, plain: Path, header: _NiftiHeader) -> int:
-    """Writes the first volume of a gzip file to `plain`; returns the bytes that were there."""
+def _is_cifti(head: bytes) -> bool:
+    """Whether a NIfTI-2 header announces CIFTI (its specification, table 1): intent codes 3000 to 3099."""
+    order = "<" if head[:4] == struct.pack("<i", 540) else ">"
+    return 3000 <= struct.unpack_from(f"{order}i", head, 504)[0] < 3100
+
+
+def _find_img(path: Path, options: _Options) -> Path | None:
+    """The file of voxels beside a NIfTI or Analyze header."""
+    stem = os.path.splitext(posixpath.basename(_called(path, options)).removesuffix(".gz"))[0]
+    return next(filter(None, (_beside(path, stem + suffix, options) for suffix in (".img", ".IMG", ".img.gz"))), None)
+
+
+def _unpack_volumes(path: Path, plain: Path, needed: int, header: _NiftiHeader) -> int:
+    """Writes the `needed` first bytes of a gzip file to `plain`; returns how many were there."""
     length = 0
     try:
         with gzip.open(path) as file, open(plain, "wb") as out:
-            while length < header.volume_bytes and (chunk := file.read(min(1 << 22, header.volume_bytes - length))):
+            while length < needed and (chunk := file.read(min(1 << 22, needed - length))):
                 length += out.write(chunk)
-            if header.total_bytes == header.volume_bytes:
+            if header.total_bytes <= needed:
                 file.read(1)  # reaching the end of the stream makes gzip compare its checksum
             else:
                 out.truncate(header.total_bytes)  # later volumes are never read: a hole stands for them
@@ -733,21 +973,23 @@ def _meta_voxels(head: bytes) -> tuple[bytes, int, bool]:
     return b"", 0, False
 
 
-def _find_voxels(path: Path, content: str, name: str, limits: MediaLimits) -> Path:
-    """The file that holds the voxels of a NRRD or MetaImage header: itself, or one beside it.
+def _find_voxels(path: Path, content: str, name: str, options: _Options) -> tuple[Path, str]:
+    """The file that holds the voxels of a NRRD or MetaImage header, itself or one beside it, and what it calls it.
 
     Headers may name any file of the machine, so no other is taken. A compressed stream is measured and checked, as
     ITK shows a damaged one without a word.
     """
     with open(path, "rb") as file:
         target, start, packed = (_nrrd_voxels if content == "nrrd" else _meta_voxels)(file.read(1 << 16))
-    voxels = path
+    voxels, text, limits = path, os.fsdecode(target), options.limits
     if target != b"LOCAL":
-        text = os.fsdecode(target)
-        voxels, start = path.parent / text, 0
+        start = 0
         plain = text == os.path.basename(text) and "%" not in text and not text.upper().startswith("LIST")
-        if not plain or not voxels.is_file() or voxels.resolve().parent != path.parent.resolve():
-            raise MediaError(f"{name} is a header without its voxels; save it as one .nrrd, .mha or .nii.gz file.")
+        voxels = _beside(path, text, options) if plain and text else None
+        if voxels is None:
+            raise MediaError(
+                f"{name} is a header without its voxels; give both files, or save it as one .nrrd or .mha file."
+            )
     with open(voxels, "rb") as file:
         file.seek(start)
         inflate, size = zlib.decompressobj(zlib.MAX_WBITS | 32), 0
@@ -758,23 +1000,23 @@ def _find_voxels(path: Path, content: str, name: str, limits: MediaLimits) -> Pa
                     raise MediaError(f"{name} unpacks to more than {limits.max_unpacked_bytes} bytes; crop it first.")
         except zlib.error:
             raise MediaError(f"{name} holds damaged compressed voxels; copy it again.") from None
-    return voxels
+    return voxels, text
 
 
 def _read_itk(path: Path, content: str, name: str, options: _Options, scratch: Path) -> Scan:
-    """NIfTI, NRRD or MetaImage; of more than three dimensions, the first volume."""
-    known, notes = True, []
+    """NIfTI, Analyze, NRRD or MetaImage; of more than three dimensions or many values in a voxel, one volume."""
+    known, notes, volume = True, [], options.volume_index
     if content == "nifti":
-        path, header = _plain_nifti(path, name, options.limits, scratch)
-        known = header.spacing_known
+        plain = _plain_nifti(path, name, options, scratch)
+        path, known = plain.path, plain.header.spacing_known
     else:
-        voxels = _find_voxels(path, content, name, options.limits)
+        voxels, called = _find_voxels(path, content, name, options)
         folder = scratch / "volume"
         folder.mkdir()
         link = folder / f"header.{'nrrd' if content == 'nrrd' else 'mha'}"
         link.symlink_to(path.resolve())
         if voxels != path:
-            (folder / voxels.name).symlink_to(voxels.resolve())
+            (folder / called).symlink_to(voxels.resolve())
         path = link
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -788,11 +1030,19 @@ def _read_itk(path: Path, content: str, name: str, options: _Options, scratch: P
                 raise MediaError(f"{name} does not say where its slices lie (not a number); save it again.")
             if pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
                 raise MediaError(f"{name} holds complex numbers; save their magnitude.")
+            volumes, values = int(np.prod(size[3:])), reader.GetNumberOfComponents()
+            values = 1 if values == 3 and pixel == sitk.sitkVectorUInt8 else values  # colours
+            if volume >= max(volumes, values if volumes == 1 else 1):
+                raise MediaError(
+                    f"{name} holds {max(volumes, values)} volumes, so volume_index must lie from 0 to "
+                    f"{max(volumes, values) - 1}."
+                )
             if len(size) > 3:
-                reader.SetExtractIndex([0] * len(size))
+                place = np.unravel_index(volume if volumes > 1 else 0, size[3:], order="F")  # the first runs fastest
+                reader.SetExtractIndex([0, 0, 0, *map(int, place)])
                 reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
-                if (volumes := int(np.prod(size[3:]))) > 1:
-                    notes.append(f"The file holds {volumes} volumes; the first is used.")
+            if volumes > 1:
+                notes.append(f"The file holds {volumes} volumes; {_ordinal(volume)} is used.")
             image = reader.Execute()
     except RuntimeError as error:
         if _lacks_memory(error):
@@ -802,22 +1052,30 @@ def _read_itk(path: Path, content: str, name: str, options: _Options, scratch: P
         raise MediaError(f"{name} is damaged, cut short or too big for the memory; save it again.") from None
     image = sitk.JoinSeries(image) if image.GetDimension() == 2 else image
     if content == "nifti":
-        image = _restore_gaps(image, path, header)
-        _set_axes(image, header.axes, name)
-        if not header.axes_known:
+        image = _restore_gaps(image, plain, volume)
+        _set_axes(image, plain.header.axes, name)
+        if not plain.header.axes_known:
             notes.append("The header gives no orientation; the voxels are taken to run to the left, front and head.")
     if image.GetNumberOfComponentsPerPixel() > 1 and image.GetPixelID() != sitk.sitkVectorUInt8:
-        notes.append(f"Each voxel has {image.GetNumberOfComponentsPerPixel()} values; the first is used.")
-        image = sitk.VectorIndexSelectionCast(image, 0)
+        volume = volume if volumes == 1 else 0
+        notes.append(f"Each voxel has {image.GetNumberOfComponentsPerPixel()} values; {_ordinal(volume)} is used.")
+        image = sitk.VectorIndexSelectionCast(image, volume)
     return Scan(image, options.modality or "", known, notes=tuple(notes))
 
 
-def _restore_gaps(image: sitk.Image, path: Path, header: _NiftiHeader) -> sitk.Image:
+def _ordinal(volume: int) -> str:
+    """How notes call a volume."""
+    return "the first" if volume == 0 else f"number {volume}, counted from 0,"
+
+
+def _restore_gaps(image: sitk.Image, plain: _PlainNifti, volume: int) -> sitk.Image:
     """Voxels that are no numbers (outside a mask) made so again: ITK makes zeros of them, which may mean something."""
+    header = plain.header
     if not header.floats:
         return image
     shape = (*header.size, 1, 1)[2::-1]
-    gaps = ~np.isfinite(np.memmap(path, header.floats, "r", header.start, shape))
+    start = header.start + volume * header.volume_bytes
+    gaps = ~np.isfinite(np.memmap(plain.voxels, header.floats, "r", start, shape))
     if not gaps.any():
         return image
     values = sitk.GetArrayFromImage(image)
@@ -838,10 +1096,11 @@ def _set_axes(image: sitk.Image, axes: np.ndarray, name: str) -> None:
 
 def _looks_like_ct(values: np.ndarray) -> bool:
     """The rule for a volume without a modality: see `load_clip`."""
-    if values.ndim != 3 or not -32768 <= values.min() <= -900:
+    if values.ndim != 3:
         return False
     sample = values[tuple(slice(None, None, max(1, extent // 128)) for extent in values.shape)]
-    return bool((sample == np.round(sample)).all() and np.mean((sample >= -1100) & (sample <= -900)) >= 0.01)
+    air = np.mean((sample >= -1100) & (sample <= -900)) >= 0.01
+    return bool(air and (sample == np.round(sample)).all() and -32768 <= values.min() <= -900)
 
 
 def _is_normalised(values: np.ndarray) -> bool:
@@ -859,18 +1118,18 @@ def _cut(values: np.ndarray, plane: str) -> np.ndarray:
 def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
     """A volume as slices of the chosen plane, through the CT windows or scaled by all of its voxels."""
     notes = list(scan.notes)
-    image = sitk.DICOMOrient(scan.image, "LPS")
-    steps, known = np.array(image.GetSpacing()[::-1]), scan.spacing_known
+    turned = _turn(scan.image)
+    steps, known = turned.steps, scan.spacing_known
     if options.spacing:
         if len(options.spacing) != 3:
             raise MediaError("spacing of a volume must be three numbers: slices, rows and columns in mm.")
         steps, known = np.array(options.spacing), True
-    plane = _choose_plane(image.GetSize()[::-1], steps if known else np.ones(3), options, notes)
+    plane = _choose_plane(turned.values.shape[:3], steps if known else np.ones(3), options, notes)
     axis = PLANES.index(plane)
-    if scan.shear is not None and scan.offsets is None and axis != _slice_axis(scan.image, image):
-        image = sitk.DICOMOrient(_straighten(scan.image, scan.shear, name, options.limits), "LPS")
+    if scan.shear is not None and scan.offsets is None and axis != _slice_axis(scan.image, turned):
+        turned = _turn(_straighten(scan.image, scan.shear, name, options.limits))
         notes.append("The slices were moved back in line for this plane.")
-    values = sitk.GetArrayViewFromImage(image)
+    values = turned.values
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         values = fill_background(values.copy())
         notes.append("Voxels that are not finite are shown as background.")
@@ -880,17 +1139,19 @@ def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
     if not modality and _looks_like_ct(values):
         modality = "CT"
         notes.append("No modality in the header; whole numbers with air near -1000 are taken for CT.")
-    chosen = slices[indices]
+    chosen = slices if len(indices) == len(slices) else slices[indices]
     if chosen.ndim == 4:
-        frames = np.ascontiguousarray(chosen[..., :3] if chosen.shape[-1] >= 3 else np.repeat(chosen[..., :1], 3, -1))
+        # Copied in any case: ITK's memory goes with its image.
+        frames = np.array(chosen[..., :3]) if chosen.shape[-1] >= 3 else _grey_frames(np.array(chosen[..., 0]))
     elif modality == "CT" and not _is_normalised(values):
         frames = window_ct(chosen, options.windows)
         notes.append(options.windows_note)
     else:
         if modality == "CT":
             notes.append("The values lie between 0 and 1, so they are not HU, and no CT windows are applied.")
-        value_range = intensity_range(values)
-        frames = scale_intensity(chosen, value_range)
+        # The order of voxels does not matter for their range, and as they are stored they are read faster.
+        stored = sitk.GetArrayViewFromImage(turned.image) if values is turned.values else values
+        frames = _grey_frames(_scaled(chosen, intensity_range(stored)))
         notes.append("Grey levels: 1st to 99th percentile of the whole volume.")
     count = len(slices)
     if count > 1:
@@ -900,7 +1161,7 @@ def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
         notes.append("The header gives no spacing; positions count slices.")
     rows, columns = (float(step) for step in np.delete(steps, axis))
     notes += _geometry_notes(scan.image, rows, columns, known)
-    positions = _slice_positions(scan, image, axis, count, steps, known and not options.spacing)
+    positions = _slice_positions(scan, turned, axis, count, steps, known and not options.spacing)
     kind = "volume" if count > 1 else "image"
     spacing = (rows, columns) if known else (0.0, 0.0)
     return Clip(frames, kind, positions[indices] - positions[0], spacing, count, modality, tuple(notes))
@@ -923,10 +1184,41 @@ def _choose_plane(shape: tuple[int, ...], steps: np.ndarray, options: _Options, 
     return plane
 
 
-def _slice_axis(acquired: sitk.Image, oriented: sitk.Image) -> int:
-    """Which axis (0 for z) of the oriented image the slices of the acquired one follow each other along."""
+@dataclass(frozen=True)
+class _Turned:
+    """A volume seen along LPS axes.
+
+    Attributes:
+        values: view of the image's voxels (z, y, x) or (z, y, x, channels), from the feet, the front and the right.
+        steps: float64 array (3,), mm between voxels along z, y and x.
+        direction: float64 array (3, 3), LPS direction of the x, y and z axis, one a column.
+        image: whose memory `values` is in.
+    """
+
+    values: np.ndarray
+    steps: np.ndarray
+    direction: np.ndarray
+    image: sitk.Image
+
+
+def _turn(image: sitk.Image) -> _Turned:
+    """Turns an image to LPS axes as sitk.DICOMOrient does, but without a copy: it is asked about one voxel only."""
+    voxel = sitk.Image([1, 1, 1], sitk.sitkUInt8)
+    voxel.SetDirection(image.GetDirection())
+    orient = sitk.DICOMOrientImageFilter()
+    orient.SetDesiredCoordinateOrientation("LPS")
+    direction = np.array(orient.Execute(voxel).GetDirection()).reshape(3, 3)
+    order, flips = list(orient.GetPermuteOrder()), orient.GetFlipAxes()  # of x, y and z; arrays have them backwards
+    values = sitk.GetArrayViewFromImage(image)
+    values = values.transpose(*[2 - axis for axis in reversed(order)], *range(3, values.ndim))
+    values = values[tuple(slice(None, None, -1 if flipped else 1) for flipped in reversed(flips))]
+    return _Turned(values, np.array(image.GetSpacing())[order][::-1], direction, image)
+
+
+def _slice_axis(acquired: sitk.Image, turned: _Turned) -> int:
+    """Which axis (0 for z) of the turned volume the slices of the acquired image follow each other along."""
     normal = np.array(acquired.GetDirection()).reshape(3, 3)[:, 2]
-    return 2 - int(np.argmax(np.abs(normal @ np.array(oriented.GetDirection()).reshape(3, 3))))
+    return 2 - int(np.argmax(np.abs(normal @ turned.direction)))
 
 
 def _straighten(image: sitk.Image, shear: np.ndarray, name: str, limits: MediaLimits) -> sitk.Image:
@@ -956,15 +1248,15 @@ def _straighten(image: sitk.Image, shear: np.ndarray, name: str, limits: MediaLi
 
 
 def _slice_positions(
-    scan: Scan, oriented: sitk.Image, axis: int, count: int, steps: np.ndarray, as_acquired: bool
+    scan: Scan, turned: _Turned, axis: int, count: int, steps: np.ndarray, as_acquired: bool
 ) -> np.ndarray:
-    """float64 (count,), mm along an axis (0 for z) of the oriented image; uneven where the slices were acquired so."""
+    """float64 (count,), mm along an axis (0 for z) of the turned volume; uneven where the slices were acquired so."""
     step = steps[axis] if scan.spacing_known or not as_acquired else 1.0
     if scan.offsets is not None and as_acquired:
         acquired = np.array(scan.image.GetDirection()).reshape(3, 3)[:, 2]
-        turned = np.array(oriented.GetDirection()).reshape(3, 3)[:, 2 - axis] @ acquired
-        if abs(turned) > 0.99:
-            return scan.offsets if turned > 0 else scan.offsets[-1] - scan.offsets[::-1]
+        along = turned.direction[:, 2 - axis] @ acquired
+        if abs(along) > 0.99:
+            return scan.offsets if along > 0 else scan.offsets[-1] - scan.offsets[::-1]
     return np.arange(count) * float(step)
 
 
@@ -986,12 +1278,12 @@ def _picture_clip(picture: Picture, options: _Options) -> Clip:
     if picture.values.ndim == 4:
         frames = np.ascontiguousarray(picture.values)
     elif picture.shown:
-        frames = np.repeat(picture.values[..., None], 3, axis=-1)
+        frames = _grey_frames(picture.values)
     elif picture.modality == "CT":
         frames = window_ct(picture.values, options.windows)
         notes.append(options.windows_note)
     else:
-        frames = scale_intensity(picture.values)
+        frames = _grey_frames(_scaled(picture.values))
         notes.append("Grey levels: 1st to 99th percentile of the values.")
     still = picture.times is None
     if len(options.spacing) == 3 or (still and len(options.spacing) == 1):
@@ -1002,11 +1294,14 @@ def _picture_clip(picture: Picture, options: _Options) -> Clip:
     return Clip(frames, kind, positions, spacing, picture.source_frames, picture.modality, tuple(notes))
 
 
-def _read_pillow(image: Image.Image, name: str, options: _Options, upright: bool = True) -> Picture:
-    """One picture that Pillow holds: 8 bits as stored, deeper grey left for scaling, transparency on black."""
+def _read_pillow(image: Image.Image, name: str, options: _Options, page: bool = False) -> Picture:
+    """One picture that Pillow holds: 8 bits as stored, deeper grey left for scaling, transparency on black.
+
+    A page of many is not turned as its camera was held, and has three channels, since others may have colours.
+    """
     options.limits.check_frames(name, 1, image.height, image.width)
     modality, notes = options.modality or "", []
-    image = ImageOps.exif_transpose(image) if upright else image
+    image = image if page else ImageOps.exif_transpose(image)
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         values = values.astype(values.dtype.newbyteorder("="))
@@ -1015,7 +1310,8 @@ def _read_pillow(image: Image.Image, name: str, options: _Options, upright: bool
         notes.append("Transparent parts are shown on black.")
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return Picture(np.asarray(image.convert("RGB"))[None], True, modality=modality, notes=tuple(notes))
+    mode = "L" if image.mode in ("1", "L") and not page else "RGB"
+    return Picture(np.asarray(image.convert(mode))[None], True, modality=modality, notes=tuple(notes))
 
 
 def _load_pillow_file(path: Path, name: str, options: _Options) -> Clip:
@@ -1048,7 +1344,7 @@ def _load_pages(image: Image.Image, name: str, options: _Options) -> Clip:
         pages = []
         for index in range(count):
             image.seek(index)
-            pages.append(_read_pillow(image, name, options, upright=False).values[0])
+            pages.append(_read_pillow(image, name, options, page=True).values[0])
         return _load_array(_stack(pages, name), name, options)
     seconds = []
     for index in range(count):
@@ -1060,7 +1356,7 @@ def _load_pages(image: Image.Image, name: str, options: _Options) -> Clip:
     frames = []
     for index in indices:
         image.seek(int(index))
-        frames.append(_read_pillow(image, name, options, upright=False))
+        frames.append(_read_pillow(image, name, options, page=True))
     shown = frames[0].shown
     values = _stack([frame.values[0] for frame in frames], name)
     notes = [*frames[0].notes, *notes]
@@ -1130,14 +1426,18 @@ def _load_list(items: Sequence[Any], name: str, options: _Options, scratch: Path
         raise MediaError("The list of frames is empty; give at least one frame.")
     options.limits.check_frames(name, len(items), 1, 1)
     if all(isinstance(item, np.ndarray) for item in items):
+        _refuse_choice(name, options)
         array = _stack(list(items), name)
         kind = options.kind or "video"
         return _load_array(array, name, replace(options, kind=kind if kind != "image" else "video"))
     local = [_is_path(item) and not str(item).startswith("data:") and Path(item).is_file() for item in items]
-    if all(local) and all(_sniff(Path(item)) == "dicom" for item in items):
-        paths = [Path(item) for item in items]
-        read = read_dicom_series(paths, name, options.limits, options.choose, options.modality, options.kind)
-        return _render(read, name, options, scratch)
+    paths = [Path(item) for item in items] if all(local) else []
+    if paths and all(_sniff(path) == "dicom" for path in paths):
+        return _load_series(paths, name, options, scratch)
+    known = [path for path in paths if _sniff(path)] if len(paths) == 2 else []
+    if len(known) == 1 and _sniff(known[0]) in ("nifti", "nrrd", "meta"):  # a header, and the file of its voxels
+        return _load_path(known[0], name, replace(options, names={path: path.name for path in paths}), scratch)
+    _refuse_choice(name, options)
     count = len(items)
     volume = options.kind == "volume"
     indices, times, notes = options.choose(np.arange(count), False)

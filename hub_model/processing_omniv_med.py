@@ -18,7 +18,7 @@ from transformers.processing_utils import TextKwargs
 
 from .media_omniv_med import Clip, load_clip
 from .token_pruning_omniv_med import PrunedTokens, estimate_noise, prune_tokens, reconstruct
-from .visual_processing_omniv_med import patchify, resize_frames, to_uint8, token_grid, unpatchify
+from .visual_processing_omniv_med import frames_to_tokens, to_uint8, token_grid, unpatchify
 
 MEDIA_TYPES = ("image", "volume", "video")
 MEDIA_TOKEN = "<|media_pad|>"
@@ -31,6 +31,10 @@ VISUAL_OPTIONS = (
     "max_frames",
     "fps",
 )
+MEDIA_OPTIONS = ("modality", "spacing", "plane", "windows", "series", "volume_index", "max_frames", "fps")
+"""What a content part may have beside its medium: the arguments of `load_clip` that say how that one is read."""
+MEDIUM_KEYS = ("path", "url", "base64")
+"""Names of transformers for the medium, beside the name of its type."""
 MAX_LABELS = 16
 """A clip with more kept frames has its position labels thinned to this many, because labels cost tokens too."""
 
@@ -153,12 +157,19 @@ class OmniVMedProcessor(ProcessorMixin):
         return options
 
     def load(self, source: Any, *, max_frames: int | None = None, fps: float | None = None, **description: Any) -> Clip:
-        """Reads one file, folder, zip or array with this processor's sampling; `description` goes to `load_clip`.
+        """Reads one file, folder, zip or array with this processor's sampling.
+
+        Args:
+            source: whatever `load_clip` takes.
+            max_frames, fps: in the place of the processor's own.
+            description: other arguments of `load_clip`: `kind`, `modality`, `spacing`, `plane`, `windows`, `series`,
+                `volume_index`, `limits`, `progress`.
 
         Raises:
             MediaError: for anything that cannot be read safely.
         """
-        return load_clip(source, max_frames=max_frames or self.max_frames, fps=fps or self.fps, **description)
+        max_frames, fps = self.max_frames if max_frames is None else max_frames, self.fps if fps is None else fps
+        return load_clip(source, max_frames=max_frames, fps=fps, **description)
 
     def process_clip(self, clip: Clip, **overrides: Any) -> ProcessedClip:
         """Sizes, cuts and prunes one clip.
@@ -187,8 +198,7 @@ class OmniVMedProcessor(ProcessorMixin):
         if budget is not None and budget < rows * columns:
             rows, columns = token_grid(*shape, token_size, 1, budget)
             notes.append(f"Frames were reduced to {rows}x{columns} tokens to fit the first one into {budget}.")
-        size = (rows * token_size, columns * token_size)
-        tokens = patchify(resize_frames(clip.frames, *size), self.patch_size, self.merge_size)
+        tokens = frames_to_tokens(clip.frames, rows, columns, self.patch_size, self.merge_size)
         pruned = prune_tokens(
             tokens,
             options["prune_rule"],
@@ -247,16 +257,25 @@ class OmniVMedProcessor(ProcessorMixin):
     def _media_of(part: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `load_clip` in one content part.
 
+        Keys whose value is None count as absent: data sets that are stored in columns give every part all keys.
+
         Raises:
-            ValueError: for an unknown content type or a part without its medium.
+            ValueError: for an unknown content type or key, or a part without its medium.
         """
         kind = part["type"]
         if kind not in MEDIA_TYPES:
             raise ValueError(f"Content type {kind!r} is not known; use 'text' or one of {', '.join(MEDIA_TYPES)}.")
-        for key in (kind, "path", "url", "base64"):
-            if part.get(key) is not None:
-                description = {name: part[name] for name in ("modality", "spacing") if name in part}
-                return {"source": part[key], "kind": kind, **description}
+        given = {key: value for key, value in part.items() if value is not None and key != "type"}
+        unknown = sorted(map(str, set(given) - {kind, *MEDIUM_KEYS, *MEDIA_OPTIONS}))
+        if unknown:
+            raise ValueError(
+                f"A content part of type {kind!r} has unknown keys {unknown}; beside its file or array under the key "
+                f"{kind!r} it may have {', '.join(MEDIA_OPTIONS)}."
+            )
+        for key in (kind, *MEDIUM_KEYS):
+            if key in given:
+                options = {name: given[name] for name in MEDIA_OPTIONS if name in given}
+                return {"source": given[key], "kind": kind, **options}
         raise ValueError(f"A content part of type {kind!r} needs its file or array under the key {kind!r}.")
 
     def __call__(
@@ -324,13 +343,16 @@ class OmniVMedProcessor(ProcessorMixin):
             return medium
         sampling = {name: visual_options[name] for name in ("max_frames", "fps") if name in visual_options}
         description = medium if isinstance(medium, dict) else {"source": medium}
-        return self.process_clip(self.load(**description, **sampling), **visual_options)
+        return self.process_clip(self.load(**{**sampling, **description}), **visual_options)
 
     def visual_inputs(self, processed: Sequence[ProcessedClip]) -> dict[str, torch.Tensor]:
         """The visual tensors of a batch of clips in reading order, as the model takes them."""
         grids = [(len(item.tokens), *(side * self.merge_size for side in item.grid)) for item in processed]
+        patches = [item.tokens.flatten(0, 2).flatten(1) for item in processed]
         return {
-            "pixel_values": torch.cat([item.tokens.flatten(0, 2).flatten(1) for item in processed]),
+            "pixel_values": torch.cat(patches)
+            if len(patches) > 1
+            else patches[0],  # a copy would take as long as reading
             "grid_thw": torch.tensor(grids),
             "merge_sizes": torch.full((len(processed),), self.merge_size),
             "keep_mask": torch.cat([item.pruned.keep_mask.flatten() for item in processed]),

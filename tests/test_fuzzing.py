@@ -15,7 +15,7 @@ from hub_model.isolated_reading_omniv_med import IsolatedReader
 from hub_model.media_omniv_med import load_clip
 
 TIME_LIMIT = 20.0
-MUTANTS = 450
+MUTANTS = 510
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,16 @@ def test_one_frame_a_second_is_the_frame_of_that_second(two_minutes):
 
 
 @pytest.mark.parametrize(
-    ("name", "codec"), [("f.mp4", "libx264"), ("f.mkv", "libx264"), ("f.avi", "mpeg4"), ("f.mpg", "mpeg2video")]
+    ("name", "codec"),
+    [
+        ("f.mp4", "libx264"),
+        ("f.mkv", "libx264"),
+        ("f.avi", "mpeg4"),
+        ("f.mpg", "mpeg2video"),
+        ("f.ts", "libx264"),
+        ("f.ts", "mpeg2video"),
+        ("f.m2ts", "libx264"),
+    ],
 )
 @pytest.mark.parametrize(("key_frames", "fps"), [(5, 1.7), (100, 1.7), (20, 100)])
 def test_frames_are_those_of_full_decoding(tmp_path, name, codec, key_frames, fps):

@@ -273,6 +273,31 @@ def test_uneven_gaps_keep_their_positions_in_the_acquired_plane(tmp_path):
     assert said(clip, "Slice distances vary from 3.00 to 6.00 mm")
 
 
+def test_each_slice_of_pet_has_its_own_scale(tmp_path):
+    """Scanners store every slice by its own maximum; one scale for all would make brightness jump."""
+    stored = np.random.default_rng(0).integers(0, 32000, (4, 12, 10)).astype(np.uint16)
+    slopes, uid = (1.0, 0.25, 2.5, 0.5), generate_uid()
+    for index, (pixels, slope) in enumerate(zip(stored, slopes, strict=True)):
+        slice_dataset(
+            pixels,
+            "PT",
+            SeriesInstanceUID=uid,
+            InstanceNumber=index,
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            ImagePositionPatient=[0, 0, 3.27 * index],
+            PixelSpacing=[4, 4],
+            RescaleSlope=slope,
+            RescaleIntercept=0,
+            WindowWidth=100,
+            WindowCenter=50,
+        ).save_as(tmp_path / str(index), enforce_file_format=True)
+    clip = load_clip(tmp_path)
+    activity = stored * np.array(slopes)[:, None, None]
+    np.testing.assert_array_equal(clip.frames, scale_intensity(activity.astype(np.float32)))
+    np.testing.assert_allclose(clip.positions, np.arange(4) * 3.27)
+    assert clip.modality == "PT" and said(clip, "1st to 99th percentile of the whole volume")
+
+
 # --- Headers beside their voxels ----------------------------------------------------------------------------
 
 

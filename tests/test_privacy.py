@@ -93,6 +93,16 @@ def write_media(folder: Path) -> None:
     image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", EVERYTHING.encode()))
     nibabel.save(image, folder / "volume.nii")
     nibabel.save(image, folder / "volume.nii.gz")
+    newer = nibabel.Nifti2Image(body, np.diag([1, 1, 2, 1]))
+    newer.header["descrip"], newer.header["aux_file"] = EVERYTHING[:79].encode(), b"Wombatowski"
+    newer.header["intent_name"] = b"Zygmunt"
+    nibabel.save(newer, folder / "newer.nii")
+    analyze = bytearray(nibabel.AnalyzeImage(body, None).header.binaryblock)
+    analyze[4:14], analyze[148:228] = b"Wombatowsk", EVERYTHING[:80].encode()
+    analyze[228:240], analyze[282:292] = b"Zygmunt".ljust(12), b"ZQX-4711".ljust(10)  # the patient's number
+    with zipfile.ZipFile(folder / "pair.zip", "w") as archive:
+        archive.writestr("Wombatowski.hdr", bytes(analyze))
+        archive.writestr("Wombatowski.img", body.T.tobytes(order="F"))
     volume = sitk.GetImageFromArray(body)
     for keyword, value in SECRETS.items():
         volume.SetMetaData(keyword, value)
@@ -141,6 +151,8 @@ def damage(folder: Path, broken: Path) -> None:
     with zipfile.ZipFile(broken / "several.zip", "w") as archive:
         for name in ("Wombatowski1.png", "Wombatowski2.png"):
             archive.write(folder / "picture.png", name)
+    with zipfile.ZipFile(broken / "alone.zip", "w") as archive, zipfile.ZipFile(folder / "pair.zip") as pair:
+        archive.writestr("Wombatowski.hdr", pair.read("Wombatowski.hdr"))
     with zipfile.ZipFile(broken / "report.zip", "w") as archive:
         archive.write(broken / "reportsi.dcm", "Wombatowski.dcm")
     hollow = broken / "hollow"

@@ -8,9 +8,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
-from hub_model.visual_processing_omniv_med import patchify, resize_frames, to_uint8, token_grid, unpatchify
+from hub_model.media_omniv_med import window_ct
+from hub_model.visual_processing_omniv_med import (
+    frames_to_tokens,
+    patchify,
+    resize_frames,
+    to_uint8,
+    token_grid,
+    unpatchify,
+)
 
 modest = settings(deadline=None, max_examples=60)
 sides = st.integers(1, 4)
@@ -107,3 +116,49 @@ def test_frames_that_may_not_be_written_to_or_lie_backwards_are_read():
 def test_every_grey_comes_back_from_its_normalised_value():
     frames = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=-1)
     assert np.array_equal(to_uint8(resize_frames(frames, 16, 16)), frames)
+
+
+# Resizing beside its references
+
+SIZES = [(233, 197, 224, 196), (512, 512, 448, 448), (20, 24, 9, 33), (7, 5, 56, 84), (3, 40, 40, 1), (1, 1, 5, 7)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_resizing_is_that_of_torch_with_antialiasing(size):
+    """In double precision, as torch computes the places of the pixels in single precision otherwise: hence the two."""
+    height, width, new_height, new_width = size
+    frames = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+    found = resize_frames(frames, new_height, new_width)
+    for precision, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-4)):
+        planar = torch.from_numpy(frames).permute(0, 3, 1, 2).to(precision)
+        expected = torch.nn.functional.interpolate(planar, size[2:], mode="bilinear", antialias=True) / 127.5 - 1
+        assert (found - expected).abs().max() < tolerance
+
+
+def test_resizing_is_that_of_pillow_but_for_its_rounding():
+    picture = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    theirs = np.asarray(Image.fromarray(picture).resize((56, 84), Image.Resampling.BILINEAR))
+    assert np.abs(to_uint8(resize_frames(picture[None], 84, 56))[0].astype(int) - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("channels", ["grey", "colour", "windows"])
+def test_tokens_are_the_patches_of_the_resized_frames(channels):
+    """Also of more frames than are worked on at a time, and of grey ones, which hold one channel three times."""
+    generator = np.random.default_rng(0)
+    colours = generator.integers(0, 256, (40, 120, 150, 3), dtype=np.uint8)
+    planar = np.moveaxis(np.ascontiguousarray(np.moveaxis(colours, -1, 0)), 0, -1)
+    frames = {"colour": colours, "windows": planar, "grey": np.broadcast_to(colours[..., :1], colours.shape)}[channels]
+    expected = patchify(resize_frames(np.array(frames, order="C"), 84, 112), 14, 2)
+    assert torch.equal(frames_to_tokens(frames, 3, 4, 14, 2), expected)
+    assert torch.equal(patchify(resize_frames(frames, 84, 112), 14, 2), expected)
+
+
+def test_windows_of_ct_are_resized_each_by_itself():
+    """They clip, so what is resized first and windowed then is another picture."""
+    hounsfield = np.zeros((1, 8, 8), np.int16)
+    hounsfield[0, :, ::2] = 1000
+    after = resize_frames(window_ct(hounsfield), 4, 4)
+    before = torch.from_numpy(hounsfield)[None].float()
+    before = torch.nn.functional.interpolate(before, (4, 4), mode="bilinear", antialias=True)
+    early = window_ct(before[0].numpy()).astype(np.float32) / 127.5 - 1
+    assert np.abs(after.numpy()[0, 2] - early[0, ..., 2]).max() > 0.5
