@@ -1,227 +1,361 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The recipe: what is scored and trained, what a checkpoint restores, and that assembly gives the trained model."""
+"""The recipe: what a stage trains, its loss, what a kill costs (nothing), and that assembly gives the trained model."""
 
 from __future__ import annotations
 
-import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import nn
 
-from hub_model.media_omniv_med import Clip
-from train.assemble import ADDED_TOKENS, ROOT
-from train.data.conversations import (
-    IGNORED,
-    Conversation,
-    ConversationCollator,
-    ConversationDataset,
-    Mixture,
-    encode_conversation,
-)
-from train.data.phantoms import KINDS_OF, MODALITIES, Sample, generate
-from train.data.pool import PoolPlan, SamplePool, build_pool, make_sample
-from train.data.text_replay import PROMPTS, replay_conversations
-from train.stage import StageConfig, export_trained, run_stage, with_lora
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+from hub_model.processing_omniv_med import OmniVMedProcessor
+from tests.training_fixtures import write_set
+from train.assemble import ROOT
+from train.config import ConfigError, StageConfig
+from train.conversation_loss import ConversationLoss, summed_cross_entropy
+from train.data.conversations import pack
+from train.data.text_replay import replay_conversations
+from train.new_rows import split_off_new_rows
+from train.parts import keep_frozen_weights_in_bfloat16, part_of
+from train.stage import TRAINED_FILE, added_tokens, build_stage, build_trainer, last_whole_checkpoint, run_stage
 from train.trained_tensors import load_parts, merge_lora, read_trained_tensors
 
-STAGE = StageConfig(
-    seed=3,
-    steps=4,
-    batch_size=2,
-    learning_rates={"encoder": 1e-2, "projector": 1e-2, "language": 1e-2, "embeddings": 1e-2},
-    lora_rank=2,
-    mixture=Mixture(image=0.5, clip=0.3, text=0.2, captions=0.3),
-    pruning={"prune_rule": "anchor", "prune_threshold": 0.1},
-    checkpoint_steps=2,
-)
-TEXTS = [Conversation((("What is two and two?", "Four."),))]
+pytestmark = pytest.mark.usefixtures("one_thread")
+RATES = {"encoder": 1e-2, "projector": 1e-2, "language": 1e-2, "embeddings": 1e-2}
 
 
 @pytest.fixture(scope="module")
-def samples() -> list[Sample]:
-    """One seeded sample of every modality and kind."""
-    return [generate(name, kind, np.random.default_rng(5)) for name in MODALITIES for kind in KINDS_OF[name]]
+def built(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    write_set(folder, "train", seed=0)
+    write_set(folder, "validation", seed=1)
+    return folder
 
 
 @pytest.fixture
-def added_tokens(tokenizer) -> list[int]:
-    return tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS))
+def make_config(tiny, built, tmp_path):
+    """Builds a stage's configuration for the tiny model; keyword arguments change it."""
+
+    def make(output: str = "run", **changes: Any) -> StageConfig:
+        fields = {
+            "output": tmp_path / output,
+            "model": tiny,
+            "seed": 3,
+            "data": {"folders": [built], "shares": {"2d": 0.5, "3d": 0.25, "video": 0.25}},
+            "learning_rates": RATES,
+            "lora": {"rank": 2},
+            "steps": 4,
+            "batch_size": 4,
+            "drop_visual_tokens": 0.3,
+            "pruning": {"prune_rule": "anchor", "prune_threshold": 0.1},
+            "bf16": False,
+            "log_every": 1,
+        }
+        return StageConfig.model_validate(fields | changes)
+
+    return make
 
 
-def film_conversation(film) -> Conversation:
-    clip = Clip(film(frames=3), "video", np.arange(3.0), source_frames=3)
-    return Conversation((("Which modality?", "ultrasound"), ("Is it moving?", "yes")), clip)
+def state_after(config: StageConfig) -> dict[str, torch.Tensor]:
+    """Runs a stage; the tensors it left."""
+    return load_file(run_stage(config))
 
 
-def test_only_the_answers_and_their_end_tokens_are_scored(processor, film) -> None:
-    item = encode_conversation(film_conversation(film), processor)
-    scored = processor.tokenizer.decode(item["labels"][item["labels"] != IGNORED])
-    assert scored == "ultrasound<|im_end|>\nyes<|im_end|>\n"
-
-
-def test_a_training_prompt_is_the_prompt_of_inference(processor, film) -> None:
-    conversation = film_conversation(film)
-    question = [{"type": "video", "video": conversation.clip}, {"type": "text", "text": conversation.turns[0][0]}]
-    prompt = processor.apply_chat_template(
-        [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=True, return_dict=True
+def prompt_of(tiny: Path, built: Path) -> dict[str, torch.Tensor]:
+    processor = OmniVMedProcessor.from_pretrained(tiny, trust_remote_code=True)
+    content = [{"type": "image", "image": str(next((built / "media/train").glob("*.png")))}]
+    content.append({"type": "text", "text": "Which colour?"})
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
     )
-    item = encode_conversation(conversation, processor)
-    length = prompt["input_ids"].shape[1]
-    assert torch.equal(item["input_ids"][:length], prompt["input_ids"][0])
-    assert torch.equal(item["pixel_values"], prompt["pixel_values"])
 
 
-def test_collating_keeps_each_conversation_and_packs_its_media(processor, film, model) -> None:
-    items = [encode_conversation(film_conversation(film), processor), encode_conversation(TEXTS[0], processor)]
-    batch = ConversationCollator(processor.tokenizer.pad_token_id)(items)
-    assert batch["attention_mask"].sum(dim=1).tolist() == [len(item["input_ids"]) for item in items]
-    labels = batch.pop("labels")
-    together = model(**batch).logits
-    alone = model(input_ids=items[1]["input_ids"][None]).logits
-    torch.testing.assert_close(together[1, : alone.shape[1]], alone[0], atol=1e-4, rtol=1e-4)
-    assert (labels[1, alone.shape[1] :] == IGNORED).all()
+# What is trained
 
 
-def test_an_item_depends_on_seed_and_index_alone(processor, samples) -> None:
-    def dataset(seed: int) -> ConversationDataset:
-        return ConversationDataset(samples, TEXTS, STAGE.mixture, processor, length=50, seed=seed)
-
-    first, again, other = dataset(1), dataset(1), dataset(2)
-    assert torch.equal(first[7]["input_ids"], again[7]["input_ids"])
-    assert any(first.conversation(i).turns != other.conversation(i).turns for i in range(5))
-
-
-def test_the_mixture_is_drawn_as_configured(processor, samples) -> None:
-    data = ConversationDataset(samples, TEXTS, STAGE.mixture, processor, length=600, seed=0)
-    drawn = [data.conversation(index) for index in range(600)]
-    kinds = ["text" if one.clip is None else "image" if one.clip.kind == "image" else "clip" for one in drawn]
-    for kind in ("image", "clip", "text"):
-        share = getattr(STAGE.mixture, kind)
-        assert abs(kinds.count(kind) / 600 - share) < 4 * (share * (1 - share) / 600) ** 0.5
-
-
-def test_a_rate_of_zero_freezes_a_part_and_the_language_model_itself_never_moves(
-    make_model, processor, samples, added_tokens, tmp_path
-) -> None:
-    model = with_lora(make_model(), STAGE.lora_rank, added_tokens, start=None)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    config = dataclasses.replace(
-        STAGE, learning_rates={"encoder": 0.0, "projector": 1e-2, "language": 0.0, "embeddings": 1e-2}
-    )
-    run_stage(model, processor, {"samples": samples, "texts": TEXTS}, config, tmp_path)
-    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+@pytest.mark.parametrize("trained", ["projector", "encoder", "language", "embeddings"])
+def test_a_rate_of_zero_freezes_a_part(make_config, trained) -> None:
+    config = make_config(learning_rates=dict.fromkeys(RATES, 0.0) | {trained: 1e-2}, steps=2)
+    stage = build_stage(config)
+    before = {name: parameter.detach().clone() for name, parameter in stage.model.named_parameters()}
+    build_trainer(stage, config).train()
+    moved = {name for name, parameter in stage.model.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved
-    assert all("projector." in name or "trainable_tokens_delta" in name for name in moved)
+    assert {part_of(name) for name in moved} == {trained}
+    assert all("lora_" in name or "new_rows" in name for name in moved if "language_model" in name)
 
 
-def test_assembling_the_exported_tensors_gives_the_trained_model(
-    make_model, processor, samples, added_tokens, tmp_path
-) -> None:
-    trained = with_lora(make_model(), STAGE.lora_rank, added_tokens, start=None)
-    run_stage(trained, processor, {"samples": samples, "texts": TEXTS}, STAGE, tmp_path / "run")
-    export_trained(trained, tmp_path / "trained.safetensors")
+def test_without_lora_the_language_model_is_trained_in_full_and_a_folder_is_left(make_config, built) -> None:
+    config = make_config(lora=None, steps=2)
+    stage = build_stage(config)
+    before = {name: parameter.detach().clone() for name, parameter in stage.model.named_parameters()}
+    folder = run_stage(config)
+    model = OmniVMedForConditionalGeneration.from_pretrained(folder).eval()
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert {part_of(name) for name in moved} == set(RATES)
+    assert any("q_proj" in name and "language_model" in name for name in moved)
+    assert OmniVMedProcessor.from_pretrained(folder, trust_remote_code=True).max_frame_tokens == 16
+    assert model(**prompt_of(folder, built)).logits.isfinite().all()
 
-    tensors, scaling = read_trained_tensors(tmp_path / "trained.safetensors")
-    assembled = make_model()
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_new_rows_are_trained_as_they_would_be_among_the_others(make_model, tied) -> None:
+    plain, split = make_model(), make_model()
+    if not tied:
+        for model in (plain, split):
+            model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    split_off_new_rows(split, 3)
+    words = split.get_input_embeddings().num_embeddings
+    ids = torch.tensor([[5, words - 3, 7, words - 1, 9]])
+    outputs = [model(input_ids=ids, labels=ids) for model in (plain, split)]
+    torch.testing.assert_close(outputs[1].logits, outputs[0].logits)
+    for output in outputs:
+        output.loss.backward()
+    wanted = plain.get_input_embeddings().weight.grad[-3:]
+    torch.testing.assert_close(split.get_input_embeddings().new_rows.grad, wanted, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_frozen_weights_in_bfloat16_are_no_less_exact_than_autocast(make_model) -> None:
+    ids = torch.arange(5, 45)[None]
+    outputs = {}
+    for way in ("float32", "autocast", "bfloat16"):
+        model = make_model().requires_grad_(False)
+        split_off_new_rows(model, 3)
+        if way == "bfloat16":
+            keep_frozen_weights_in_bfloat16(model)
+            assert model.model.vision_model.post_layernorm.weight.dtype == torch.float32
+        with torch.autocast("cpu", torch.bfloat16, enabled=way != "float32"):
+            outputs[way] = model(input_ids=ids).logits.float()
+    errors = {way: (outputs[way] - outputs["float32"]).square().mean().sqrt() for way in ("autocast", "bfloat16")}
+    assert 0 < errors["bfloat16"] < 2 * errors["autocast"] < 0.1 * outputs["float32"].std()
+
+
+# The loss
+
+
+def test_the_chunked_loss_and_its_gradients_are_those_of_the_plain_one() -> None:
+    torch.manual_seed(0)
+    hidden, head = torch.randn(50, 8, requires_grad=True), nn.Linear(8, 30)
+    labels = torch.randint(0, 30, (50,))
+    results = []
+    for positions in (1000, 7):
+        hidden.grad, head.weight.grad = None, None
+        loss = summed_cross_entropy(head, hidden, labels, positions)
+        loss.backward()
+        results.append((loss.detach(), hidden.grad.clone(), head.weight.grad.clone()))
+    plain = nn.functional.cross_entropy(head(hidden), labels, reduction="sum")
+    torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(results[1][0], plain.detach())
+
+
+def test_long_sequences_never_have_all_their_logits(make_model) -> None:
+    class Watched(nn.Linear):
+        most = 0
+
+        def forward(self, input):
+            Watched.most = max(Watched.most, len(input))
+            return super().forward(input)
+
+    head = Watched(8, 30)
+    summed_cross_entropy(head, torch.randn(50, 8, requires_grad=True), torch.zeros(50).long(), 7).backward()
+    assert Watched.most == 7
+
+
+def test_accumulated_passes_make_the_step_that_one_pass_makes(make_config) -> None:
+    whole = state_after(make_config("whole"))
+    parts = state_after(make_config("parts", batch_size=1, gradient_accumulation=4))
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, atol=2e-3, rtol=2e-2, msg=name)
+    losses = [
+        [e["loss"] for e in json.loads((path / "trainer_state.json").read_text())["log_history"] if "loss" in e]
+        for path in (last_whole_checkpoint(make_config(name).output) for name in ("whole", "parts"))
+    ]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+
+
+def test_a_batch_of_text_alone_reaches_no_encoder_weight_but_all_take_part(make_config, tmp_path) -> None:
+    replay = tmp_path / "replay.json"
+    replay.write_text(json.dumps([["What is two and two?", "Four."]]))
+    data = {"folders": [str(next(iter(make_config().data.folders)))], "shares": {"text": 1.0}, "text_replay": replay}
+    stage = build_stage(make_config(data=data))
+    item = stage.training[0]
+    item.pop("unreadable")
+    loss = ConversationLoss(stage.model).train()
+    loss(**pack([item]))["loss"].backward()
+    grads = {part_of(n): p.grad for n, p in stage.model.named_parameters() if p.requires_grad and p.grad is not None}
+    assert all(p.grad is not None for p in stage.model.parameters() if p.requires_grad)
+    assert not grads["encoder"].any()
+
+
+def test_what_is_replayed_are_the_answers_of_the_model_as_it_was(make_config, tiny, tmp_path) -> None:
+    path = tmp_path / "replay.json"
+    data = {"folders": make_config().data.folders, "shares": {"2d": 0.5, "text": 0.5}, "text_replay": path}
+    stage = build_stage(make_config(data=data))
+    model = OmniVMedForConditionalGeneration.from_pretrained(tiny).eval()
+    assert replay_conversations(model, stage.processor, tmp_path / "own.json") == stage.training.texts
+
+
+# Kill and resume
+
+
+def command(config: StageConfig, tmp_path: Path) -> tuple[list[str], dict[str, str]]:
+    """A stage as a process of its own."""
+    path = tmp_path / f"{config.output.name}.yaml"
+    path.write_text(yaml.safe_dump(json.loads(config.model_dump_json())), encoding="utf-8")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return [sys.executable, "-m", "train.run", "--config", str(path)], environment
+
+
+def test_a_killed_and_resumed_run_has_the_losses_and_weights_of_one_never_killed(make_config, tmp_path) -> None:
+    options = {"steps": 12, "checkpoint_every": 3, "evaluation": {"records": 4, "every": 4}}
+    whole, killed = make_config("whole", **options), make_config("killed", **options)
+    run_stage(whole)
+
+    line, environment = command(killed, tmp_path)
+    process = subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while last_whole_checkpoint(killed.output) is None and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed.output / TRAINED_FILE).exists()
+    reached = json.loads((last_whole_checkpoint(killed.output) / "trainer_state.json").read_text())["global_step"]
+    assert 0 < reached < 12
+
+    subprocess.run(line, cwd=ROOT, env=environment, check=True, capture_output=True)
+    histories = [
+        json.loads((last_whole_checkpoint(one.output) / "trainer_state.json").read_text())["log_history"]
+        for one in (whole, killed)
+    ]
+    for field in ("loss", "eval_loss", "grad_norm", "learning_rate"):
+        values = [[(entry["step"], entry[field]) for entry in history if field in entry] for history in histories]
+        assert values[1] == values[0], field
+    first, second = (load_file(one.output / TRAINED_FILE) for one in (whole, killed))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_half_a_checkpoint_is_not_gone_on_from(tmp_path) -> None:
+    for step, text in ((3, '{"global_step": 3}'), (6, '{"global_step": 6'), (9, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if text is not None:
+            (folder / "trainer_state.json").write_text(text)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+
+
+def test_a_finished_run_is_left_alone_and_one_of_another_configuration_refused(make_config) -> None:
+    result = run_stage(make_config(steps=1))
+    written = result.stat().st_mtime_ns
+    assert run_stage(make_config(steps=1)) == result
+    assert result.stat().st_mtime_ns == written
+    assert run_stage(make_config(steps=1, log_every=5)) == result  # what changes nothing may change
+    with pytest.raises(ConfigError, match="another configuration"):
+        run_stage(make_config(steps=2))
+
+
+# From stage to stage, and into the model
+
+
+def test_assembling_the_trained_tensors_gives_the_trained_model(make_config, tiny, built) -> None:
+    config = make_config()
+    torch.manual_seed(config.seed)
+    stage = build_stage(config)
+    build_trainer(stage, config).train()
+    result = run_stage(make_config("again"))  # the same seed gives the same tensors
+    tensors, scaling = read_trained_tensors(result)
+    assembled = OmniVMedForConditionalGeneration.from_pretrained(tiny)
     load_parts(assembled, tensors)
     merge_lora(assembled, tensors, scaling)
-    resumed = with_lora(make_model(), STAGE.lora_rank, added_tokens, start=tmp_path / "trained.safetensors")
-
-    item = encode_conversation(
-        Conversation((("What?", "CT"),), Clip(samples[0].frames, "image", np.zeros(1))), processor
-    )
-    inputs = {name: tensor for name, tensor in item.items() if name != "labels"} | {
-        "input_ids": item["input_ids"][None]
-    }
+    resumed = build_stage(make_config("next", start=result)).model
+    inputs = prompt_of(tiny, built)
     with torch.no_grad():
-        # The wrapped model itself still computes in bfloat16 after training; the model inside does not.
-        wanted = trained.eval().get_base_model()(**inputs).logits
-        # The file holds float16, so two thousandths of the largest logit are what rounding can do.
-        tolerance = {"atol": 2e-3 * float(wanted.abs().max()), "rtol": 0.0}
-        torch.testing.assert_close(assembled(**inputs).logits, wanted, **tolerance)
+        wanted = stage.model.eval()(**inputs).logits
+        tolerance = {"atol": 2e-3 * float(wanted.abs().max()), "rtol": 0.0}  # the file holds float16
+        torch.testing.assert_close(assembled.eval()(**inputs).logits, wanted, **tolerance)
         torch.testing.assert_close(resumed.eval()(**inputs).logits, wanted, **tolerance)
-        assert not torch.allclose(make_model()(**inputs).logits, wanted, **tolerance)
+        assert not torch.allclose(
+            OmniVMedForConditionalGeneration.from_pretrained(tiny)(**inputs).logits, wanted, **tolerance
+        )
 
 
-class InterruptedTrainingError(RuntimeError):
-    """Stands for a killed process."""
+def test_stage_one_starts_from_encoder_and_projector_alone(make_config, make_model, tmp_path) -> None:
+    donor = make_model()
+    for parameter in donor.parameters():
+        parameter.data.add_(0.1)
+    start = tmp_path / "pretrained.safetensors"
+    held = {n: t for n, t in donor.state_dict().items() if n.startswith(("model.vision_model.", "model.projector."))}
+    save_file(held, start)
+    stage = build_stage(make_config(lora=None, learning_rates=RATES | {"language": 0.0}, start=start))
+    state = stage.model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in held.items())
+    save_file({name: tensor[..., :1].clone() for name, tensor in held.items()}, start)
+    with pytest.raises(ValueError, match="another architecture"):
+        build_stage(make_config(start=start))
 
 
-class FailingSamples(list):
-    """Samples that interrupt training on their last access."""
-
-    accesses_left = 5
-
-    def __getitem__(self, index):
-        if not isinstance(index, slice) and self.armed:
-            self.accesses_left -= 1
-            if self.accesses_left < 0:
-                raise InterruptedTrainingError
-        return super().__getitem__(index)
-
-    armed = False
+def test_factors_of_another_rank_are_refused(make_config) -> None:
+    result = run_stage(make_config("first", steps=1))
+    with pytest.raises(ValueError, match="another rank"):
+        build_stage(make_config(start=result, lora={"rank": 3}))
+    with pytest.raises(ValueError, match="needs `lora`"):
+        build_stage(make_config(start=result, lora=None, learning_rates=RATES | {"language": 0.0}))
 
 
-def test_an_interrupted_stage_goes_on_to_the_same_weights(
-    make_model, processor, samples, added_tokens, tmp_path
-) -> None:
-    config = dataclasses.replace(STAGE, steps=6, mixture=Mixture(image=1.0, clip=0.0, text=0.0, captions=1.0))
-
-    def fresh():
-        torch.manual_seed(1)
-        return with_lora(make_model(), config.lora_rank, added_tokens, start=None)
-
-    whole = fresh()
-    run_stage(whole, processor, {"samples": samples, "texts": TEXTS}, config, tmp_path / "whole")
-
-    failing = FailingSamples(samples)
-    stopped = fresh()
-    dataset_scan = len(samples)  # the dataset looks at every sample once to sort the kinds
-    failing.armed, failing.accesses_left = True, dataset_scan + 9
-    with pytest.raises(InterruptedTrainingError):
-        run_stage(stopped, processor, {"samples": failing, "texts": TEXTS}, config, tmp_path / "stopped")
-    resumed = fresh()
-    run_stage(resumed, processor, {"samples": samples, "texts": TEXTS}, config, tmp_path / "stopped")
-    for (name, wanted), got in zip(whole.named_parameters(), resumed.parameters(), strict=True):
-        torch.testing.assert_close(got, wanted, msg=name)
+def test_added_tokens_are_counted_at_the_end_of_the_vocabulary(tokenizer) -> None:
+    assert added_tokens(tokenizer, len(tokenizer)) == 3
+    with pytest.raises(ConfigError, match="assemble"):
+        added_tokens(tokenizer, len(tokenizer) + 64)
 
 
-def test_a_stage_file_with_an_unknown_option_is_refused(tmp_path: Path) -> None:
-    text = (ROOT / "train" / "configs" / "nano" / "stage1.yaml").read_text(encoding="utf-8")
-    wrong = tmp_path / "stage1.yaml"
-    wrong.write_text(text.replace("prune_threshold", "prune_treshold"), encoding="utf-8")
-    with pytest.raises(ValueError, match="prune_treshold"):
-        StageConfig.read(wrong)
+def test_a_run_leaves_a_figure_logs_and_its_speed(make_config) -> None:
+    config = make_config(evaluation={"records": 4, "every": 2})
+    run_stage(config)
+    assert (config.output / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert list(config.output.rglob("events.out.tfevents*"))
+    history = json.loads((last_whole_checkpoint(config.output) / "trainer_state.json").read_text())["log_history"]
+    assert any(entry.get("tokens_per_second", 0) > 0 for entry in history)
+    assert all(entry["unreadable_records"] == 0 for entry in history if "loss" in entry)
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3"])
-def test_the_stage_files_can_be_read(stage: str) -> None:
-    mixture = StageConfig.read(ROOT / "train" / "configs" / "nano" / f"{stage}.yaml").mixture
-    assert mixture.image + mixture.clip + mixture.text == pytest.approx(1.0)
+# Configuration
 
 
-def test_a_pool_is_repeatable_resumes_and_refuses_another_plan(tmp_path: Path) -> None:
-    plan = PoolPlan(seed=4, images=18, clips=6)
-    build_pool(tmp_path, plan, processes=1)
-    pool = SamplePool(tmp_path)
-    assert [pool[i].kind for i in range(len(pool))].count("image") == 18
-    for index in (0, 11, 20):
-        fresh = make_sample(plan, index)
-        np.testing.assert_array_equal(pool[index].frames, fresh.frames)
-        assert pool[index].facts == fresh.facts
-    shard = next(tmp_path.glob("shard-?????.npz"))
-    before = shard.read_bytes()
-    shard.unlink()
-    build_pool(tmp_path, plan, processes=1)
-    assert shard.read_bytes() == before
-    with pytest.raises(ValueError, match="another plan"):
-        build_pool(tmp_path, PoolPlan(seed=5, images=18, clips=6), processes=1)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("train/configs/*/stage?.yaml")), ids=lambda p: "/".join(p.parts[-2:]))
+def test_the_stage_files_can_be_followed(path: Path) -> None:
+    config = StageConfig.read(path)
+    number = int(path.stem[-1])
+    assert config.output.name == path.stem
+    assert config.learning_rates["projector"] > 0
+    assert (config.data.shares.get("3d", 0) > 0) == (number != 2)
 
 
-def test_text_replay_answers_by_the_model_itself_and_ends_with_whole_sentences(model, processor, tmp_path) -> None:
-    path = tmp_path / "replay.json"
-    generated = replay_conversations(model, processor, path)
-    assert [one.turns[0][0] for one in generated] == list(PROMPTS)
-    assert replay_conversations(None, None, path) == generated  # read back, no model needed
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stepz=3", "the field stepz is not known; known are .*steps"),
+        ("data.sharez={}", "the field data.sharez is not known; known are .*shares"),
+        ("data.shares={2d: 0.5}", "add up to 1"),
+        ("data.shares={4d: 1.0}", "unknown share"),
+        ("data.shares={text: 1.0}", "text_replay"),
+        ("pruning={prune_treshold: 0.1}", "prune_treshold"),
+        ("learning_rates={encoder: 1}", "one number each"),
+        ("epochs=2", "either steps or epochs"),
+        ("attention=flash_attention_2", "separate_questions"),
+        ("steps", "name=value"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_in_a_sentence(change: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        StageConfig.read(ROOT / "train" / "configs" / "nano" / "stage1.yaml", [change])

@@ -1,8 +1,12 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Assembles OmniV-Med-Nano: SmolLM2-135M-Instruct with our encoder and projector, into `hub_model/model.safetensors`.
+"""Assembles a model: a vision encoder, a causal language model and trained tensors become one folder.
 
-`python -m train.assemble` fetches the language model, adds the trained tensors, and writes one folder that
-`from_pretrained` loads. A folder without a configuration gets one; a folder that is up to date is left alone.
+    python -m train.assemble
+    python -m train.assemble --vision DAMO-NLP-SG/SigLIP-NaViT --language Qwen/Qwen2.5-1.5B-Instruct --output models/it
+
+Without arguments it makes OmniV-Med-Nano: it fetches SmolLM2-135M-Instruct, adds the committed tensors, and writes
+`hub_model/model.safetensors`. A folder without a configuration gets one; a folder that is up to date is left alone.
+`from_pretrained` loads what it wrote, and so does a stage of the recipe.
 """
 
 from __future__ import annotations
@@ -11,24 +15,29 @@ import argparse
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 from tokenizers import AddedToken
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
+from hub_model.processing_omniv_med import MEDIA_TOKEN, VISUAL_OPTIONS, OmniVMedProcessor
 from train.language_model import SMOLLM2, load_language_model
 from train.trained_tensors import load_parts, merge_lora, read_trained_tensors
+from train.vision_encoder import load_vision_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 HUB_MODEL = ROOT / "hub_model"
 CACHE = ROOT / ".cache"
 TRAINED = ROOT / "train" / "nano" / "trained.safetensors"
 STAMP = ".assembled.json"
+SIZING_OPTIONS = ("patch_size", "merge_size", "min_frame_tokens", "max_frame_tokens")
 ADDED_TOKENS = ("<|vision_start|>", MEDIA_TOKEN, "<|vision_end|>")
+TURN_TOKENS = ("<|im_start|>", "<|im_end|>")
+"""What the chat template marks turns with; the language models of this project know them already."""
 
 NANO_VISION = {
     "hidden_size": 192,
@@ -52,15 +61,18 @@ AUTO_MAP = {
 
 
 def add_media_tokens(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Adds the vision tokens to tokenizer and embeddings, in place; new rows start at the mean of the old ones."""
+    """Adds the vision tokens to tokenizer and embeddings, in place; new rows start at the mean of the old ones.
+
+    Tokens that the tokenizer knows stay where they are; those of the chat's turns are added too where they are missing.
+    """
     old = len(tokenizer)
-    tokenizer.add_special_tokens(
-        {"additional_special_tokens": [AddedToken(token, normalized=False, special=True) for token in ADDED_TOKENS]}
-    )
+    missing = [token for token in TURN_TOKENS if token not in tokenizer.get_vocab()]
+    tokens = [AddedToken(token, normalized=False, special=True) for token in (*missing, *ADDED_TOKENS)]
+    tokenizer.add_special_tokens({"additional_special_tokens": tokens})
     language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
-        weight = language_model.get_input_embeddings().weight
-        weight[old:] = weight[:old].mean(dim=0)
+        for layer in (language_model.get_input_embeddings(), language_model.get_output_embeddings()):
+            layer.weight[old:] = layer.weight[:old].mean(dim=0)
 
 
 def build_model(
@@ -87,6 +99,11 @@ def build_model(
         torch.nn.init.normal_(readout[0].weight, std=readout[0].in_features ** -0.5)
         torch.nn.init.normal_(readout[2].weight, std=float(scale) * gain * readout[2].in_features ** -0.5)
     return model
+
+
+def processor_options(processor: OmniVMedProcessor) -> dict[str, int | float | str | None]:
+    """What a processor was made with, beside its tokenizer."""
+    return {name: getattr(processor, name) for name in (*SIZING_OPTIONS, *VISUAL_OPTIONS)}
 
 
 def write_configuration(
@@ -152,12 +169,66 @@ def assemble(folder: Path) -> bool:
     return True
 
 
+def assemble_from(vision: str, language: str, trained: Path | None, folder: Path, processor_options: dict) -> None:
+    """Writes a model of any vision encoder and any causal language model, whose projector starts afresh.
+
+    Args:
+        vision, language: folders, or names on the Hub; see `load_vision_encoder` for the encoders that fit.
+        trained: tensors of a stage that was trained on such a model; its LoRA factors are added to the weights.
+        folder: empty or not there yet.
+
+    Raises:
+        ValueError: what does not fit, or would be written over, in one sentence.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty; choose another --output.")
+    torch.manual_seed(0)
+    encoder = load_vision_encoder(vision)
+    tokenizer = AutoTokenizer.from_pretrained(language)
+    language_model = AutoModelForCausalLM.from_pretrained(language, dtype=torch.float32)
+    add_media_tokens(language_model, tokenizer)
+    end = tokenizer.convert_tokens_to_ids(TURN_TOKENS[1])
+    language_model.generation_config.eos_token_id = end
+    language_model.generation_config.pad_token_id = (
+        tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = TURN_TOKENS[1]
+    model = build_model(language_model, encoder.config, tokenizer.convert_tokens_to_ids(MEDIA_TOKEN))
+    model.model.vision_model.load_state_dict(encoder.state_dict())
+    if trained is not None:
+        tensors, scaling = read_trained_tensors(trained)
+        load_parts(model, tensors)
+        merge_lora(model, tensors, scaling)
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    write_configuration(part, model, tokenizer, {"patch_size": encoder.config.patch_size, **processor_options})
+    model.save_pretrained(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.replace(folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=HUB_MODEL, help="folder to write (default: hub_model)")
-    folder = parser.parse_args().output.resolve()
-    done = assemble(folder)
-    print(f"{folder.name}/model.safetensors {'written' if done else 'is up to date'}.")
+    parser.add_argument("--vision", help="folder or Hub name of a model with a SigLIP-like vision encoder")
+    parser.add_argument("--language", help="folder or Hub name of a causal language model")
+    parser.add_argument("--trained", type=Path, help="trained.safetensors of a stage that began with these two")
+    parser.add_argument("--max-frame-tokens", type=int, default=256, help="visual tokens of a frame (default: 256)")
+    arguments = parser.parse_args()
+    folder = arguments.output.resolve()
+    if (arguments.vision is None) != (arguments.language is None):
+        parser.error("--vision and --language go together; without both, the Nano is assembled")
+    if arguments.vision is None:
+        done = assemble(folder)
+        print(f"{folder.name}/model.safetensors {'written' if done else 'is up to date'}.")
+        return
+    try:
+        options = {"max_frame_tokens": arguments.max_frame_tokens}
+        assemble_from(arguments.vision, arguments.language, arguments.trained, folder, options)
+    except (ValueError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    print(f"{arguments.output} holds the model; from_pretrained loads it.")
 
 
 if __name__ == "__main__":

@@ -9,84 +9,59 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
-import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from hub_model.configuration_omniv_med import OmniVMedVisionConfig
-from hub_model.processing_omniv_med import OmniVMedProcessor
-from train.assemble import ADDED_TOKENS, HUB_MODEL, NANO_PROCESSOR, NANO_VISION, ROOT, TRAINED, fresh_nano
+from train.assemble import ROOT, TRAINED, fresh_nano
+from train.config import StageConfig
+from train.data.build import BuildConfig, build
 from train.data.pool import PoolPlan, SamplePool, build_pool
-from train.data.text_replay import replay_conversations
-from train.pretrain import pretrain
-from train.stage import StageConfig, export_trained, run_stage, with_lora
+from train.pretrain import PretrainConfig, pretrain
+from train.stage import run_stage
+from train.trained_tensors import TRAINED_PARTS
 
-CONFIGS = ROOT / "train" / "configs" / "nano"
-RUNS = ROOT / "runs" / "nano"
+CONFIGS = ROOT / "train" / "configs"
 STAGES = ("stage1", "stage2", "stage3")
 
 
-def training_pools(settings: dict, folder: Path) -> tuple[SamplePool, SamplePool]:
-    """The training samples, and held-out samples of other seeds; generated where they are missing."""
+def training_pools(settings: dict[str, int], folder: Path) -> tuple[SamplePool, SamplePool]:
+    """The samples that the encoder learns from, and held-out ones of other seeds; generated where they are missing."""
     pools = []
     for offset, name in enumerate(("training", "held_out")):
-        plan = PoolPlan(
-            settings["seed"] + offset,
-            settings[f"{name}_images"],
-            settings[f"{name}_clips"],
-            tuple(settings["modalities"]),
-        )
+        plan = PoolPlan(settings["seed"] + offset, settings[f"{name}_images"], settings[f"{name}_clips"])
         build_pool(folder / name, plan, processes=os.cpu_count() or 1)
         pools.append(SamplePool(folder / name))
     return pools[0], pools[1]
 
 
-def pretrained_encoder(settings: dict, training: SamplePool, held_out: SamplePool) -> dict[str, torch.Tensor]:
-    """State of the pre-trained encoder, trained first where it is missing."""
-    path = RUNS / "encoder.safetensors"
-    if not path.exists():
-        encoder = pretrain(
-            OmniVMedVisionConfig(**NANO_VISION),
-            training,
-            held_out,
-            RUNS / "pretrain",
-            steps=settings["steps"],
-            batch_size=settings["batch_size"],
-            learning_rate=settings["learning_rate"],
-            seed=settings["seed"],
-        )
-        save_file(encoder.state_dict(), path)
-    return load_file(path)
-
-
-def trained_stages(encoder: dict[str, torch.Tensor], samples: SamplePool) -> Path:
-    """Runs the stages that are missing, each from the result of the one before; returns the last one's file."""
-    finished: Path | None = None
-    for name in STAGES:
-        path = RUNS / f"{name}.safetensors"
-        if not path.exists():
-            config = StageConfig.read(CONFIGS / f"{name}.yaml")
-            model, tokenizer = fresh_nano()
-            template = (HUB_MODEL / "chat_template.jinja").read_text(encoding="utf-8")
-            processor = OmniVMedProcessor(tokenizer, chat_template=template, **NANO_PROCESSOR)
-            texts = replay_conversations(model, processor, RUNS / "text_replay.json")
-            if finished is None:
-                model.model.vision_model.load_state_dict(encoder)
-            added_tokens = tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS))
-            wrapped = with_lora(model, config.lora_rank, added_tokens, finished)
-            run_stage(wrapped, processor, {"samples": samples, "texts": texts}, config, RUNS / name)
-            export_trained(wrapped, path)
-        finished = path
-    return finished
+def pretrain_encoder(path: Path) -> None:
+    """Writes the pre-trained encoder and projector, unless they are there."""
+    if path.exists():
+        return
+    settings = yaml.safe_load((CONFIGS / "nano" / "pretrain.yaml").read_text(encoding="utf-8"))
+    training, held_out = training_pools(settings["pool"], path.parent / "pools")
+    model, tokenizer = fresh_nano()
+    pretrain(model, tokenizer, training, held_out, path.parent / "pretrain", PretrainConfig(**settings["training"]))
+    part = path.with_suffix(".part")
+    save_file({name: t.contiguous() for name, t in model.state_dict().items() if name.startswith(TRAINED_PARTS)}, part)
+    part.replace(path)
 
 
 def main() -> None:
-    settings = yaml.safe_load((CONFIGS / "pretrain.yaml").read_text(encoding="utf-8"))
-    training, held_out = training_pools(settings, RUNS / "pools")
-    encoder = pretrained_encoder(settings, training, held_out)
-    result = trained_stages(encoder, training)
+    stages = [StageConfig.read(CONFIGS / "nano" / f"{name}.yaml") for name in STAGES]
+    try:
+        pretrain_encoder(stages[0].start)
+        plan = BuildConfig.read(CONFIGS / "data" / "nano.yaml")
+        build(plan, stages[0].data.folders[0], "local", os.cpu_count() or 1)
+        for stage in stages:
+            result = run_stage(stage)
+    except ValueError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the same command goes on from here.")
     TRAINED.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(result, TRAINED)
     print(f"Trained tensors are in {TRAINED.relative_to(ROOT)}; `make model` puts them into hub_model/.")

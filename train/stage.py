@@ -1,213 +1,398 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """One stage of the three-stage recipe (OmniV-Med, arXiv 2504.14692, section 4) on transformers' Trainer.
 
-Stage 1 aligns the projector on captions, stage 2 instructs on 2D images, stage 3 on 2D, 3D and video mixed. A stage
-trains the encoder, the projector, LoRA factors of the language model and the rows of the added tokens, each with its
-own learning rate; a rate of zero freezes the part.
+Stage 1 aligns the projector on captions, stage 2 instructs on 2D images, stage 3 on 2D, 3D and video mixed. What a
+stage does is all in its configuration; see `train.config.StageConfig`.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
-from peft import LoraConfig, PeftModel, get_peft_model
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from hub_model.processing_omniv_med import VISUAL_OPTIONS, OmniVMedProcessor
-from train.data.conversations import IGNORED, ConversationCollator, ConversationDataset, Mixture
-from train.trained_tensors import (
-    LORA_A,
-    LORA_B,
-    TRAINED_PARTS,
-    load_parts,
-    read_trained_tensors,
-    save_trained_tensors,
+from hub_model.processing_omniv_med import OmniVMedProcessor
+from train.assemble import (
+    ADDED_TOKENS,
+    HUB_MODEL,
+    NANO_PROCESSOR,
+    fresh_nano,
+    processor_options,
+    write_configuration,
 )
+from train.config import NANO, PARTS, ConfigError, StageConfig
+from train.conversation_loss import ConversationLoss
+from train.data.conversation_index import ConversationIndex
+from train.data.conversations import pack
+from train.data.mixed_dataset import TEXT, MixedDataset, natural_shares
+from train.data.prepared_media import MediaCache
+from train.data.text_replay import replay_conversations
+from train.loss_figure import draw_loss
+from train.packed_attention import PACKED
+from train.parts import export_trained, keep_frozen_weights_in_bfloat16, part_of, prepare_parts
 
-LORA_SCALING = 2
-LORA_TARGETS = r"model\.language_model\..*\.(q_proj|v_proj)"
-PEFT_PREFIX = "base_model.model."
+logger = logging.getLogger(__name__)
+
+TRAINED_FILE, MODEL_FOLDER, FIGURE, CONFIG_FILE = "trained.safetensors", "model", "loss.png", "stage.json"
 CHECKPOINT_FILE = "trainable.safetensors"
-PART_OF_NAME = {
-    "vision_model.": "encoder",
-    "projector.": "projector",
-    "lora_": "language",
-    "trainable_tokens_": "embeddings",
+CHANGES_NOTHING = {
+    "checkpoint_every": True,
+    "log_every": True,
+    "evaluation": True,
+    "data": {"cache", "cache_gigabytes", "workers"},
 }
+"""Fields that may differ when a run goes on: what is trained does not depend on them."""
+UNREADABLE_SHOWN = 20
+"""Reasons of unreadable records that a run tells; the others are only counted."""
 
 
-@dataclass(frozen=True)
-class StageConfig:
-    """One YAML file in `train/configs`.
+@dataclass
+class Stage:
+    """All that a stage needs to run: the model with its parts prepared, the processor and the data."""
 
-    Attributes:
-        seed: of data order and weights.
-        steps, batch_size: optimizer steps, and conversations in each.
-        learning_rates: peak rate of "encoder", "projector", "language" and "embeddings"; 0 freezes the part.
-        lora_rank: rank of the LoRA factors.
-        mixture: what is drawn, see `Mixture`.
-        pruning: the processor's visual options while training.
-        checkpoint_steps: steps from one checkpoint to the next; what an interrupted run may lose at most.
-    """
-
-    seed: int
+    model: OmniVMedForConditionalGeneration
+    processor: OmniVMedProcessor
+    training: MixedDataset
+    validation: MixedDataset | None
     steps: int
-    batch_size: int
-    learning_rates: dict[str, float]
-    lora_rank: int
-    mixture: Mixture
-    pruning: dict[str, float | int | str]
-    checkpoint_steps: int = 100
-
-    @classmethod
-    def read(cls, path: Path) -> StageConfig:
-        """Reads a YAML file; an unknown or missing field raises TypeError, an unknown option ValueError."""
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for name, known in (("pruning", VISUAL_OPTIONS), ("learning_rates", PART_OF_NAME.values())):
-            if unknown := values[name].keys() - set(known):
-                raise ValueError(f"{path}: unknown {name} {sorted(unknown)}; known are {', '.join(known)}.")
-        return cls(**{**values, "mixture": Mixture(**values["mixture"])})
 
 
-def part_of(name: str) -> str | None:
-    """Which trained part a parameter belongs to; None for the language model's own weights."""
-    return next((part for marker, part in PART_OF_NAME.items() if marker in name), None)
+def load_model(config: StageConfig) -> tuple[OmniVMedForConditionalGeneration, OmniVMedProcessor]:
+    """The model a stage begins with, float32, and its processor."""
+    if config.model == NANO:
+        model, tokenizer = fresh_nano()
+        template = (HUB_MODEL / "chat_template.jinja").read_text(encoding="utf-8")
+        processor = OmniVMedProcessor(tokenizer, chat_template=template, **NANO_PROCESSOR)
+    else:
+        if not (Path(config.model) / "config.json").is_file():
+            raise ConfigError(f"{config.model} is no folder of a model; make one with python -m train.assemble.")
+        model = OmniVMedForConditionalGeneration.from_pretrained(config.model, dtype=torch.float32)
+        # Without this the tokenizer asks on the terminal whether it may read the folder's configuration.
+        processor = OmniVMedProcessor.from_pretrained(config.model, trust_remote_code=True)
+    model.config.text_config._attn_implementation = config.attention
+    model.config.vision_config.prune_stage = config.prune_stage
+    for option, value in config.pruning.items():
+        setattr(processor, option, value)
+    return model, processor
 
 
-def with_lora(
-    model: OmniVMedForConditionalGeneration, rank: int, added_tokens: list[int], start: Path | None
-) -> PeftModel:
-    """Wraps the language model's query and value projections in LoRA and makes the added embedding rows trainable.
+def added_tokens(tokenizer: PreTrainedTokenizerFast, vocabulary: int) -> int:
+    """How many rows at the end of the embeddings belong to the added tokens; some models know a few of them already."""
+    ids = set(tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS)))
+    count = 0
+    while vocabulary - 1 - count in ids:
+        count += 1
+    if not count:
+        raise ConfigError("The model's last embeddings are not those of the media tokens; assemble it again.")
+    return count
 
-    Args:
-        model: changed in place.
-        added_tokens: ids of the added tokens, the last rows of the embeddings.
-        start: trained tensors of the stage before; None starts the factors afresh.
+
+def process_state() -> PartialState:
+    """This process among those that share a step; without a GPU, accelerate must be told so to see the others."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def processes() -> int:
+    """How many devices share a step."""
+    return process_state().num_processes
+
+
+def build_stage(config: StageConfig) -> Stage:
+    """Loads model and data.
 
     Raises:
-        ValueError: when the tensors were made for another architecture.
+        ValueError: for anything that does not fit together, in one sentence.
     """
-    tensors = read_trained_tensors(start)[0] if start is not None else {}
-    if start is not None:
-        load_parts(model, tensors)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=LORA_SCALING * rank,
-        target_modules=LORA_TARGETS,
-        trainable_token_indices={"embed_tokens": added_tokens},
+    data = config.data
+    with process_state().main_process_first():
+        model, processor = load_model(config)
+        # The replayed answers are those of the language model before any training, so they come before the start.
+        replay = (data.shares or {}).get(TEXT, 0) > 0
+        texts = replay_conversations(model.eval(), processor, data.text_replay) if replay else []
+        scratch = config.output / "records"
+        questions = data.questions_per_conversation
+        index = ConversationIndex(data.folders, "train", questions, scratch, data.tasks)
+        held_out = None
+        if config.evaluation is not None:
+            held_out = ConversationIndex(data.folders, "validation", questions, scratch, data.tasks)
+    if config.attention == "sdpa":  # not before the replay: it generates from padded rows, which "packed" does not mask
+        model.config.text_config._attn_implementation = PACKED
+    prepare_parts(model, config, added_tokens(processor.tokenizer, model.get_input_embeddings().num_embeddings))
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+
+    step_items = config.batch_size * config.gradient_accumulation * processes()
+    steps = config.steps or math.ceil(config.epochs * len(index) / step_items)
+    media = MediaCache(processor, data.cache, data.cache_gigabytes)
+    common = {"media": media, "longest": data.longest, "separate": data.separate_questions}
+    training = MixedDataset(
+        index,
+        texts,
+        data.shares or natural_shares(index),
+        length=steps * step_items,
+        seed=config.seed,
+        drop_rate=config.drop_visual_tokens,
+        **common,
     )
-    wrapped = get_peft_model(model, config)
-    factors = {
-        f"{PEFT_PREFIX}{name}.default.weight": tensor
-        for name, tensor in tensors.items()
-        if name.endswith((LORA_A, LORA_B))
-    }
-    if wrapped.load_state_dict(factors, strict=False).unexpected_keys:
-        raise ValueError(f"{start} holds LoRA factors of other modules than this language model has; train again.")
-    return wrapped
+    validation = None
+    if held_out is not None:
+        records = min(config.evaluation.records, len(held_out))
+        validation = MixedDataset(held_out, [], natural_shares(held_out), length=records, seed=0, **common)
+    return Stage(model, processor, training, validation, steps)
 
 
-def export_trained(model: PeftModel, path: Path) -> None:
-    """Writes what was trained, under the names of the plain model, for the next stage and for assembly."""
-    state = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in model.state_dict().items()}
-    parts = {name: tensor for name, tensor in state.items() if name.startswith(TRAINED_PARTS)}
-    lora = {
-        name.removesuffix(".default.weight"): tensor
-        for name, tensor in state.items()
-        if name.endswith((f"{LORA_A}.default.weight", f"{LORA_B}.default.weight"))
-    }
-    rows = next(tensor for name, tensor in state.items() if name.endswith("trainable_tokens_delta.default"))
-    save_trained_tensors(path, parts, lora, rows, LORA_SCALING)
+class UnreadableRecords(TrainerCallback, ExportableState):
+    """Counts the records that were passed over, from the first step of the run on, whatever interrupted it."""
+
+    def __init__(self, count: int = 0):
+        self.count = count
+
+    def add(self, records: list[tuple[str, str]]) -> None:
+        """Counts records, and tells the first of them."""
+        for name, reason in records:
+            self.count += 1
+            if self.count <= UNREADABLE_SHOWN:
+                logger.warning("Skipped record %s: %s", name, reason)
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"count": self.count}, "attributes": {}}
+
+
+def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch that also says which records were passed over on the way to it."""
+    unreadable = [record for item in items for record in item.pop("unreadable")]
+    return pack(items) | {"unreadable": unreadable}
 
 
 class StageTrainer(Trainer):
-    """The Trainer with a learning rate per part, a loss on scored positions only, and checkpoints of trained parts."""
+    """The Trainer with a learning rate per part, checkpoints of trained parts, and its speed in the log."""
 
-    def __init__(self, *args, learning_rates: dict[str, float], **kwargs):
-        self.learning_rates = learning_rates
+    def __init__(self, *args, config: StageConfig, **kwargs):
+        self.stage_config = config
         super().__init__(*args, **kwargs)
+        self.add_callback(UnreadableRecords())
+        self.conversations_seen, self.tokens_seen, self.last_log = 0, 0, time.monotonic()
+
+    @property
+    def unreadable(self) -> UnreadableRecords:
+        """The count, which the Trainer makes anew when it goes on from a checkpoint."""
+        return next(one for one in self.callback_handler.callbacks if isinstance(one, UnreadableRecords))
+
+    def _get_learning_rate(self) -> float:
+        return max(self.lr_scheduler.get_last_lr())
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with one parameter group for each trained part, no weight decay."""
-        groups = [
-            {"params": [p for n, p in self.model.named_parameters() if p.requires_grad and part_of(n) == part], "lr": r}
-            for part, r in self.learning_rates.items()
-            if r > 0
-        ]
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        if self.optimizer is None:
+            named = [(n, p) for n, p in (model or self.model).named_parameters() if p.requires_grad]
+            rates = self.stage_config.learning_rates
+            groups = [{"params": [p for n, p in named if part_of(n) == part], "lr": rates[part]} for part in PARTS]
+            self.optimizer = torch.optim.AdamW(
+                [group for group in groups if group["params"]], weight_decay=0.0, fused=True
+            )
         return self.optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Cross-entropy of the answers.
+        """The model's own loss, exact over all passes and devices of a step."""
+        self.unreadable.add(inputs.pop("unreadable", []))
+        if model.training:
+            self.conversations_seen += self.args.per_device_train_batch_size * self.args.world_size
+            self.tokens_seen += inputs["input_ids"].numel() * self.args.world_size
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-        Only scored positions are projected onto the vocabulary: with 49,000 words and short answers that saves a
-        fifth of all arithmetic and most of the memory of the logits.
-        """
-        labels = inputs["labels"][:, 1:]
-        full = self.accelerator.unwrap_model(model).get_base_model()
-        hidden = full.model(**{name: value for name, value in inputs.items() if name != "labels"}).last_hidden_state
-        scored = labels != IGNORED
-        logits = full.lm_head(hidden[:, :-1][scored]).float()
-        loss = nn.functional.cross_entropy(logits, labels[scored])
-        return (loss, {"logits": logits}) if return_outputs else loss
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the speed since the last time and the number of records that were passed over."""
+        if "loss" in logs:
+            seconds = max(time.monotonic() - self.last_log, 1e-9)
+            logs["conversations_per_second"] = self.conversations_seen / seconds
+            logs["tokens_per_second"] = self.tokens_seen / seconds
+            logs["unreadable_records"] = self.unreadable.count
+        super().log(logs, start_time)
+        self.conversations_seen, self.tokens_seen, self.last_log = 0, 0, time.monotonic()
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def _save_checkpoint(self, model, trial) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.is_world_process_zero():
+            draw_loss(self.state.log_history, Path(self.args.output_dir) / FIGURE)
+
+    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        trained = {n: p.detach().contiguous() for n, p in self.model.named_parameters() if p.requires_grad}
-        save_file(trained, folder / CHECKPOINT_FILE)
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        state = state_dict if state_dict is not None else dict(self.model.named_parameters())
+        save_file({n: t.detach().contiguous() for n, t in state.items() if n in trained}, folder / CHECKPOINT_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / CHECKPOINT_FILE), strict=False)
+        load_trained(model or self.model, load_file(Path(resume_from_checkpoint) / CHECKPOINT_FILE))
 
 
-def run_stage(model: PeftModel, processor: OmniVMedProcessor, data: dict, config: StageConfig, folder: Path) -> None:
-    """Trains one stage in place; an interrupted run goes on from its last checkpoint in `folder`.
+def load_trained(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Copies whole tensors into a model, which may be wrapped or sharded, in place; all processes take part."""
+    set_model_state_dict(model, state, options=StateDictOptions(full_state_dict=True, strict=False))
 
-    Args:
-        model: with LoRA, holding the result of the stage before.
-        data: `samples` and `texts`, as `ConversationDataset` takes them.
-    """
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(config.learning_rates.get(part_of(name), 0.0) > 0)
-    for option, value in config.pruning.items():
-        setattr(processor, option, value)
+
+def is_fsdp_asked() -> bool:
+    """Whether `accelerate launch` was told to shard the model."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
+def bfloat16_is_fast() -> bool:
+    """Whether the device has instructions for bfloat16."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def build_trainer(stage: Stage, config: StageConfig) -> StageTrainer:
+    """The Trainer of a stage."""
+    bf16 = bfloat16_is_fast() if config.bf16 is None else config.bf16
+    if bf16 and not config.trains_language_model_in_full:
+        keep_frozen_weights_in_bfloat16(stage.model)
+    if not torch.cuda.is_available():
+        stage.model.model.vision_model.set_attn_implementation("eager")  # its backward pass is the faster one on CPUs
+    evaluation = config.evaluation
     arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=config.steps,
+        output_dir=str(config.output),
+        max_steps=stage.steps,
         per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
         learning_rate=max(config.learning_rates.values()),
         lr_scheduler_type="cosine",
-        warmup_steps=max(round(0.03 * config.steps), 1),
-        max_grad_norm=1.0,
-        bf16=True,
+        warmup_steps=round(config.warmup * stage.steps),
+        max_grad_norm=config.clip_gradients,
+        bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
         seed=config.seed,
         data_seed=config.seed,
-        logging_steps=10,
-        save_steps=config.checkpoint_steps,
+        train_sampling_strategy="sequential",
+        dataloader_num_workers=config.data.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        logging_steps=config.log_every,
+        logging_first_step=True,
+        save_steps=config.checkpoint_every,
         save_total_limit=2,
+        eval_strategy="no" if evaluation is None else "steps",
+        eval_steps=None if evaluation is None else evaluation.every,
+        prediction_loss_only=True,
         report_to=["tensorboard"],
         label_names=["labels"],
         remove_unused_columns=False,
-        dataloader_pin_memory=False,
+        restore_callback_states_from_checkpoint=True,
+        # FSDP2 would otherwise keep whole gradients, in bfloat16, until the last pass of a step: 16 GB for 8 · 10⁹
+        # weights, and sums of rounded numbers.
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if is_fsdp_asked() else None,
+        ddp_find_unused_parameters=False,  # text alone passes by the encoder too, see ConversationLoss
     )
-    length = config.steps * config.batch_size
-    trainer = StageTrainer(
-        model=model,
+    return StageTrainer(
+        model=ConversationLoss(stage.model),
         args=arguments,
-        train_dataset=ConversationDataset(
-            mixture=config.mixture, processor=processor, length=length, seed=config.seed, **data
-        ),
-        data_collator=ConversationCollator(processor.tokenizer.pad_token_id),
-        learning_rates=config.learning_rates,
+        train_dataset=stage.training,
+        eval_dataset=stage.validation,
+        data_collator=collate,
+        config=config,
     )
-    checkpoint = get_last_checkpoint(str(folder)) if folder.exists() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end: a killed run leaves the last one without its state."""
+    found = []
+    for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+            found.append((state["global_step"], checkpoint))
+        except (OSError, ValueError):
+            continue
+    return max(found, default=(0, None))[1]
+
+
+def remember(config: StageConfig) -> None:
+    """Keeps the configuration beside the run.
+
+    Raises:
+        ConfigError: where the folder holds a run of another one, which must not be gone on with.
+    """
+    path = config.output / CONFIG_FILE
+    if path.exists():
+        kept = StageConfig.model_validate_json(path.read_text(encoding="utf-8"))
+        if kept.model_dump(exclude=CHANGES_NOTHING) != config.model_dump(exclude=CHANGES_NOTHING):
+            raise ConfigError(
+                f"{config.output} holds a run of another configuration; choose another `output`, or remove that folder."
+            )
+    config.output.mkdir(parents=True, exist_ok=True)
+    path.write_text(config.model_dump_json(indent=1), encoding="utf-8")
+
+
+def finished(config: StageConfig) -> Path | None:
+    """What a stage left when it was done: a file of trained tensors, or a folder with a model."""
+    left = [config.output / TRAINED_FILE, config.output / MODEL_FOLDER / "model.safetensors"]
+    return next((one if one.name == TRAINED_FILE else one.parent for one in left if one.exists()), None)
+
+
+def run_stage(config: StageConfig) -> Path:
+    """Trains one stage; an interrupted run goes on from its last checkpoint, and a finished one is left alone.
+
+    Returns:
+        The file of trained tensors, or the folder of the model where the language model was trained in full.
+
+    Raises:
+        ValueError: for anything that cannot be done as it is asked for, in one sentence.
+    """
+    with process_state().main_process_first():
+        remember(config)
+    if (result := finished(config)) is not None:
+        print(f"{config.output} is finished; its result is {result}.")
+        return result
+    torch.manual_seed(config.seed)
+    stage = build_stage(config)
+    trainer = build_trainer(stage, config)
+    checkpoint = last_whole_checkpoint(config.output)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stage.validation is not None:
+        trainer.evaluate()
+    result = write_result(trainer, stage, config)
+    if trainer.is_world_process_zero():
+        draw_loss(trainer.state.log_history, config.output / FIGURE)
+        broken = stage.training.index.broken
+        print(
+            f"{config.output}: {stage.steps} steps, {trainer.unreadable.count} conversations with unreadable media and "
+            f"{broken} broken lines skipped; trained: {result}, losses: {config.output / FIGURE}."
+        )
+    return result
+
+
+def write_result(trainer: StageTrainer, stage: Stage, config: StageConfig) -> Path:
+    """Writes what was trained, see `run_stage`; all processes take part."""
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    in_full = config.trains_language_model_in_full
+    result = config.output / (MODEL_FOLDER if in_full else TRAINED_FILE)
+    if not trainer.is_world_process_zero():
+        return result
+    state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    if not in_full:
+        export_trained(state, result)
+        return result
+    part = result.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    write_configuration(part, stage.model, stage.processor.tokenizer, processor_options(stage.processor))
+    stage.model.save_pretrained(part, state_dict=state)
+    part.replace(result)
+    return result

@@ -41,25 +41,33 @@ def save_trained_tensors(
 
 
 def read_trained_tensors(path: Path) -> tuple[dict[str, torch.Tensor], float]:
-    """Reads the file into float32 tensors by name, and the LoRA scaling."""
+    """Reads the file into float32 tensors by name, and the LoRA scaling (1 where the file says none)."""
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name).float() for name in file.keys()}, float(file.metadata()["lora_scaling"])  # noqa: SIM118
+        scaling = float((file.metadata() or {}).get("lora_scaling", 1.0))
+        return {name: file.get_tensor(name).float() for name in file.keys()}, scaling  # noqa: SIM118
 
 
-def load_parts(model: OmniVMedForConditionalGeneration, tensors: dict[str, torch.Tensor]) -> None:
+def load_parts(
+    model: OmniVMedForConditionalGeneration, tensors: dict[str, torch.Tensor], partial: bool = False
+) -> None:
     """Copies encoder, projector and new embedding rows into a model, in place.
+
+    Args:
+        partial: a part that the file does not hold at all stays as it is, as at the start of a first stage.
 
     Raises:
         ValueError: when the file was made for another architecture.
     """
     state = {name: tensor for name, tensor in tensors.items() if name.startswith(TRAINED_PARTS)}
-    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRAINED_PARTS)}
+    held = tuple(part for part in TRAINED_PARTS if any(name.startswith(part) for name in state) or not partial)
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(held)} if held else {}
     if {name: t.shape for name, t in state.items()} != {name: t.shape for name, t in own.items()}:
         raise ValueError("The trained tensors belong to another architecture than this configuration; train again.")
     model.load_state_dict(state, strict=False)
-    rows = tensors[NEW_ROWS]
-    with torch.no_grad():
-        model.get_input_embeddings().weight[-len(rows) :] = rows
+    if NEW_ROWS in tensors or not partial:
+        rows = tensors[NEW_ROWS]
+        with torch.no_grad():
+            model.get_input_embeddings().weight[-len(rows) :] = rows
 
 
 def merge_lora(model: OmniVMedForConditionalGeneration, tensors: dict[str, torch.Tensor], scaling: float) -> None:

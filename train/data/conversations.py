@@ -1,140 +1,142 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Training conversations: a clip (or none) with questions and answers, encoded with only the answers scored."""
+"""Training conversations as the model takes them: only the answers are scored, and several are packed into one row.
+
+Several questions about one medium share its tokens. Either they stand in turn, as in a chat, or each sees the medium
+and itself alone, so that no answer can be copied from the one before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
-from hub_model.media_omniv_med import Clip
 from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
-from train.data.phantoms import Sample
-from train.data.pool import to_clip
-from train.data.questions import caption, caption_request, questions
+from train.data.prepared_media import PreparedClip, drop_tokens
+from train.data.records import MEDIA_PLACEHOLDER
 
 IGNORED = -100
-QUESTIONS_PER_CONVERSATION = 3
+SHARED = 0
+"""Number of the part of a conversation that all of its questions see."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns of (question, answer); the clip, if any, stands before the first question."""
-
-    turns: tuple[tuple[str, str], ...]
-    clip: Clip | None = None
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Shares of what is drawn; they add up to 1.
+    """Questions and answers, and the media they are about.
 
     Attributes:
-        image, clip, text: shares of single images, of volumes and videos, and of text without media.
-        captions: among conversations with media, the share that asks for a caption instead of questions.
+        turns: (question, answer); `<media>` in a question says where a medium stands, without any all stand first.
+        clips: the media in order.
+        kinds: "image", "volume" or "video" of each.
     """
 
-    image: float
-    clip: float
-    text: float
-    captions: float
+    turns: tuple[tuple[str, str], ...]
+    clips: tuple[PreparedClip, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
-def caption_conversation(sample: Sample, rng: np.random.Generator) -> Conversation:
-    """Asks for a description of the sample."""
-    request = caption_request(sample.kind, rng)
-    return Conversation(((request, caption(sample.facts, sample.kind, rng)),), to_clip(sample))
+@dataclass
+class _Tokens:
+    """Token ids, labels (ids of the answers, else -100), positions and parts of one conversation, as they grow."""
+
+    input_ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    position_ids: list[int] = field(default_factory=list)
+    parts: list[int] = field(default_factory=list)
+
+    def add(self, ids: list[int], scored: bool, start: int, part: int) -> None:
+        """Appends tokens of one part, whose first has the position `start`."""
+        self.input_ids += ids
+        self.labels += ids if scored else [IGNORED] * len(ids)
+        self.position_ids += range(start, start + len(ids))
+        self.parts += [part] * len(ids)
 
 
-def question_conversation(sample: Sample, rng: np.random.Generator) -> Conversation:
-    """Asks up to three questions about the sample, one after the other."""
-    asked = questions(sample.facts, sample.kind, rng)[:QUESTIONS_PER_CONVERSATION]
-    return Conversation(tuple((one.question, one.answer) for one in asked), to_clip(sample))
+def encode_conversation(
+    conversation: Conversation,
+    processor: OmniVMedProcessor,
+    separate: bool = False,
+    drop_rate: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> dict[str, torch.Tensor]:
+    """Tokenises one conversation, so that a training prompt is the prompt of inference.
 
-
-class ConversationDataset(Dataset):
-    """Conversations drawn from a pool: item i depends on the seed and on i alone, so a resumed run sees the same."""
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        texts: Sequence[Conversation],
-        mixture: Mixture,
-        processor: OmniVMedProcessor,
-        length: int,
-        seed: int,
-    ):
-        kinds = [samples[index].kind for index in range(len(samples))]
-        self.images = [index for index, kind in enumerate(kinds) if kind == "image"]
-        self.clips = [index for index, kind in enumerate(kinds) if kind != "image"]
-        self.samples, self.texts, self.mixture = samples, texts, mixture
-        self.processor, self.length, self.seed = processor, length, seed
-
-    def __len__(self) -> int:
-        return self.length
-
-    def conversation(self, index: int) -> Conversation:
-        """The conversation of item `index`."""
-        rng = np.random.default_rng((self.seed, index))
-        draw = rng.random()
-        if draw < self.mixture.text:
-            return self.texts[int(rng.integers(len(self.texts)))]
-        members = self.clips if draw < self.mixture.text + self.mixture.clip else self.images
-        sample = self.samples[members[int(rng.integers(len(members)))]]
-        make = caption_conversation if rng.random() < self.mixture.captions else question_conversation
-        return make(sample, rng)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return encode_conversation(self.conversation(index), self.processor)
-
-
-def encode_conversation(conversation: Conversation, processor: OmniVMedProcessor) -> dict[str, torch.Tensor]:
-    """Tokenises one conversation.
+    Args:
+        separate: every question sees the media and itself, as if it were asked alone; else it sees those before.
+        drop_rate, rng: share of the visual tokens to drop at most, see `drop_tokens`.
 
     Returns:
-        `input_ids` and `labels` int64 (length,), -100 on all but the answers and their end tokens, and the visual
-        inputs where there is a clip.
+        `input_ids`, `labels`, `position_ids` and `parts` int64 (length,), and the visual inputs where there are media.
+        `labels` are -100 on all but the answers and their end tokens; `parts` are 0 on what everything after it sees,
+        and n on what only the n-th question sees.
     """
-    visual, placeholders = {}, ""
-    if conversation.clip is not None:
-        processed = processor.process_clip(conversation.clip)
-        visual, placeholders = processor.visual_inputs([processed]), processor.placeholder_text(processed)
+    masks = [drop_tokens(clip.keep_mask, drop_rate, rng) for clip in conversation.clips]
+    placeholders = [clip.placeholder_text(mask) for clip, mask in zip(conversation.clips, masks, strict=True)]
+    tokens = _Tokens()
+
+    def tokenise(text: str, media: Iterator[str]) -> list[int]:
+        pieces = text.split(MEDIA_TOKEN)
+        filled = pieces[0] + "".join(next(media) + piece for piece in pieces[1:])
+        return processor.tokenizer(filled, add_special_tokens=False).input_ids
+
+    if separate and conversation.clips:
+        for number, turn in enumerate(conversation.turns, 1):
+            asked, answer = next(_rendered([turn], conversation.kinds, processor))
+            place = asked.rindex(MEDIA_TOKEN) + len(MEDIA_TOKEN)
+            if number == 1:
+                shared = tokenise(asked[:place], iter(placeholders))
+                tokens.add(shared, False, 0, SHARED)
+            for text, scored in ((asked[place:], False), (answer, True)):
+                start = len(shared) if not scored else tokens.position_ids[-1] + 1
+                tokens.add(tokenise(text, iter(())), scored, start, number)
+    else:
+        media = iter(placeholders)
+        for asked, answer in _rendered(conversation.turns, conversation.kinds, processor):
+            for text, scored in ((asked, False), (answer, True)):
+                tokens.add(tokenise(text, media), scored, len(tokens.input_ids), SHARED)
+
+    visual = [clip.visual_inputs(mask) for clip, mask in zip(conversation.clips, masks, strict=True)]
+    joined = {name: torch.cat([one[name] for one in visual]) for name in visual[0]} if visual else {}
+    return {name: torch.tensor(values) for name, values in vars(tokens).items()} | joined
+
+
+def _rendered(
+    turns: Sequence[tuple[str, str]], kinds: Sequence[str], processor: OmniVMedProcessor
+) -> Iterator[tuple[str, str]]:
+    """What the chat template writes for each question (up to where the answer begins) and for each answer."""
     messages: list[dict] = []
-    rendered, input_ids, labels = "", [], []
-    for number, (question, answer) in enumerate(conversation.turns):
-        media = [{"type": conversation.clip.kind}] if conversation.clip is not None and number == 0 else []
-        messages.append({"role": "user", "content": [*media, {"type": "text", "text": question}]})
+    rendered, upcoming = "", iter(kinds)
+    for number, (question, answer) in enumerate(turns):
+        pieces = question.split(MEDIA_PLACEHOLDER)
+        content = [{"type": "text", "text": pieces[0].strip()}] if pieces[0].strip() else []
+        for piece in pieces[1:]:
+            content.append({"type": next(upcoming)})
+            content += [{"type": "text", "text": piece.strip()}] if piece.strip() else []
+        if number == 0 and len(pieces) == 1:
+            content = [*({"type": kind} for kind in upcoming), *content]
+        messages.append({"role": "user", "content": content})
         asked = processor.apply_chat_template(messages, add_generation_prompt=True)
         messages.append({"role": "assistant", "content": answer})
         answered = processor.apply_chat_template(messages)
-        for piece, scored in ((asked[len(rendered) :], False), (answered[len(asked) :], True)):
-            ids = processor.tokenizer(piece.replace(MEDIA_TOKEN, placeholders), add_special_tokens=False).input_ids
-            input_ids += ids
-            labels += ids if scored else [IGNORED] * len(ids)
+        yield asked[len(rendered) :], answered[len(asked) :]
         rendered = answered
-    return {"input_ids": torch.tensor(input_ids), "labels": torch.tensor(labels), **visual}
 
 
-class ConversationCollator:
-    """Pads text to the right and packs the media of all conversations behind one another."""
+def pack(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """One batch of several encoded conversations: all behind one another in one row, and so are their media.
 
-    def __init__(self, pad_token_id: int):
-        self.pad_token_id = pad_token_id
-
-    def __call__(self, items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        def pad(name: str, value: int) -> torch.Tensor:
-            return torch.nn.utils.rnn.pad_sequence([item[name] for item in items], True, value)
-
-        lengths = torch.tensor([len(item["input_ids"]) for item in items])
-        input_ids = pad("input_ids", self.pad_token_id)
-        batch = {
-            "input_ids": input_ids,
-            "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
-            "labels": pad("labels", IGNORED),
-        }
-        visual = [item for item in items if "pixel_values" in item]
-        names = visual[0].keys() - {"input_ids", "labels"} if visual else ()
-        return batch | {name: torch.cat([item[name] for item in visual]) for name in sorted(names)}
+    Returns:
+        `input_ids`, `position_ids`, `parts` and `labels` int64 (1, length), the last with the label of each position's
+        next token; `lengths` int64 (conversations,); the visual inputs where there are media.
+    """
+    row = {name: torch.cat([item[name] for item in items])[None] for name in ("input_ids", "position_ids", "parts")}
+    labels = [torch.nn.functional.pad(item["labels"][1:], (0, 1), value=IGNORED) for item in items]
+    visual = [item for item in items if "pixel_values" in item]
+    names = visual[0].keys() - row.keys() - {"labels"} if visual else ()
+    return row | {
+        "labels": torch.cat(labels)[None],
+        "lengths": torch.tensor([len(item["input_ids"]) for item in items]),
+        **{name: torch.cat([item[name] for item in visual]) for name in sorted(names)},
+    }

@@ -1,0 +1,190 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Any SigLIP-like encoder and any causal language model become one folder, and the large recipes run on it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from hub_model.configuration_omniv_med import OmniVMedVisionConfig
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedVisionModel
+from tests.conftest import HUB_MODEL, PATCH_SIZE, TINY_TEXT, TINY_VISION
+from tests.training_fixtures import write_set
+from train.assemble import ADDED_TOKENS, ROOT, TURN_TOKENS, assemble_from
+from train.config import StageConfig
+from train.parts import part_of
+from train.stage import build_stage, build_trainer, run_stage
+from train.vision_encoder import CheckpointError, load_vision_encoder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+OPTIONS = {"min_frame_tokens": 4, "max_frame_tokens": 12}
+
+
+def plain_tokenizer(without: tuple[str, ...]) -> PreTrainedTokenizerFast:
+    """The Nano's tokenizer without some of its tokens."""
+    settings = json.loads(PreTrainedTokenizerFast.from_pretrained(HUB_MODEL).backend_tokenizer.to_str())
+    settings["added_tokens"] = [token for token in settings["added_tokens"] if token["content"] not in without]
+    for token in without:
+        settings["model"]["vocab"].pop(token, None)
+    backend = PreTrainedTokenizerFast.from_pretrained(HUB_MODEL).backend_tokenizer
+    return PreTrainedTokenizerFast(tokenizer_object=type(backend).from_str(json.dumps(settings)))
+
+
+def write_language_model(folder: Path, kind: str = "qwen2", tied: bool = True, spare_rows: int = 0) -> Path:
+    """A tiny random language model with its tokenizer; real ones have spare rows in their embeddings."""
+    torch.manual_seed(1)
+    tokenizer = plain_tokenizer(ADDED_TOKENS)
+    tokenizer.pad_token = tokenizer.eos_token = "<|im_end|>"
+    config = AutoConfig.for_model(
+        kind, vocab_size=len(tokenizer) + spare_rows, head_dim=8, tie_word_embeddings=tied, **TINY_TEXT
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_vision_model(folder: Path, prefix: str = "", field: str | None = None) -> OmniVMedVisionModel:
+    """A tiny random encoder in the layout of one of the public checkpoints."""
+    torch.manual_seed(2)
+    config = OmniVMedVisionConfig(**TINY_VISION)
+    encoder = OmniVMedVisionModel._from_config(config).eval()
+    folder.mkdir(parents=True)
+    fields = {name: getattr(config, name) for name in (*TINY_VISION, "hidden_act", "layer_norm_eps")}
+    text = {"hidden_size": 7}
+    (folder / "config.json").write_text(json.dumps(fields if field is None else text | {field: fields}))
+    tensors = {prefix + name: tensor for name, tensor in encoder.state_dict().items()}
+    save_file(tensors | ({"lm_head.weight": torch.zeros(3)} if field else {}), folder / "model.safetensors")
+    return encoder
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("prefix", "field"),
+    [
+        ("", None),
+        ("model.vision_model.", "vision_config"),
+        ("model.vision_encoder.", "vision_encoder_config"),
+        ("model.vision_encoder.vision_encoder.", "vision_encoder_config"),
+    ],
+    ids=["SigLIP-NaViT", "transformers", "VideoLLaMA3", "older Hulu-Med"],
+)
+def test_the_encoder_of_each_public_layout_is_found(tmp_path, prefix, field) -> None:
+    encoder = write_vision_model(tmp_path / "vision", prefix, field)
+    loaded = load_vision_encoder(str(tmp_path / "vision")).eval()
+    pixels = torch.randn(8, 3 * PATCH_SIZE**2)
+    inputs = (pixels, torch.tensor([[1, 2, 4]]), torch.tensor([2]))
+    assert torch.equal(loaded(*inputs).last_hidden_state, encoder(*inputs).last_hidden_state)
+
+
+def test_what_is_no_such_encoder_is_said(tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        load_vision_encoder(str(tmp_path / "empty"))
+    write_vision_model(tmp_path / "other", prefix="tower.")
+    with pytest.raises(CheckpointError, match="SigLIP-like"):
+        load_vision_encoder(str(tmp_path / "other"))
+    write_vision_model(tmp_path / "short")
+    tensors = load_file(tmp_path / "short" / "model.safetensors")
+    tensors.pop("post_layernorm.weight")
+    save_file(tensors, tmp_path / "short" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"lacks tensors .* post_layernorm\.weight"):
+        load_vision_encoder(str(tmp_path / "short"))
+
+
+@pytest.mark.parametrize(("kind", "tied", "spare"), [("qwen2", True, 0), ("qwen2", False, 64), ("llama", False, 0)])
+def test_the_folder_holds_both_models_as_they_were(tmp_path, kind, tied, spare, picture) -> None:
+    encoder = write_vision_model(tmp_path / "vision")
+    language = write_language_model(tmp_path / "language", kind, tied, spare)
+    assemble_from(str(tmp_path / "vision"), str(language), None, tmp_path / "out", OPTIONS)
+    model = OmniVMedForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
+    processor = AutoProcessor.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    assert {
+        n: t for n, t in encoder.state_dict().items() if not torch.equal(t, model.model.vision_model.state_dict()[n])
+    } == {}
+    words = torch.arange(10)[None]
+    alone = AutoModelForCausalLM.from_pretrained(language).eval()
+    known = alone.get_input_embeddings().num_embeddings - spare
+    with torch.no_grad():
+        logits = model(words).logits
+        torch.testing.assert_close(logits[..., :known], alone(words).logits[..., :known], atol=1e-4, rtol=1e-4)
+    assert (model.lm_head.weight is model.get_input_embeddings().weight) == tied
+    assert len(processor.tokenizer) == model.get_input_embeddings().num_embeddings == known + 3
+    whole = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    content = [{"type": "image", "image": picture()}, {"type": "text", "text": "What?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    assert whole.generate(**inputs, max_new_tokens=3, do_sample=False).shape[1] > inputs["input_ids"].shape[1]
+
+
+def test_a_language_model_without_marks_of_turns_gets_them(tmp_path) -> None:
+    write_vision_model(tmp_path / "vision")
+    language = write_language_model(tmp_path / "language")
+    tokenizer = plain_tokenizer((*ADDED_TOKENS, *TURN_TOKENS))
+    tokenizer.save_pretrained(language)
+    assemble_from(str(tmp_path / "vision"), str(language), None, tmp_path / "out", OPTIONS)
+    model = OmniVMedForConditionalGeneration.from_pretrained(tmp_path / "out")
+    processor = AutoProcessor.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert model.generation_config.eos_token_id == end
+    assert processor.tokenizer("<|im_end|>", add_special_tokens=False).input_ids == [end]
+
+
+def test_the_command_says_what_is_wrong(tmp_path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("")
+    line = [sys.executable, "-m", "train.assemble", "--vision", str(tmp_path), "--language", str(tmp_path)]
+    result = subprocess.run([*line, "--output", str(tmp_path / "full")], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "is not empty" in result.stderr
+
+
+@pytest.mark.parametrize(("size", "tied"), [("1.5b", True), ("7b", False)])
+def test_the_large_recipes_run_stage_by_stage_on_stand_ins(tmp_path, size, tied) -> None:
+    """Tiny models of the same architectures: an untied head in the 7B, a tied one in the 1.5B."""
+    write_vision_model(tmp_path / "vision")
+    language = write_language_model(tmp_path / "language", "qwen2", tied)
+    model, data = tmp_path / "model", tmp_path / "data"
+    assemble_from(str(tmp_path / "vision"), str(language), None, model, OPTIONS)
+    for split in ("train", "validation"):
+        write_set(data, split)
+    replay = tmp_path / "replay.json"
+    replay.write_text(json.dumps([["What is two and two?", "Four."]]))
+    results: dict[str, Path] = {}
+    for name in ("stage1", "stage2", "stage3"):
+        path = ROOT / "train" / "configs" / size / f"{name}.yaml"
+        original = StageConfig.read(path)
+        changes = [f"data.folders=[{data}]", "data.cache=null", "data.workers=0", "epochs=null", "steps=1"]
+        changes += [f"output={tmp_path / name}", "gradient_accumulation=1", "bf16=false", "evaluation.records=2"]
+        changes += [f"model={results['stage2'] if name == 'stage3' else model}"]
+        if original.start is not None:
+            assert original.start.parent.name == "stage1"
+            changes.append(f"start={results['stage1']}")
+        if original.data.text_replay is not None:
+            changes.append(f"data.text_replay={replay}")
+        config = StageConfig.read(path, changes)
+        stage = build_stage(config)
+        build_trainer(stage, config)
+        moving = {part_of(n) for n, p in stage.model.named_parameters() if p.requires_grad}
+        assert moving == {part for part, rate in original.learning_rates.items() if rate > 0}
+        assert config.trains_language_model_in_full == (name != "stage1")
+        results[name] = run_stage(config)
+    trained = OmniVMedForConditionalGeneration.from_pretrained(results["stage3"])
+    before = OmniVMedForConditionalGeneration.from_pretrained(model)
+    assert (trained.lm_head.weight is trained.get_input_embeddings().weight) == tied
+    for name, parameter in trained.named_parameters():
+        assert parameter.isfinite().all(), name
+    assert not torch.equal(trained.lm_head.weight, before.lm_head.weight)
