@@ -31,7 +31,7 @@ def main() -> None:
         sys.exit(f"The model {model_id} cannot be loaded; 'make model' assembles it in hub_model. {reason}")
     # Fonts of the visitor's system: gradio's other themes ask a font server.
     theme = gr.themes.Default(
-        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
     build_page(assistant).launch(theme=theme, max_file_size=LARGEST_UPLOAD, footer_links=[])
 

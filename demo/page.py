@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from demo.assistant import Assistant
-from demo.viewer import make_viewer, show, show_pruning
+from demo.pruning_panel import PruningSettings
+from demo.samples import examples
+from demo.viewing import Shown, build_viewing, make_explainer
 
-SAMPLES = Path(__file__).resolve().parents[1] / "examples" / "media"
-EXAMPLES = {"Chest CT": "ct_volume.nii.gz", "Heart ultrasound": "ultrasound.mp4", "Chest X-ray": "xray.png"}
 FIRST_QUESTION = "Which imaging modality is this?"
 KEEP_SECONDS = 3600
 """After which uploads and what was read from them are deleted."""
-LARGEST_THRESHOLD = 0.3
 WAITING = "…"
 """Stands in the chat until the first word comes."""
 
@@ -27,26 +25,6 @@ Ask about a medical image, volume or video, and see which visual tokens repeat w
 **For research only.** This is no medical device and must not be used for diagnosis or treatment; answers can be wrong.
 Load only data that names no patient.
 """
-ABOUT_THRESHOLD = (
-    "Largest mean difference of a removed token, in pixel values of [-1, 1]: 0.1 is 5 % of the grey scale. "
-    "0 removes only exact repeats."
-)
-
-
-def summary(processed: Any) -> str:
-    """What was read and what pruning did with it, as Markdown."""
-    clip, pruned = processed.clip, processed.pruned
-    count, all_of_them = len(clip.frames), clip.source_frames
-    parts = [f"**{clip.kind.capitalize()}**", f"{count} of {all_of_them} frames" if clip.kind != "image" else ""]
-    if clip.kind == "image" and count == 1:
-        parts.append(f"{processed.tokens_before} tokens, all kept: a single picture repeats nothing")
-    else:
-        change = "fewer" if processed.reduction >= 0 else "more"
-        parts.append(f"{processed.tokens_before} → {processed.tokens_after} tokens")
-        parts.append(f"{abs(100 * processed.reduction):.1f} % {change}, position labels counted")
-        parts.append(f"worst error {pruned.worst_error:.3f} at threshold {pruned.threshold:.3g}")
-    lines = [" · ".join(part for part in parts if part), ""]
-    return "\n".join([*lines, *(f"- {note}" for note in processed.notes)])
 
 
 def plain_turns(history: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -65,31 +43,42 @@ def plain_turns(history: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def build_page(assistant: Assistant) -> gr.Blocks:
     """The page around one assistant."""
+    find_evidence = make_explainer(assistant)
 
-    def read(files: list[str] | None, threshold: float) -> tuple[Any, ...]:
-        """Reads the files; gives the state, the viewer, the summary and an empty chat."""
+    def read(files: list[str] | None, *controls: Any) -> tuple[Any, ...]:
+        """Reads the files; gives the state, the viewing half and an empty chat."""
         if not files:
-            return None, show(None), "", []
+            return None, *viewing.updates(None), []
         try:
-            processed = assistant.read(files, threshold)
+            settings = PruningSettings.from_controls(*controls)
+            clip = assistant.read(files, settings.threshold).clip
+            shown = Shown(tuple(files), assistant.processor.process_clip(clip, **settings.options()), settings)
         except ValueError as error:
-            return None, show(None), f"**Not loaded:** {error}", []
-        return processed, show(processed), summary(processed), []
+            return None, *viewing.updates(None, str(error)), []
+        return shown, *viewing.updates(shown), []
 
-    def prune(processed: Any, threshold: float) -> tuple[Any, ...]:
-        """Prunes what was read again, at another threshold."""
-        if processed is None:
-            return gr.skip(), gr.skip(), gr.skip()
-        processed = assistant.prune(processed.clip, threshold)
-        return processed, show_pruning(processed), summary(processed)
+    def explain(history: list[dict[str, Any]], shown: Shown | None) -> tuple[Any, ...]:
+        """Looks for the evidence of the last answer."""
+        turns = plain_turns(history)
+        if shown is None or not turns:
+            raise gr.Error("Load a file and ask about it first.", print_exception=False)
+        inputs = assistant.prepare(turns[:-1], shown.processed)
+        answer_ids = assistant.processor.tokenizer(turns[-1]["content"], add_special_tokens=False).input_ids
+        try:
+            found = find_evidence(inputs, answer_ids, shown.settings.stage)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return viewing.show_words(found, [shown.processed], 0)
 
-    def ask(question: str, history: list[dict[str, Any]], processed: Any) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    def ask(
+        question: str, history: list[dict[str, Any]], shown: Shown | None
+    ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Adds the question and, word by word, the answer to the chat; empties the question's box."""
         if not question.strip():
             raise gr.Error("Write a question first.", print_exception=False)
         turns = [*plain_turns(history), {"role": "user", "content": question.strip()}]
         try:
-            inputs = assistant.prepare(turns, processed)
+            inputs = assistant.prepare(turns, shown and shown.processed)
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from None
         yield "", [*turns, {"role": "assistant", "content": WAITING}]
@@ -102,50 +91,39 @@ def build_page(assistant: Assistant) -> gr.Blocks:
         yield "", [*turns, {"role": "assistant", "content": answer.strip() or "(no answer)"}]
 
     with gr.Blocks(title="OmniV-Med", analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS)) as page:
-        loaded = gr.State(time_to_live=KEEP_SECONDS)
         # Placed further down; the samples above it fill it in.
         question = gr.Textbox(label="Question", value=FIRST_QUESTION, max_lines=4, submit_btn="Ask", render=False)
         gr.Markdown(INTRODUCTION)
         with gr.Row():
-            with gr.Column(min_width=320):
+            with gr.Column(scale=3, min_width=320):
                 files = gr.File(
                     label="Image, DICOM, NIfTI, NRRD, zip or video; or all files of one DICOM series",
                     file_count="multiple",
-                    height=180,
+                    height=140,
                 )
+                labels, paths = zip(*examples(), strict=True)
                 gr.Examples(
-                    examples=[[[str(SAMPLES / name)], FIRST_QUESTION] for name in EXAMPLES.values()],
-                    example_labels=list(EXAMPLES),
+                    examples=[[[str(path)], FIRST_QUESTION] for path in paths],
+                    example_labels=list(labels),
                     inputs=[files, question],
-                    label="Generated samples",
+                    label="Examples",
                 )
-                viewer = make_viewer()
-                about = gr.Markdown(elem_id="summary")
-                threshold = gr.Slider(
-                    0,
-                    LARGEST_THRESHOLD,
-                    value=assistant.processor.prune_threshold,
-                    step=0.005,
-                    label="Pruning threshold",
-                    info=ABOUT_THRESHOLD,
-                )
-            with gr.Column(min_width=320):
+                viewing = build_viewing(assistant)
+            with gr.Column(scale=2, min_width=320):
                 chat = gr.Chatbot(label="Conversation", height=460, buttons=["copy"])
                 question.render()
                 with gr.Row():
                     stop = gr.Button("Stop")
                     clear = gr.Button("Clear the conversation")
 
-        files.change(read, [files, threshold], [loaded, viewer, about, chat], api_name="read")
-        threshold.change(
-            prune,
-            [loaded, threshold],
-            [loaded, viewer, about],
-            trigger_mode="always_last",
-            show_progress="hidden",
-            api_name="prune",
+        controls = viewing.panel.controls
+        files.change(read, [files, *controls], [viewing.shown, *viewing.outputs, chat], api_name="read")
+        asking = question.submit(
+            ask, [question, chat, viewing.shown], [question, chat], concurrency_limit=1, api_name="ask"
         )
-        asking = question.submit(ask, [question, chat, loaded], [question, chat], concurrency_limit=1, api_name="ask")
+        viewing.explain.click(
+            explain, [chat, viewing.shown], viewing.explained, concurrency_limit=1, api_visibility="private"
+        )
         stop.click(None, cancels=[asking], api_visibility="private")
         clear.click(lambda: [], None, chat, cancels=[asking], api_visibility="private")
     return page
