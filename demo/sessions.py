@@ -232,7 +232,7 @@ class RefusedFileError(ValueError):
     """A file that a client named and may not have opened; the message is the sentence for it."""
 
 
-def uploaded_file(value: Any, upload_folder: Path) -> Path | str:
+def uploaded_file(value: Any, upload_folder: str | Path) -> Path | str:
     """What a client gave as a file: the path of an upload or a `data:` URI; nothing else is opened.
 
     Gradio hands whatever a client names to functions without a File component. An upload lies in
@@ -255,7 +255,7 @@ def uploaded_file(value: Any, upload_folder: Path) -> Path | str:
         raise RefusedFileError("Addresses are not fetched; upload the file, or give it as a data: URI.")
     refused = RefusedFileError("Only uploads are opened, and no other paths; upload the file, or give a data: URI.")
     try:
-        root, path = upload_folder.resolve(), Path(value).resolve(strict=True)
+        root, path = Path(upload_folder).resolve(), Path(value).resolve(strict=True)
         inside = path.relative_to(root).parts
     except (OSError, ValueError, RuntimeError):
         raise refused from None

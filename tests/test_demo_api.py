@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from gradio.utils import get_upload_folder
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from mcp import ClientSession
@@ -144,7 +145,8 @@ def call(served: Served, endpoint: str, *data: Any) -> str:
 def test_no_path_and_no_address_that_a_client_names_is_opened(served, client, tmp_path, capfd):
     secret = tmp_path / "secret.nii.gz"
     shutil.copyfile(VOLUME, secret)
-    uploads = Path(client.predict(data_uri(VOLUME.read_bytes()), api_name="/describe_file") and served_uploads(served))
+    uploads = Path(get_upload_folder())
+    uploads.mkdir(exist_ok=True)
     planted = uploads / "planted.nii.gz"
     shutil.copyfile(VOLUME, planted)
     link = uploads / hashlib.sha256(b"link").hexdigest() / "scan.nii.gz"
@@ -167,14 +169,6 @@ def test_no_path_and_no_address_that_a_client_names_is_opened(served, client, tm
     told = call(served, "describe_file", "/etc/passwd")
     assert "Only uploads are opened" in json.loads(told.split("data: ")[1])["error"]
     assert "Traceback" not in "".join(capfd.readouterr())
-
-
-def served_uploads(served: Served) -> Path:
-    from gradio.utils import get_upload_folder
-
-    folder = get_upload_folder()
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def test_files_of_the_machine_are_not_served(served, tmp_path):
