@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"The model {options.model} cannot be loaded; 'make model' assembles it in hub_model. {reason}")
     # Fonts of the visitor's system: gradio's other themes ask a font server.
     theme = gr.themes.Default(
-        primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
     signal.signal(signal.SIGTERM, stop)
     page = build_page(assistant, sessions, options.max_file_size << 20)

@@ -39,12 +39,13 @@ class ClosedBlocks(gr.Blocks):
         try:
             refuse_addresses(inputs)
             return await super().preprocess_data(block_fn, inputs, *arguments, **options)
-        except InvalidPathError:
-            raise gr.Error(
-                "Only uploads are opened, and no other paths; load the file again.", print_exception=False
-            ) from None
         except RefusedFileError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            told = str(error)
+        except InvalidPathError:
+            told = "Only uploads are opened, and no other paths; load the file again."
+        except Exception as error:  # such as too few values, which Gradio's message quotes
+            told = f"The request does not fit ({type(error).__name__}); the page's /?view=api says what it takes."
+        raise gr.Error(told, print_exception=False)
 
 
 def refuse_addresses(value: Any) -> None:

@@ -332,7 +332,7 @@ def build_chat(assistant: Assistant, sessions: Sessions, panel: PruningPanel) ->
     """Places the chat and connects it; pruning is as the panel's controls say when a question is asked."""
     conversation = Conversation(assistant, sessions)
     with gr.Row():
-        with gr.Column(min_width=280):
+        with gr.Column(min_width=200):
             chat = gr.Chatbot(
                 label="Conversation",
                 height=420,
@@ -342,7 +342,7 @@ def build_chat(assistant: Assistant, sessions: Sessions, panel: PruningPanel) ->
                 elem_id="chat",
             )
             status = gr.Markdown(elem_id="status")
-        with gr.Column(min_width=280, visible=False) as other_column:
+        with gr.Column(min_width=200, visible=False) as other_column:
             other = gr.Chatbot(label="Without pruning", height=420, buttons=["copy"], elem_id="chat-unpruned")
             other_status = gr.Markdown(elem_id="status-unpruned")
     ideas = gr.Dataset(
@@ -360,10 +360,10 @@ def build_chat(assistant: Assistant, sessions: Sessions, panel: PruningPanel) ->
         elem_id="question",
     )
     with gr.Row():
-        stop = gr.Button("Stop", min_width=80)
-        clear = gr.Button("New conversation", min_width=120)
-        save_json = gr.Button("Save as JSON", min_width=100)
-        save_markdown = gr.Button("Save as Markdown", min_width=100)
+        stop = gr.Button("Stop", min_width=80, size="sm")
+        clear = gr.Button("New conversation", min_width=140, size="sm")
+        save_json = gr.Button("Save as JSON", min_width=110, size="sm")
+        save_markdown = gr.Button("Save as Markdown", min_width=140, size="sm")
     compare = gr.Checkbox(
         label="A/B: answer twice, with and without pruning",
         info="Side by side, with seconds and tokens; the second answer starts when the first is complete.",

@@ -65,7 +65,8 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
             shown = shown_as(session, file, values)
         except Exception as error:
             if session.files:  # what is shown stays
-                raise gr.Error(sentence(error), print_exception=False) from None
+                gr.Warning(sentence(error), title="Not loaded", duration=None)
+                return None, *(gr.skip() for _ in (*selection, *display))
             return None, *choice(session, None), None, *viewing.updates(None, sentence(error))
         return None, *choice(session, file), shown, *viewing.updates(shown)
 
@@ -147,7 +148,7 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
                 )
                 with gr.Row():
                     chosen = gr.Radio([], label="Files; new ones come with the next question", visible=False, scale=4)
-                    remove = gr.Button("Remove this file", visible=False, scale=1, min_width=120)
+                    remove = gr.Button("Remove this file", visible=False, scale=1, min_width=140, size="sm")
                 viewing = build_viewing(assistant)
             with gr.Column(scale=2, min_width=320):
                 chat = build_chat(assistant, sessions, viewing.panel)
