@@ -23,7 +23,7 @@ EPILOGUE = f"""environment:
   GRADIO_SERVER_PORT   the port, where --port is not given
 
 Everything stays on this machine: the page is never shared through a tunnel and asks no other server. The API is
-described on the page's /?view=api, the MCP server is at /gradio_api/mcp/."""
+described on the page's /?view=api; the MCP server is at /gradio_api/mcp/, unless visitors must log in."""
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
         auth=options.auth,
         max_file_size=options.max_file_size << 20,
         share=False,
-        mcp_server=True,
+        mcp_server=options.auth is None,  # its clients cannot log in
         theme=theme,
         footer_links=["api"],
     )

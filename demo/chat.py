@@ -464,7 +464,8 @@ def build_chat(assistant: Assistant, sessions: Sessions, panel: PruningPanel) ->
     asked = [question, *answered]
     inputs = [chat, compare, *panel.controls]
     private: dict[str, Any] = {"api_visibility": "private"}
-    answering: dict[str, Any] = {**private, "concurrency_limit": 1, "concurrency_id": MODEL, "show_progress": "hidden"}
+    answering: dict[str, Any] = {**private, "concurrency_limit": 1, "concurrency_id": MODEL}
+    answering |= {"show_progress": "minimal", "show_progress_on": status}  # the place in the queue, while it waits
     busy = [
         question.submit(ask, [question, *inputs], asked, **answering),
         ideas.click(ask_idea, [ideas, *inputs], asked, **answering),

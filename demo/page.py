@@ -70,20 +70,21 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
             return None, *choice(session, None), None, *viewing.updates(None, sentence(error))
         return None, *choice(session, file), shown, *viewing.updates(shown)
 
+    # Gradio fills in the progress by its place, so it stands before the values of the controls.
     def load_uploads(
         request: gr.Request,
-        uploads: list[str] | None,
-        *values: Any,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
+        uploads: list[str] | None = None,
+        *values: Any,
     ) -> tuple[Any, ...]:
         session = sessions.open(request.session_hash)
         return load(session, [Path(upload) for upload in uploads or []], values, progress)
 
     def load_sample(
         request: gr.Request,
-        index: int,
-        *values: Any,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
+        index: int = 0,
+        *values: Any,
     ) -> tuple[Any, ...]:
         return load(sessions.open(request.session_hash), [samples[index][1]], values, progress)
 
@@ -161,10 +162,12 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
             "concurrency_limit": MOST_READING,
             "concurrency_id": READING,
         }
-        files.upload(load_uploads, [files, *controls], [files, *selection, *display], **reading)
-        sample.click(load_sample, [sample, *controls], [files, *selection, *display], **reading)
-        chosen.input(show_file, [chosen, *controls], [*selection, *display], **reading)
-        remove.click(remove_file, [chosen, *controls], [*selection, *display], **reading)
+        loading = {**reading, "show_progress_on": files}
+        files.upload(load_uploads, [files, *controls], [files, *selection, *display], **loading)
+        sample.click(load_sample, [sample, *controls], [files, *selection, *display], **loading)
+        choosing = {**reading, "show_progress_on": chosen}
+        chosen.input(show_file, [chosen, *controls], [*selection, *display], **choosing)
+        remove.click(remove_file, [chosen, *controls], [*selection, *display], **choosing)
         viewing.explain.click(
             explain, chosen, viewing.explained, api_visibility="private", concurrency_limit=1, concurrency_id=MODEL
         )

@@ -151,6 +151,14 @@ def test_nothing_is_remembered_without_an_owner_or_after_it_left(assistant, sett
         assistant.memory._is_present = lambda owner: True
 
 
+def test_on_zero_gpu_every_question_is_computed_anew(assistant, settings, medium, monkeypatch):
+    monkeypatch.setattr(assistant, "remembers", False)  # as there, where every question has a process of its own
+    turns = grow(assistant, [Turn(QUESTIONS[0], (medium(),))], settings, owner="visitor")
+    following = answer(assistant, [*turns, Turn(QUESTIONS[1])], settings, owner="visitor")
+    assert following.reused_tokens == 0 and len(assistant.memory) == 0
+    assert following.text == plain_answer(assistant, [*turns, Turn(QUESTIONS[1])], settings)
+
+
 def test_a_closed_generator_frees_the_model(assistant, settings, medium):
     given = assistant.answer([Turn("Describe it.", (medium(),))], settings)
     next(given)

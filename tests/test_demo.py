@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -45,6 +47,23 @@ def test_importing_the_demo_starts_no_cuda_and_no_model():
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=300)
 
 
+def test_requirements_name_every_package_that_the_space_imports():
+    text = (ROOT / "requirements.txt").read_text().lower().replace("_", "-")
+    named = set(re.findall(r"^[a-z0-9.-]+", text, re.MULTILINE))
+    imported = set()
+    for file in (ROOT / "app.py", *(ROOT / "demo").glob("*.py"), *(ROOT / "hub_model").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            imported |= {name.split(".")[0] for name in names}
+    distributions = importlib.metadata.packages_distributions()
+    # Packages that are not installed here are optional: attention backends.
+    packages = {name for module in imported for name in distributions.get(module, ())}
+    assert {"gradio", "torch"} <= packages
+    assert {name.lower().replace("_", "-") for name in packages} <= named
+
+
 def test_help_names_every_setting():
     shown = subprocess.run(
         [sys.executable, "-m", "demo", "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
@@ -84,8 +103,8 @@ def test_with_a_login_nothing_is_open_without_it(tiny, tmp_path):
     (tmp_path / "users").write_text("ann:secret")
     arguments = ("-m", "demo", "--model", str(tiny), "--auth-file", str(tmp_path / "users"))
     with started(tmp_path, *arguments) as (address, log, _):
-        for path in ("config", "gradio_api/info"):
-            with pytest.raises(urllib.error.HTTPError, match="401"):
+        for path in ("config", "gradio_api/info", "gradio_api/mcp/", "gradio_api/mcp/schema"):
+            with pytest.raises(urllib.error.HTTPError, match=r"401|404|405"):
                 urllib.request.urlopen(address + path, timeout=30)
         with pytest.raises(ValueError, match="auth"):
             Client(address, verbose=False)
