@@ -232,8 +232,9 @@ def numbers(processed: Any, stage: str, config: Any, dtype: torch.dtype) -> str:
             ),
             *_costs(before, after),
         ]
+    kind = "tiles" if len(tiles) == 6 else "tiles few"
     return (
-        f'<dl class="tiles" aria-live="polite" aria-label="What pruning does">{"".join(tiles)}</dl>'
+        f'<dl class="{kind}" aria-live="polite" aria-label="What pruning does">{"".join(tiles)}</dl>'
         "<p>Compute and memory are estimates from the model's configuration.</p>"
     )
 

@@ -35,8 +35,8 @@ function unpack() { // the messages as arrays with one entry per token
   if (pruning.kept.length !== value.frames * tokens) return {};
   const count = (_, frame) => pruning.kept.slice(frame * tokens, (frame + 1) * tokens).replaceAll("0", "").length;
   const standIn = new Uint16Array(bytes(pruning.stand_in).buffer), keptIn = Array.from({ length: value.frames }, count);
-  const weight = evidence && bytes(evidence.weight);
-  return { tokens, standIn, keptIn, score: bytes(pruning.score), weight, weightIn: evidence && evidence.in_frames };
+  const weight = evidence?.weight ? bytes(evidence.weight) : null;
+  return { tokens, standIn, keptIn, score: bytes(pruning.score), weight, weightIn: evidence?.in_frames };
 }
 
 function cut(painter, image, sheet, frame, from, to) { // copies a box of one frame; `from` is in shares of the frame

@@ -26,6 +26,7 @@ HIGHEST_SCORE = 2.0
 """Scores are drawn on a scale from 0 to this; 1 is the threshold."""
 EVIDENCE_PERCENTILE = 98
 """Attention at this percentile of a clip's tokens is drawn as 1: single ones often gather far more than all others."""
+NO_EVIDENCE: dict[str, Any] = {"weight": "", "in_frames": []}
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -36,7 +37,7 @@ def make_viewer() -> gr.HTML:
         value=None,
         model=None,
         pruning=None,
-        evidence=None,
+        evidence=NO_EVIDENCE,
         html_template=html,
         css_template=css,
         js_on_load=javascript,
@@ -134,9 +135,9 @@ def evidence(weights: np.ndarray) -> dict[str, Any]:
 def show(processed: Any) -> dict[str, Any]:
     """The update that shows a `ProcessedClip` in the viewer, or empties it for None."""
     if processed is None:
-        return gr.update(value=None, model=None, pruning=None, evidence=None)
+        return gr.update(value=None, model=None, pruning=None, evidence=NO_EVIDENCE)
     return gr.update(
-        value=slices(processed.clip), model=encoder_slices(processed), pruning=pruning(processed), evidence=None
+        value=slices(processed.clip), model=encoder_slices(processed), pruning=pruning(processed), evidence=NO_EVIDENCE
     )
 
 
@@ -147,7 +148,7 @@ def show_pruning(processed: Any, resized: bool = False) -> dict[str, Any]:
         processed: the clip, pruned again.
         resized: whether its token grid is another one than before, because of a small budget.
     """
-    changes = {"pruning": pruning(processed), "evidence": None}
+    changes = {"pruning": pruning(processed), "evidence": NO_EVIDENCE}
     return gr.update(**changes, model=encoder_slices(processed)) if resized else gr.update(**changes)
 
 
@@ -158,4 +159,4 @@ def show_frames(clip: Any, frames: np.ndarray) -> dict[str, Any]:
 
 def show_evidence(weights: np.ndarray | None) -> dict[str, Any]:
     """The update that shows attention (frames, rows, columns), or takes it away for None."""
-    return gr.update(evidence=None if weights is None else evidence(weights))
+    return gr.update(evidence=NO_EVIDENCE if weights is None else evidence(weights))

@@ -39,6 +39,7 @@ STYLE = """<style>
 #numbers .tile { flex: 1 1 30%; min-width: 128px; box-sizing: border-box; padding: 8px 12px;
   border-radius: 10px; background: var(--background-fill-secondary);
   border: 1px solid var(--border-color-primary); }
+#numbers .few .tile { flex-basis: 20%; }
 #numbers .tile.main { border-color: #14b8a6; }
 #numbers dt, #numbers span { font-size: 12px; color: var(--body-text-color-subdued); }
 #numbers dd { margin: 0; }
