@@ -10,10 +10,6 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported, which reads it
-
-import gradio as gr
-
 DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
 MODEL_VARIABLE, AUTH_VARIABLE = "OMNIV_MED_MODEL", "OMNIV_MED_AUTH"
 EPILOGUE = f"""environment:
@@ -83,7 +79,10 @@ def stop(*signal_and_frame: object) -> NoReturn:
 def main(arguments: list[str] | None = None) -> None:
     """Loads the model and serves until it is stopped."""
     options = parse_arguments(arguments)
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported, which reads it
     # Imported here: it takes seconds, and a wrong argument should be told at once.
+    import gradio as gr
+
     from demo.assistant import Assistant
     from demo.page import build_page
     from demo.sessions import Sessions

@@ -60,10 +60,13 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
             progress(0, desc="Reading the file")
             return assistant.read(paths, lambda done, total: progress((done, total), desc="Reading the file"))
 
+        file = None
         try:
             file = sessions.load(session, uploads, read)
             shown = shown_as(session, file, values)
         except Exception as error:
+            if file is not None:
+                sessions.remove(session, file)
             if session.files:  # what is shown stays
                 gr.Warning(sentence(error), title="Not loaded", duration=None)
                 return None, *(gr.skip() for _ in (*selection, *display))
@@ -102,7 +105,10 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
         """Takes the shown file away, where no question came with it yet, and shows the one before it."""
         session = sessions.open(request.session_hash)
         file = session.file(number)
-        if file is not None and file in conversation.pending(session):
+        if file is not None and file not in conversation.pending(session):
+            gr.Warning("A question came with this file; only a new conversation can do without it.")
+            return show_file(request, file.number, *values)
+        if file is not None:
             sessions.remove(session, file)
         if not session.files:
             return *choice(session, None), None, *viewing.updates(None)

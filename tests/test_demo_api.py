@@ -159,16 +159,14 @@ def test_no_path_and_no_address_that_a_client_names_is_opened(served, client, tm
             f"{link}", f"{planted}", f"{uploads}", other.address, other.address.replace("http", "HTTP"), "ftp://host/scan",
             "\0", "~/.bashrc",
         ]  # fmt: skip
+        meta = {"_type": "gradio.FileData"}
         for name in named:
-            meta = {"_type": "gradio.FileData"}
+            answers = [call(served, "ask_about_file", name, "What?", "anchor", 0.1, 1.0, "language")]
             for file in (name, {"path": name}, {"path": name, "meta": meta}, {"url": name, "path": "x", "meta": meta}):
-                for endpoint, rest in (
-                    ("describe_file", ()),
-                    ("ask_about_file", ("What?", "anchor", 0.1, 1.0, "language")),
-                ):
-                    answer = call(served, endpoint, file, *rest)
-                    assert "event: error" in answer and "event: complete" not in answer, (file, answer)
-                    assert "root:" not in answer and "volume" not in answer
+                answers.append(call(served, "describe_file", file))
+            for answer in answers:
+                assert "event: error" in answer and "event: complete" not in answer, (name, answer)
+                assert "root:" not in answer and "volume" not in answer
         assert other.asked == []
     told = call(served, "describe_file", "/etc/passwd")
     assert "Only uploads are opened" in json.loads(told.split("data: ", 1)[1])["error"]
