@@ -66,17 +66,17 @@ def group_words(tokenizer: Any, token_ids: Sequence[int]) -> list[tuple[str, lis
     """
     groups: list[list[int]] = []
     text = ""
-    for place in range(len(token_ids)):
-        longer = tokenizer.decode(token_ids[: place + 1], skip_special_tokens=True)
-        added = longer[len(text) :]
-        if not added.strip():
-            text = longer if added else text
+    for place, token in enumerate(token_ids):
+        if token in tokenizer.all_special_ids:
             continue
-        starts_word = not groups or added[0].isspace() or text[-1:].isspace()
-        if starts_word:
+        before, text = text, tokenizer.decode(token_ids[: place + 1], skip_special_tokens=True)
+        added = text[len(before) :]
+        if added.isspace():
+            continue
+        # A token that adds nothing completes a letter whose first bytes were in the token before.
+        if not groups or added[:1].isspace() or (added and before[-1:].isspace()):
             groups.append([])
         groups[-1].append(place)
-        text = longer
     return [(tokenizer.decode([token_ids[place] for place in group]).strip(), group) for group in groups]
 
 

@@ -11,7 +11,7 @@ const scale = (low, high) => `<span>${low}<i class="scale" style="background:lin
 const LEGENDS = {
   kept: swatch(`border:2px solid ${KEPT}`, "kept") + swatch(`background:${VEIL}`, "removed: repeats what was kept before"),
   wipe: "A removed token is shown as the kept one that stands for it, at the encoder's resolution.",
-  score: scale("0: repeats", "2: new") + "<span>above 1, the threshold, it is kept</span>",
+  score: scale("0: repeats", "2: new") + "<span>above 1, the threshold, kept (known background is not)</span>",
   weight: scale("little", "most attention") + swatch(`background:${HERE}`, "of the whole slice") + "<b>A hint, not an explanation.</b>",
   plain: "",
 };
@@ -32,6 +32,7 @@ function unpack() { // the messages as arrays with one entry per token
   if (!value || !model || !pruning) return {};
   const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   const tokens = model.grid[0] * model.grid[1];
+  if (pruning.kept.length !== value.frames * tokens) return {};
   const count = (_, frame) => pruning.kept.slice(frame * tokens, (frame + 1) * tokens).replaceAll("0", "").length;
   const standIn = new Uint16Array(bytes(pruning.stand_in).buffer), keptIn = Array.from({ length: value.frames }, count);
   const weight = evidence && bytes(evidence.weight);
@@ -45,9 +46,9 @@ function cut(painter, image, sheet, frame, from, to) { // copies a box of one fr
 }
 
 function draw() {
-  const clip = messages.value, loaded = Boolean(data.tokens && [original, encoded].every((image) => image.complete && image.naturalWidth));
-  [part(".shown").hidden, part(".hint").hidden] = [!loaded, loaded];
-  if (!loaded) return;
+  const clip = messages.value, ready = [original, encoded].every((image) => image.complete && image.naturalWidth);
+  [part(".shown").hidden, part(".hint").hidden] = [!data.tokens, Boolean(data.tokens)];
+  if (!data.tokens || !ready) return;
   slice = Math.max(0, Math.min(slice, clip.frames - 1));
   const mode = part("[name=mode]:checked").value, wipe = part(".wipe input").value / 100;
   const [picture, overlay] = parts(".stage canvas"), zoom = Math.max(1, Math.round(896 / Math.max(clip.width, clip.height)));
