@@ -250,9 +250,10 @@ def test_twenty_clients_at_once_get_their_own_answer_or_are_told_to_try_again(se
     assert busy, "the queue was full for some"
 
 
-def test_a_client_that_leaves_stops_its_answer(served, monkeypatch):
-    put = AnswerStreamer.put
-    tokens = []
+@pytest.fixture
+def slow_tokens(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Slows the model down to twenty tokens a second, and counts them."""
+    put, tokens = AnswerStreamer.put, []
 
     def slow(self: AnswerStreamer, value: Any) -> None:
         tokens.append(value)
@@ -260,18 +261,56 @@ def test_a_client_that_leaves_stops_its_answer(served, monkeypatch):
         put(self, value)
 
     monkeypatch.setattr(AnswerStreamer, "put", slow)
+    return tokens
+
+
+def assert_model_is_soon_free(served: Served) -> None:
+    deadline = time.monotonic() + 5
+    while not served.assistant._model_is_free.acquire(timeout=0.1):
+        assert time.monotonic() < deadline, "the model works on though nobody listens"
+    served.assistant._model_is_free.release()
+
+
+def test_a_client_that_leaves_stops_its_answer(served, slow_tokens):
     call_address = f"{served.address}gradio_api/call/ask_about_file"
     event = httpx.post(call_address, json={"data": ["", "Describe everything that you see."]}).json()["event_id"]
     with httpx.stream("GET", f"{call_address}/{event}", timeout=30) as stream:
         for line in stream.iter_lines():
             if '"answer_tokens": ' in line and '"answer_tokens": 0' not in line:
                 break
-    made = len(tokens)
-    deadline = time.monotonic() + 5
-    while not served.assistant._model_is_free.acquire(timeout=0.1):
-        assert time.monotonic() < deadline, "the model works on though nobody listens"
-    served.assistant._model_is_free.release()
-    assert len(tokens) < 100, f"{made} tokens had come when the client left"
+    assert_model_is_soon_free(served)
+    assert len(slow_tokens) < 100
+
+
+def test_a_visitor_who_closes_the_page_stops_the_answer_and_leaves_nothing(served, slow_tokens):
+    """As the browser talks: it joins the queue, listens, and holds a connection open as long as the page is open."""
+    functions = {function.fn.__name__: function for function in served.page.fns.values() if function.fn}
+
+    def join(name: str, *values: Any) -> None:
+        controls = [component.value for component in functions[name].inputs[len(values) :]]
+        body = {"data": [*values, *controls], "fn_index": functions[name]._id, "session_hash": "closing"}
+        assert httpx.post(f"{served.address}gradio_api/queue/join", json=body).status_code == 200
+
+    def listen() -> Any:
+        return httpx.stream("GET", f"{served.address}gradio_api/queue/data?session_hash=closing", timeout=60)
+
+    with httpx.stream("GET", f"{served.address}gradio_api/heartbeat/closing", timeout=60):
+        join("load_sample", 4)
+        with listen() as events:
+            assert any("process_completed" in line for line in events.iter_lines())
+        folder = served.sessions.open("closing").folder
+        assert len(list(folder.rglob("file*"))) == 1
+        join("ask", "Describe everything that you see.", [], False)
+        with listen() as events:
+            assert any("process_generating" in line and " tokens in " in line for line in events.iter_lines())
+    assert_model_is_soon_free(served)
+    deadline = time.monotonic() + 10
+    while folder.exists() or served.sessions.is_open("closing"):
+        assert time.monotonic() < deadline, "the visitor's files are still there"
+        time.sleep(0.1)
+    assert len(slow_tokens) < 100
+    assert served.assistant.memory.get("closing", "pruned") is None
+    assert served.sessions.clips.get("closing", "1") is None
 
 
 def test_a_crash_of_the_decoder_costs_one_request(served, client, tmp_path):
