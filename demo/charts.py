@@ -10,13 +10,16 @@ import plotly.graph_objects as go
 KEPT_COLOUR, REMOVED_COLOUR, WORDS_COLOUR = "#14b8a6", "rgba(128, 140, 160, 0.28)", "#7c8694"
 """Readable on light and on dark."""
 JUMP = """() => {
-  const chart = document.querySelector("#kept_chart .js-plotly-plot");
-  if (!chart || chart.jumps) return;
-  chart.jumps = true;
-  const show = (event) => dispatchEvent(new CustomEvent("show_slice", { detail: event.points[0].pointIndex }));
-  chart.on("plotly_click", show);
+  const hook = (tries) => {
+    const chart = document.querySelector("#kept_chart .js-plotly-plot");
+    if (!chart?.on) return tries && setTimeout(hook, 200, tries - 1);
+    if (!chart.jumps) chart.on("plotly_click", ({ points }) =>
+      dispatchEvent(new CustomEvent("show_slice", { detail: points[0].pointIndex })));
+    chart.jumps = true;
+  };
+  hook(50);
 }"""
-"""Runs in the browser after the chart was drawn: clicks tell the viewer which slice to show."""
+"""Runs in the browser when there is a new chart, waits until it is drawn, and has clicks tell the viewer their slice."""
 
 
 def kept_chart(processed: Any) -> go.Figure | None:

@@ -129,7 +129,8 @@ function play(on) {
 function point(event) { // the wipe follows the pointer, a click on the strip jumps
   const box = event.currentTarget.getBoundingClientRect(), share = (event.clientX - box.left) / box.width, frames = inStrip();
   if (event.type === "click") return go(frames[Math.min(Math.floor(share * frames.length), frames.length - 1)]);
-  if (event.buttons === 1) part(".wipe input").value = 100 * share;
+  if (event.buttons !== 1) return;
+  part(".wipe input").value = 100 * share;
   draw();
 }
 

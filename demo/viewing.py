@@ -195,16 +195,25 @@ def build_viewing(assistant: Any) -> Viewing:
             raise gr.Error(str(error), print_exception=False) from None
         return show_frames(clip, again.frames)
 
+    def place_volume(shown: Shown | None, in_space: bool) -> Any:
+        """Shows another file in 3D, too, where that is what the visitor looks at."""
+        return show_volume(shown and shown.processed) if in_space else gr.skip()
+
     def show_words(found: Evidence, media: Sequence[Any], index: int) -> tuple[Any, ...]:
         choices = [(word, place) for place, word in enumerate(found.words)]
         every = list(range(len(choices)))
         return (found, tuple(media), index), gr.update(choices=choices, value=every, visible=True)
 
-    def mark(explained: tuple[Evidence, tuple[Any, ...], int] | None, chosen: list[int]) -> Any:
+    def mark(
+        explained: tuple[Evidence, tuple[Any, ...], int] | None, chosen: list[int], shown: Shown | None
+    ) -> dict[str, Any]:
         """Draws the attention of the chosen words."""
-        if explained is None or not chosen:
+        if explained is None or shown is None or not chosen:
             return show_evidence(None)
         found, media, index = explained
+        if media[index].grid != shown.processed.grid:
+            message = "The answer was given about frames of another size; ask again with the present budget."
+            raise gr.Error(message, print_exception=False)
         return show_evidence(found.on_tokens(chosen, media)[index])
 
     shown, explained = gr.State(time_to_live=KEEP_SECONDS), gr.State(time_to_live=KEEP_SECONDS)
@@ -219,6 +228,7 @@ def build_viewing(assistant: Any) -> Viewing:
                 value=AS_GIVEN,
                 label="Window (width/level in HU), for your eyes only",
                 visible=False,
+                elem_id="window",
             )
         with gr.Tab("Planes and 3D") as space:
             volume = make_volume_view()
@@ -243,10 +253,11 @@ def build_viewing(assistant: Any) -> Viewing:
         trigger_mode="always_last",
         **quiet,
     )
+    viewer.change(place_volume, [shown, in_space], volume, **quiet)
     space.select(lambda shown: (True, show_volume(shown and shown.processed)), shown, [in_space, volume], **quiet)
     plane.select(lambda: False, None, in_space, queue=False, **quiet)
     chart.change(None, None, None, js=JUMP, api_visibility="private")
     window.input(change_window, [shown, window], viewer, api_visibility="private")
-    words.change(mark, [explained, words], viewer, **quiet)
+    words.change(mark, [explained, words, shown], viewer, **quiet)
     outputs = [viewer, volume, tiles_html, about, chart, window, explained, words]
     return Viewing(shown, panel, outputs, updates, explain, [explained, words], show_words)

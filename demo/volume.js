@@ -1,7 +1,7 @@
 // Hands the volume and its kept tokens to NiiVue, which is fetched when they come for the first time.
 const part = (selector) => element.querySelector(selector);
 const KEPT_TOKENS = { R: [0, 0, 45], G: [0, 0, 212], B: [0, 0, 191], A: [0, 0, 255], I: [0, 128, 255] };
-let viewer = null, background = null;
+let viewer = null, background = null, pending = null, last = Promise.resolve();
 
 function library(address) {
   return new Promise((resolve, reject) => {
@@ -39,5 +39,8 @@ function fade() {
 }
 
 part(".opacity input").addEventListener("input", fade);
-// Without quotes, as in viewer.js.
-watch(Object.keys({ value: 0, mask: 0 }), show);
+// Names without quotes, and one step for all messages of an update, as in viewer.js; a step waits for the one before.
+watch(Object.keys({ value: 0, mask: 0 }), () => {
+  clearTimeout(pending);
+  pending = setTimeout(() => (last = last.then(show)));
+});

@@ -3,79 +3,46 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[1]
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-START_SECONDS = 240
+from tests.demo_server import ROOT, started
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = playwright.expect
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
 SHORT, LONG = 30_000, 120_000
 """Milliseconds for what takes one, and for what computes; other work may share the machine."""
 CT, XRAY = (ROOT / "examples" / "media" / name for name in ("ct_volume.nii.gz", "xray.png"))
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium at /usr/bin/chromium (apt-get install chromium)"),
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install -y chromium)"),
 ]
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the running app."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("page")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_SERVER_PORT": str(port)}
-    environment |= {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_TEMP_DIR": str(folder / "uploads")}
-    with open(folder / "log.txt", "w") as output:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=output)
-    url, end = f"http://127.0.0.1:{port}/", time.monotonic() + START_SECONDS
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(url, timeout=5).close()
-                break
-            except OSError:
-                if process.poll() is not None or time.monotonic() > end:
-                    pytest.fail(f"The app did not start:\n{(folder / 'log.txt').read_text()}")
-                time.sleep(0.5)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    """Address of the running demo."""
+    with started(tmp_path_factory.mktemp("demo"), "-m", "demo") as (address, _, _):
+        yield address
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+def browser() -> Iterator[playwright.Browser]:
+    with playwright.sync_playwright() as tools:
+        chromium = tools.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield chromium
         chromium.close()
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
+def page(browser: playwright.Browser, address: str) -> Iterator[playwright.Page]:
     """A visitor's page; errors of our JavaScript and requests to other servers fail the test."""
     context = browser.new_context(viewport={"width": 1360, "height": 1000})
     page = context.new_page()
@@ -94,22 +61,22 @@ def is_elsewhere(url: str, address: str) -> bool:
     return not url.startswith((address, "data:", "blob:"))
 
 
-def upload(page: Page, path: Path) -> None:
-    page.locator("input[type=file]").first.set_input_files(path)
+def upload(page: playwright.Page, path: Path) -> None:
+    page.locator("#files input[type=file]").set_input_files(path)
     expect(page.locator("#viewer .stage")).to_be_visible(timeout=LONG)
 
 
-def picture(page: Page, canvas: str = "picture") -> str:
+def picture(page: playwright.Page, canvas: str = "picture") -> str:
     """What a canvas of the viewer shows, to compare."""
     return page.locator(f"#viewer canvas.{canvas}").evaluate("canvas => canvas.toDataURL()")
 
 
-def position(page: Page) -> int:
+def position(page: playwright.Page) -> int:
     words = page.locator("#viewer output").inner_text()
     return int(re.search(r"(?:Slice|Frame) (\d+) of", words)[1])
 
 
-def mode(page: Page, name: str) -> None:
+def mode(page: playwright.Page, name: str) -> None:
     page.locator("#viewer .modes").get_by_text(name, exact=True).click()
 
 
@@ -140,8 +107,10 @@ def test_a_visitor_goes_through_the_slices(page):
     bars = page.locator("#kept_chart .barlayer .point path")
     expect(bars.first).to_be_visible(timeout=SHORT)
     page.get_by_role("button", name="Play").click()
+    bars.nth(9).hover(force=True)
+    page.wait_for_timeout(200)  # the chart finds the bar under the pointer a little later
     bars.nth(9).click(force=True)
-    assert position(page) == 10
+    expect(page.locator("#viewer output")).to_contain_text("Slice 10 of 14")
 
 
 def test_settings_change_the_numbers_and_the_picture_without_reading_again(page):
@@ -196,7 +165,7 @@ def test_another_window_changes_the_picture_alone(page):
     upload(page, CT)
     before, numbers, veil = picture(page), page.locator("#numbers").inner_text(), picture(page, "overlay")
     for name in ("soft tissue, 350/40", "lung, 1500/-600"):
-        page.get_by_label("Window").click()
+        page.locator("#window input").click()
         page.get_by_role("option", name=name).click()
         page.wait_for_function(
             "before => document.querySelector('#viewer canvas.picture').toDataURL() !== before", arg=before
@@ -209,20 +178,24 @@ def test_another_window_changes_the_picture_alone(page):
 def test_planes_and_3d_of_a_small_volume(page):
     upload(page, CT)
     page.get_by_role("tab", name="Planes and 3D").click()
-    expect(page.locator("#volume [data-shown='1'], #volume[data-shown='1']").first).to_be_attached(timeout=LONG)
+    shown = "Number(document.querySelector('#volume [data-shown], #volume[data-shown]')?.dataset.shown ?? 0)"
+    page.wait_for_function(f"{shown} > 0", timeout=LONG)
     expect(page.locator("#volume canvas")).to_be_visible()
+    steps = page.evaluate(shown)
     threshold = page.get_by_role("spinbutton", name="Pruning threshold")
     threshold.fill("0.2")
     threshold.press("Enter")
-    expect(page.locator("#volume [data-shown='2'], #volume[data-shown='2']").first).to_be_attached(timeout=LONG)
+    page.wait_for_function(f"{shown} > {steps}", timeout=LONG)
+    page.get_by_role("tab", name="Slices").click()
+    expect(page.locator("#viewer .stage")).to_be_visible()
 
 
 def test_evidence_of_an_answer(page):
     upload(page, CT)
-    question = page.get_by_role("textbox", name="Question")
+    question = page.locator("#question textarea")
     question.fill("Which imaging modality is this?")
     question.press("Enter")
-    expect(page.locator("[data-testid=bot]").last).to_have_text(re.compile("[a-zA-Z]{2}"), timeout=LONG)
+    page.wait_for_function("/tokens in/.test(document.querySelector('#status')?.textContent)", timeout=LONG)
     page.get_by_text("Evidence: where did the answer look?").click()
     page.get_by_role("button", name="Show the evidence").click()
     words = page.locator("#words input[type=checkbox]")
@@ -235,8 +208,8 @@ def test_evidence_of_an_answer(page):
 
 def test_a_file_that_cannot_be_read_is_a_sentence(page, tmp_path):
     (tmp_path / "scan.nii").write_text("no scan\n" * 99)
-    page.locator("input[type=file]").first.set_input_files(tmp_path / "scan.nii")
-    expect(page.get_by_role("alert").first).to_contain_text("not a known medical image", timeout=LONG)
+    page.locator("#files input[type=file]").set_input_files(tmp_path / "scan.nii")
+    expect(page.locator("#numbers [role=alert]")).to_contain_text("not a known medical image", timeout=LONG)
     expect(page.locator("#viewer .hint")).to_be_visible()
 
 
@@ -245,7 +218,7 @@ def test_a_phone_needs_no_sideways_scrolling_and_every_control_has_a_name(browse
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
     page = context.new_page()
     page.goto(f"{address}?__theme={theme}")
-    page.locator("input[type=file]").first.wait_for(state="attached", timeout=LONG)
+    page.locator("#files input[type=file]").wait_for(state="attached", timeout=LONG)
     upload(page, XRAY)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     nameless = page.evaluate(
