@@ -68,7 +68,7 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
             if file is not None:
                 sessions.remove(session, file)
             if session.files:  # what is shown stays
-                gr.Warning(sentence(error), title="Not loaded", duration=None)
+                gr.Warning(f"Not loaded: {sentence(error)}", duration=None)
                 return None, *(gr.skip() for _ in (*selection, *display))
             return None, *choice(session, None), None, *viewing.updates(None, sentence(error))
         return None, *choice(session, file), shown, *viewing.updates(shown)
