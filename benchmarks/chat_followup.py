@@ -4,8 +4,8 @@
     python -m benchmarks.chat_followup --json benchmarks/results/chat_followup.json
 
 One conversation about a file: the first question prunes and encodes it and fills the key-value cache, further ones
-compute what is new. Each conversation is held several times; figures are medians. Beside them the same further questions
-with nothing remembered, once. Reading the file, which happens once when it is loaded, is a figure of its own.
+compute what is new. Each conversation is held several times; figures are medians. Beside them the same further
+questions with nothing remembered, once. Reading the file, which happens once when it is loaded, is a figure of its own.
 """
 
 from __future__ import annotations
