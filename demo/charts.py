@@ -19,7 +19,7 @@ JUMP = """() => {
   };
   hook(50);
 }"""
-"""Runs in the browser when there is a new chart, waits until it is drawn, and has clicks tell the viewer their slice."""
+"""Runs in the browser when a chart is new: waits until it is drawn, and has clicks tell the viewer their slice."""
 
 
 def kept_chart(processed: Any) -> go.Figure | None:

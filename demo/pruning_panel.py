@@ -228,7 +228,7 @@ def numbers(processed: Any, stage: str, config: Any, dtype: torch.dtype) -> str:
             _tile(
                 "Worst error",
                 f"{pruned.worst_error:.3f}",
-                f"at threshold {pruned.threshold:.3g}" if pruned.threshold else "nothing is removed",
+                "nothing is removed" if pruned.keep_mask.all() else f"at threshold {pruned.threshold:.3g}",
             ),
             *_costs(before, after),
         ]
