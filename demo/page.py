@@ -27,12 +27,11 @@ Load only data that names no patient.
 """
 
 
-def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) -> gr.Blocks:
+def build_page(assistant: Assistant, sessions: Sessions) -> gr.Blocks:
     """The page around one assistant.
 
     Args:
         sessions: where visitors' files are; the page ends a session when its tab is closed.
-        largest_upload: bytes of a file at most.
     """
     find_evidence = make_explainer(assistant)
     conversation = Conversation(assistant, sessions)
@@ -178,5 +177,5 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
             explain, chosen, viewing.explained, api_visibility="private", concurrency_limit=1, concurrency_id=MODEL
         )
         page.unload(leave)
-        add_endpoints(assistant, largest_upload)
+        add_endpoints(assistant)
     return page
