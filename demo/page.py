@@ -133,6 +133,7 @@ def build_page(assistant: Assistant, sessions: Sessions) -> gr.Blocks:
         """Forgets a visitor."""
         sessions.end(request.session_hash)
         assistant.memory.drop(request.session_hash)
+        page.state_holder.delete_state(request.session_hash)  # Gradio itself keeps it for an hour
 
     with ClosedBlocks(title="OmniV-Med", analytics_enabled=False, delete_cache=(60, UPLOAD_SECONDS)) as page:
         gr.Markdown(INTRODUCTION)

@@ -312,6 +312,8 @@ def test_a_visitor_who_closes_the_page_stops_the_answer_and_leaves_nothing(serve
             assert any("process_completed" in line for line in events.iter_lines())
         folder = served.sessions.open("closing").folder
         assert len(list(folder.rglob("file*"))) == 1
+        state = served.page.state_holder["closing"]
+        assert any(getattr(value, "processed", None) for _, value, _ in state.state_components)
         join("ask", "Describe everything that you see.", [], False)
         with listen() as events:
             assert any("process_generating" in line and " tokens in " in line for line in events.iter_lines())
@@ -323,6 +325,9 @@ def test_a_visitor_who_closes_the_page_stops_the_answer_and_leaves_nothing(serve
     assert len(slow_tokens) < 100
     assert served.assistant.memory.get("closing", "pruned") is None
     assert served.sessions.clips.get("closing", "1") is None
+    while list(state.state_components):
+        assert time.monotonic() < deadline, "what was shown is still there"
+        time.sleep(0.1)
 
 
 def test_a_crash_of_the_decoder_costs_one_request(served, client, tmp_path):
