@@ -4,8 +4,8 @@
     python -m benchmarks.chat_followup --json benchmarks/results/chat_followup.json
 
 One conversation about a file: the first question prunes and encodes it and fills the key-value cache, further ones
-compute what is new. Beside them the same further questions with nothing remembered. Each conversation is held anew
-several times; figures are medians. Reading the file, which happens once when it is loaded, is a figure of its own.
+compute what is new. Each conversation is held several times; figures are medians. Beside them the same further
+questions with nothing remembered, once. Reading the file, which happens once when it is loaded, is a figure of its own.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ def measure(assistant: Assistant, file: Path, settings: PruningSettings, repeats
     clip = assistant.read(file)
     reading = time.perf_counter() - start
     medium = Medium("file", clip)
-    runs: dict[str, list[list[Answer]]] = {"remembered": [], "anew": []}
-    for _ in range(repeats):
-        runs["remembered"].append(converse(assistant, medium, settings, "benchmark"))
-        runs["anew"].append(converse(assistant, medium, settings, None))
+    runs = {
+        "remembered": [converse(assistant, medium, settings, "benchmark") for _ in range(repeats)],
+        "anew": [converse(assistant, medium, settings, None)],
+    }
     texts = {tuple(answer.text for answer in run) for side in runs.values() for run in side}
     seconds = {
         side: [median(run[number].seconds_to_first_token for run in of_side) for number in range(len(QUESTIONS))]
@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="file to write the figures to")
     parser.add_argument("--model", default=str(ROOT / "hub_model"), help="folder or Hub id (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="conversations of each kind (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="conversations about each file (default: %(default)s)")
     arguments = parser.parse_args()
     assistant = Assistant(arguments.model)
     rows, table = {}, []

@@ -10,10 +10,6 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported, which reads it
-
-import gradio as gr
-
 DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
 MODEL_VARIABLE, AUTH_VARIABLE = "OMNIV_MED_MODEL", "OMNIV_MED_AUTH"
 EPILOGUE = f"""environment:
@@ -83,7 +79,11 @@ def stop(*signal_and_frame: object) -> NoReturn:
 def main(arguments: list[str] | None = None) -> None:
     """Loads the model and serves until it is stopped."""
     options = parse_arguments(arguments)
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported, which reads it
     # Imported here: it takes seconds, and a wrong argument should be told at once.
+    import gradio as gr
+
+    from demo.api import app_options
     from demo.assistant import Assistant
     from demo.page import build_page
     from demo.sessions import Sessions
@@ -104,12 +104,13 @@ def main(arguments: list[str] | None = None) -> None:
         primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
     signal.signal(signal.SIGTERM, stop)
-    page = build_page(assistant, sessions, options.max_file_size << 20)
+    page, largest_upload = build_page(assistant, sessions), options.max_file_size << 20
     page.queue(max_size=options.queue).launch(
         server_name=options.host,
         server_port=options.port,
         auth=options.auth,
-        max_file_size=options.max_file_size << 20,
+        max_file_size=largest_upload,
+        app_kwargs=app_options(largest_upload),
         share=False,
         mcp_server=options.auth is None,  # its clients cannot log in
         theme=theme,

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import gradio as gr
 from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
 
 from demo.assistant import Assistant, Medium, Turn
 from demo.chat import MODEL, answer_as_json
@@ -24,6 +26,8 @@ READING = "reading"
 """Gradio's concurrency group of all that reads files."""
 MOST_READING = 2
 """Files that are read at once, as many as `IsolatedReader` has processes."""
+BESIDE_A_FILE = 1 << 20
+"""Bytes of a request besides its file."""
 Rule = Literal["anchor", "previous", "none"]
 Stage = Literal["language", "encoder"]
 
@@ -48,6 +52,44 @@ class ClosedBlocks(gr.Blocks):
         raise gr.Error(told, print_exception=False)
 
 
+class LimitedBodies:
+    """Refuses requests with a larger body than a file of the largest size makes as a `data:` URI.
+
+    Gradio limits the uploads, each of them, and holds the body of any other request in memory, however large it is.
+
+    Args:
+        app: the server, an ASGI application.
+        largest_upload: bytes of a file at most.
+    """
+
+    def __init__(self, app: Any, largest_upload: int) -> None:
+        self.app, self.largest_upload = app, largest_upload
+        self.most = largest_upload * 4 // 3 + BESIDE_A_FILE
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"].endswith("/upload"):
+            await self.app(scope, receive, send)
+            return
+        if int(dict(scope["headers"]).get(b"content-length", b"0")) > self.most:
+            words = f"The file is larger than {self.largest_upload >> 20} MB; make it smaller."
+            await PlainTextResponse(words, status_code=413)(scope, receive, send)
+            return
+        received = 0
+
+        async def receive_limited() -> Any:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return {"type": "http.disconnect"} if received > self.most else message  # its length was not told before
+
+        await self.app(scope, receive_limited, send)
+
+
+def app_options(largest_upload: int) -> dict[str, Any]:
+    """The argument `app_kwargs` of `launch`."""
+    return {"middleware": [Middleware(LimitedBodies, largest_upload=largest_upload)]}
+
+
 def refuse_addresses(value: Any) -> None:
     """Raises `RefusedFileError` where a file in a client's input, however deep, is named by its address."""
     if isinstance(value, dict):
@@ -60,18 +102,11 @@ def refuse_addresses(value: Any) -> None:
             refuse_addresses(item)
 
 
-def add_endpoints(assistant: Assistant, largest_upload: int) -> None:
-    """Adds the endpoints to the page that is being built.
-
-    Args:
-        largest_upload: bytes of a file at most, also of one in a `data:` URI.
-    """
+def add_endpoints(assistant: Assistant) -> None:
+    """Adds the endpoints to the page that is being built."""
 
     def read(file: Any) -> Any:
-        source = uploaded_file(file, get_upload_folder())
-        if isinstance(source, str) and len(source) > largest_upload * 4 / 3 + 1000:
-            raise ValueError(f"The file is larger than {largest_upload >> 20} MB; make it smaller.")
-        with scratch_copy(source) as copy:
+        with scratch_copy(uploaded_file(file, get_upload_folder())) as copy:
             return assistant.read(copy)
 
     def settings(rule: Any, threshold: Any, keep_ratio: Any, stage: Any) -> PruningSettings:

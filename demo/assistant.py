@@ -424,9 +424,10 @@ class _Generation:
     def _prefill(
         self, ids: torch.Tensor, sequence: np.ndarray, encoded: Sequence[EncodedMedium], remembered: Remembered
     ) -> None:
-        """Brings the cache up to the last token of the prompt but one."""
-        start, end = len(remembered.sequence), len(ids) - 1
+        """Brings the cache up to the text at the prompt's end, which `generate` takes in one piece."""
         is_visual = sequence < 0
+        after_media = int(is_visual.nonzero()[0][-1]) + 1 if is_visual.any() else 0
+        start, end = len(remembered.sequence), max(after_media, len(ids) - PREFILL_TOKENS)
         visual = torch.cat([item.features for item in encoded]) if encoded else None
         while start < end:
             self.check()

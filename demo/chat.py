@@ -360,10 +360,11 @@ def build_chat(assistant: Assistant, sessions: Sessions, panel: PruningPanel) ->
         elem_id="question",
     )
     with gr.Row():
-        stop = gr.Button("Stop", min_width=80, size="sm")
-        clear = gr.Button("New conversation", min_width=140, size="sm")
-        save_json = gr.Button("Save as JSON", min_width=110, size="sm")
-        save_markdown = gr.Button("Save as Markdown", min_width=140, size="sm")
+        stop = gr.Button("Stop", min_width=100, size="sm")
+        clear = gr.Button("New conversation", min_width=100, size="sm")
+    with gr.Row():
+        save_json = gr.Button("Save as JSON", min_width=100, size="sm")
+        save_markdown = gr.Button("Save as Markdown", min_width=100, size="sm")
     compare = gr.Checkbox(
         label="A/B: answer twice, with and without pruning",
         info="Side by side, with seconds and tokens; the second answer starts when the first is complete.",

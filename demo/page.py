@@ -27,12 +27,11 @@ Load only data that names no patient.
 """
 
 
-def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) -> gr.Blocks:
+def build_page(assistant: Assistant, sessions: Sessions) -> gr.Blocks:
     """The page around one assistant.
 
     Args:
         sessions: where visitors' files are; the page ends a session when its tab is closed.
-        largest_upload: bytes of a file at most.
     """
     find_evidence = make_explainer(assistant)
     conversation = Conversation(assistant, sessions)
@@ -60,12 +59,15 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
             progress(0, desc="Reading the file")
             return assistant.read(paths, lambda done, total: progress((done, total), desc="Reading the file"))
 
+        file = None
         try:
             file = sessions.load(session, uploads, read)
             shown = shown_as(session, file, values)
         except Exception as error:
+            if file is not None:
+                sessions.remove(session, file)
             if session.files:  # what is shown stays
-                gr.Warning(sentence(error), title="Not loaded", duration=None)
+                gr.Warning(f"Not loaded: {sentence(error)}", duration=None)
                 return None, *(gr.skip() for _ in (*selection, *display))
             return None, *choice(session, None), None, *viewing.updates(None, sentence(error))
         return None, *choice(session, file), shown, *viewing.updates(shown)
@@ -102,7 +104,10 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
         """Takes the shown file away, where no question came with it yet, and shows the one before it."""
         session = sessions.open(request.session_hash)
         file = session.file(number)
-        if file is not None and file in conversation.pending(session):
+        if file is not None and file not in conversation.pending(session):
+            gr.Warning("A question came with this file; only a new conversation can do without it.")
+            return show_file(request, file.number, *values)
+        if file is not None:
             sessions.remove(session, file)
         if not session.files:
             return *choice(session, None), None, *viewing.updates(None)
@@ -128,6 +133,7 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
         """Forgets a visitor."""
         sessions.end(request.session_hash)
         assistant.memory.drop(request.session_hash)
+        page.state_holder.delete_state(request.session_hash)  # Gradio itself keeps it for an hour
 
     with ClosedBlocks(title="OmniV-Med", analytics_enabled=False, delete_cache=(60, UPLOAD_SECONDS)) as page:
         gr.Markdown(INTRODUCTION)
@@ -172,5 +178,5 @@ def build_page(assistant: Assistant, sessions: Sessions, largest_upload: int) ->
             explain, chosen, viewing.explained, api_visibility="private", concurrency_limit=1, concurrency_id=MODEL
         )
         page.unload(leave)
-        add_endpoints(assistant, largest_upload)
+        add_endpoints(assistant)
     return page

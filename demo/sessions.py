@@ -182,8 +182,7 @@ class Sessions:
         Raises:
             ValueError: the sentence for the visitor, where they cannot be read; their copies are deleted.
         """
-        number = session.loaded + 1
-        folder = Path(tempfile.mkdtemp(prefix=f"{number}_", dir=session.folder))
+        folder = Path(tempfile.mkdtemp(prefix="medium_", dir=session.folder))
         try:
             names = ["file"] if len(uploads) == 1 else [f"file_{index:05}" for index in range(len(uploads))]
             paths = [adopt(upload, folder, name) for upload, name in zip(uploads, names, strict=True)]
@@ -191,9 +190,11 @@ class Sessions:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        session.loaded = number
-        file = LoadedFile(number, tuple(paths), clip.kind, len(clip.frames), clip.modality, tuple(clip.notes))
-        session.files.append(file)
+        with self._lock:  # a visitor may load two at once
+            session.loaded += 1
+            number = session.loaded
+            file = LoadedFile(number, tuple(paths), clip.kind, len(clip.frames), clip.modality, tuple(clip.notes))
+            session.files.append(file)
         self.clips.put(session.key, str(number), clip, clip.frames.nbytes)
         return file
 

@@ -18,6 +18,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from demo.api import app_options
 from demo.assistant import Assistant
 from demo.page import build_page
 from demo.sessions import Sessions
@@ -44,7 +45,7 @@ def served_here(model: Path, folder: Path, queue: int = 64, largest_upload: int 
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     sessions = Sessions()
     assistant = Assistant(str(model), is_present=sessions.is_open)
-    page = build_page(assistant, sessions, largest_upload)
+    page = build_page(assistant, sessions)
     try:
         _, address, _ = page.queue(max_size=queue).launch(
             server_name="127.0.0.1",
@@ -54,6 +55,7 @@ def served_here(model: Path, folder: Path, queue: int = 64, largest_upload: int 
             share=False,
             mcp_server=True,
             max_file_size=largest_upload,
+            app_kwargs=app_options(largest_upload),
         )
         yield Served(address, assistant, sessions, page)
     finally:

@@ -60,11 +60,11 @@ def page(browser: playwright.Browser, demo: tuple[str, Path]) -> Iterator[playwr
     assert failures == []
 
 
-def picture(page: playwright.Page, name: str) -> None:
+def picture(page: playwright.Page, name: str, full: bool = True) -> None:
     folder = os.environ.get("OMNIV_MED_SCREENSHOTS")
     if folder:
         page.wait_for_timeout(500)
-        page.screenshot(path=Path(folder) / f"chat_{name}.png", full_page=True)
+        page.screenshot(path=Path(folder) / f"chat_{name}.png", full_page=full)
 
 
 def load(page: playwright.Page, path: Path, number: int) -> None:
@@ -187,6 +187,18 @@ def test_several_files_a_wrong_file_and_what_a_visitor_leaves(page, demo, tmp_pa
     while list(sessions.rglob("file*")) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not list(sessions.rglob("file*")), "files are deleted when the page is closed"
+
+
+def test_an_example_is_one_click_and_the_answer_shows_its_evidence(page):
+    page.locator("#samples").get_by_text("MR head").click()
+    page.get_by_role("radio", name=re.compile("File 1: volume")).wait_for()
+    page.locator("#suggestions").get_by_text("Which imaging modality is this?").click()
+    answered(page, 1)
+    picture(page, "example", full=False)
+    page.get_by_text("Evidence: where did the answer look?").click()
+    page.get_by_role("button", name="Show the evidence of the last answer").click()
+    page.locator("#words input").first.wait_for()
+    picture(page, "evidence")
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen(browser, demo):

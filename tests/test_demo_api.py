@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,23 @@ def test_wrong_values_get_a_sentence(client):
         ((image, "anchor", 0.1, 0), "keep_ratio is a number"),
         ((data_uri(b"no medium"),), "not a known"),
         (("data:application/octet-stream;base64,###",), "not valid base64"),
-        ((data_uri(bytes(1 << 25)),), "larger than 16 MB"),
     ):
         with pytest.raises(AppError, match=words):
             client.predict(*arguments, api_name="/prune_file")
     with pytest.raises(AppError, match="Write a question"):
         client.predict(image, " ", api_name="/ask_about_file")
+
+
+def test_a_file_that_is_too_large_is_refused_however_it_comes(served):
+    address = f"{served.address}gradio_api/call/describe_file"
+    body = json.dumps({"data": [data_uri(bytes(20 << 20))]}).encode()
+    told = httpx.post(address, content=body)
+    assert told.status_code == 413 and "larger than 16 MB" in told.text
+    pieces = (body[start : start + 65536] for start in range(0, len(body), 65536))  # without a length
+    with suppress(httpx.TransportError):  # where the server hung up
+        assert httpx.post(address, content=pieces).status_code >= 400
+    uploads = f"{served.address}gradio_api/upload"
+    assert httpx.post(uploads, files={"files": ("scan.npy", bytes(17 << 20))}).status_code == 413
 
 
 class CountingServer:
@@ -159,16 +171,14 @@ def test_no_path_and_no_address_that_a_client_names_is_opened(served, client, tm
             f"{link}", f"{planted}", f"{uploads}", other.address, other.address.replace("http", "HTTP"), "ftp://host/scan",
             "\0", "~/.bashrc",
         ]  # fmt: skip
+        meta = {"_type": "gradio.FileData"}
         for name in named:
-            meta = {"_type": "gradio.FileData"}
+            answers = [call(served, "ask_about_file", name, "What?", "anchor", 0.1, 1.0, "language")]
             for file in (name, {"path": name}, {"path": name, "meta": meta}, {"url": name, "path": "x", "meta": meta}):
-                for endpoint, rest in (
-                    ("describe_file", ()),
-                    ("ask_about_file", ("What?", "anchor", 0.1, 1.0, "language")),
-                ):
-                    answer = call(served, endpoint, file, *rest)
-                    assert "event: error" in answer and "event: complete" not in answer, (file, answer)
-                    assert "root:" not in answer and "volume" not in answer
+                answers.append(call(served, "describe_file", file))
+            for answer in answers:
+                assert "event: error" in answer and "event: complete" not in answer, (name, answer)
+                assert "root:" not in answer and "volume" not in answer
         assert other.asked == []
     told = call(served, "describe_file", "/etc/passwd")
     assert "Only uploads are opened" in json.loads(told.split("data: ", 1)[1])["error"]
@@ -252,9 +262,10 @@ def test_twenty_clients_at_once_get_their_own_answer_or_are_told_to_try_again(se
     assert busy, "the queue was full for some"
 
 
-def test_a_client_that_leaves_stops_its_answer(served, monkeypatch):
-    put = AnswerStreamer.put
-    tokens = []
+@pytest.fixture
+def slow_tokens(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Slows the model down to twenty tokens a second, and counts them."""
+    put, tokens = AnswerStreamer.put, []
 
     def slow(self: AnswerStreamer, value: Any) -> None:
         tokens.append(value)
@@ -262,18 +273,61 @@ def test_a_client_that_leaves_stops_its_answer(served, monkeypatch):
         put(self, value)
 
     monkeypatch.setattr(AnswerStreamer, "put", slow)
+    return tokens
+
+
+def assert_model_is_soon_free(served: Served) -> None:
+    deadline = time.monotonic() + 5
+    while not served.assistant._model_is_free.acquire(timeout=0.1):
+        assert time.monotonic() < deadline, "the model works on though nobody listens"
+    served.assistant._model_is_free.release()
+
+
+def test_a_client_that_leaves_stops_its_answer(served, slow_tokens):
     call_address = f"{served.address}gradio_api/call/ask_about_file"
     event = httpx.post(call_address, json={"data": ["", "Describe everything that you see."]}).json()["event_id"]
     with httpx.stream("GET", f"{call_address}/{event}", timeout=30) as stream:
         for line in stream.iter_lines():
             if '"answer_tokens": ' in line and '"answer_tokens": 0' not in line:
                 break
-    made = len(tokens)
-    deadline = time.monotonic() + 5
-    while not served.assistant._model_is_free.acquire(timeout=0.1):
-        assert time.monotonic() < deadline, "the model works on though nobody listens"
-    served.assistant._model_is_free.release()
-    assert len(tokens) < 100, f"{made} tokens had come when the client left"
+    assert_model_is_soon_free(served)
+    assert len(slow_tokens) < 100
+
+
+def test_a_visitor_who_closes_the_page_stops_the_answer_and_leaves_nothing(served, slow_tokens):
+    """As the browser talks: it joins the queue, listens, and holds a connection open as long as the page is open."""
+    functions = {function.fn.__name__: function for function in served.page.fns.values() if function.fn}
+
+    def join(name: str, *values: Any) -> None:
+        controls = [component.value for component in functions[name].inputs[len(values) :]]
+        body = {"data": [*values, *controls], "fn_index": functions[name]._id, "session_hash": "closing"}
+        assert httpx.post(f"{served.address}gradio_api/queue/join", json=body).status_code == 200
+
+    def listen() -> Any:
+        return httpx.stream("GET", f"{served.address}gradio_api/queue/data?session_hash=closing", timeout=60)
+
+    with httpx.stream("GET", f"{served.address}gradio_api/heartbeat/closing", timeout=60):
+        join("load_sample", 4)
+        with listen() as events:
+            assert any("process_completed" in line for line in events.iter_lines())
+        folder = served.sessions.open("closing").folder
+        assert len(list(folder.rglob("file*"))) == 1
+        state = served.page.state_holder["closing"]
+        assert any(getattr(value, "processed", None) for _, value, _ in state.state_components)
+        join("ask", "Describe everything that you see.", [], False)
+        with listen() as events:
+            assert any("process_generating" in line and " tokens in " in line for line in events.iter_lines())
+    assert_model_is_soon_free(served)
+    deadline = time.monotonic() + 10
+    while folder.exists() or served.sessions.is_open("closing"):
+        assert time.monotonic() < deadline, "the visitor's files are still there"
+        time.sleep(0.1)
+    assert len(slow_tokens) < 100
+    assert served.assistant.memory.get("closing", "pruned") is None
+    assert served.sessions.clips.get("closing", "1") is None
+    while list(state.state_components):
+        assert time.monotonic() < deadline, "what was shown is still there"
+        time.sleep(0.1)
 
 
 def test_a_crash_of_the_decoder_costs_one_request(served, client, tmp_path):
