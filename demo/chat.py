@@ -138,12 +138,12 @@ def exchange_at(exchanges: Sequence[Exchange], index: int) -> tuple[int, bool]:
     raise IndexError("There is no such message.")
 
 
-def figures(answer: Answer | None) -> str:
+def figures(answer: Answer | None, stopped: bool = False) -> str:
     """What an answer took, or what is being done for it."""
     if answer is None:
         return ""
     if not answer.complete and not answer.text:
-        return f"{answer.step} … {answer.seconds:.0f} s"
+        return "Stopped before the first word" if stopped else f"{answer.step} … {answer.seconds:.0f} s"
     parts = [f"{len(answer.token_ids)} tokens in {answer.seconds:.2f} s"]
     if answer.seconds_to_first_token is not None:
         parts.append(f"the first after {answer.seconds_to_first_token:.2f} s")
@@ -152,7 +152,8 @@ def figures(answer: Answer | None) -> str:
         prompt += f", {answer.visual_tokens} of them visual"
     if answer.reused_tokens:
         prompt += f", {answer.reused_tokens} computed before"
-    return " · ".join([*parts, prompt])
+    end = [] if answer.complete else ["stopped" if stopped else "…"]
+    return " · ".join([*parts, prompt, *end])
 
 
 def answer_as_json(answer: Answer) -> dict[str, Any]:
@@ -262,6 +263,7 @@ class Conversation:
         numbers, labels = tuple(file.number for file in files), tuple(file.label for file in files)
         exchange = Exchange(question.strip(), numbers, labels, settings)
         session.exchanges.append(exchange)
+        session.asked += 1
         return exchange
 
     def run(self, session: Session, exchange: Exchange, compare: bool) -> Iterator[None]:
@@ -314,8 +316,8 @@ def view(session: Session) -> tuple[Any, ...]:
     return (
         messages(session.exchanges, PRUNED),
         messages(session.exchanges, UNPRUNED),
-        figures(answers.get(PRUNED)),
-        figures(answers.get(UNPRUNED)),
+        figures(answers.get(PRUNED), last is not None and last.stopped),
+        figures(answers.get(UNPRUNED), last is not None and last.stopped),
     )
 
 
@@ -388,7 +390,7 @@ def build_chat(assistant: Assistant, sessions: Sessions, panel: PruningPanel) ->
     def session_of(request: gr.Request, history: list[Any]) -> Session:
         """The visitor's session; it is gone where the connection was lost for a while."""
         session = sessions.open(request.session_hash)
-        if history and not session.exchanges:
+        if history and not session.asked:
             raise gr.Error(
                 "The connection was lost, and your files were deleted; reload the page.", print_exception=False
             )

@@ -115,7 +115,7 @@ class Session:
         folder: where its files are.
         files: what was loaded and not removed, in order.
         exchanges: the conversation, questions with their answers (`demo.chat.Exchange`).
-        loaded: how many files were ever loaded.
+        loaded, asked: how many files were ever loaded, and how many questions asked.
     """
 
     key: str
@@ -123,6 +123,7 @@ class Session:
     files: list[LoadedFile] = field(default_factory=list)
     exchanges: list[Any] = field(default_factory=list)
     loaded: int = 0
+    asked: int = 0
 
     def file(self, number: int | None) -> LoadedFile | None:
         """The file of that number, or None."""

@@ -83,7 +83,8 @@ def answered(page: playwright.Page, count: int, column: str = "") -> str:
     page.wait_for_function(
         """([chat, status, count]) => {
             const bots = document.querySelectorAll(`${chat} .message.bot`);
-            return bots.length === count && /tokens in/.test(document.querySelector(status)?.textContent);
+            const figures = document.querySelector(status)?.textContent ?? "";
+            return bots.length === count && /tokens in/.test(figures) && !/…|stopped/.test(figures);
         }""",
         arg=[f"#chat{column}", f"#status{column}", count],
     )
@@ -114,8 +115,7 @@ def test_upload_ask_follow_up_compare_and_download(page, demo):
 
     page.get_by_label("A/B").check()
     ask(page, "Is there a lesion?")
-    page.wait_for_function("/tokens in/.test(document.querySelector('#status-unpruned')?.textContent)")
-    pruned, unpruned = answered(page, 3), answered(page, 3, "-unpruned")
+    unpruned, pruned = answered(page, 3, "-unpruned"), answered(page, 3)
     assert number(pruned, r"(\d+) of them visual") < number(unpruned, r"(\d+) of them visual")
     assert "not asked without pruning" in " ".join(words(page, "-unpruned"))
     picture(page, "compare")
