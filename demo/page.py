@@ -142,7 +142,7 @@ def build_page(assistant: Assistant, sessions: Sessions) -> gr.Blocks:
                 files = gr.File(
                     label="Image, DICOM, NIfTI, NRRD, zip or video; or all files of one DICOM series",
                     file_count="multiple",
-                    height=140,
+                    height=170,
                     elem_id="files",
                 )
                 sample = gr.Dataset(

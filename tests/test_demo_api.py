@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -294,29 +295,48 @@ def test_a_client_that_leaves_stops_its_answer(served, slow_tokens):
     assert len(slow_tokens) < 100
 
 
+@dataclass
+class Browser:
+    """Talks as the page does in a browser: joins the queue, and listens to what comes of it."""
+
+    served: Served
+    session: str
+
+    def join(self, name: str, *values: Any) -> None:
+        """Calls a function of the page; the pruning controls are as they are at first."""
+        (function,) = (each for each in self.served.page.fns.values() if each.fn and each.fn.__name__ == name)
+        controls = [component.value for component in function.inputs[len(values) :]]
+        body = {"data": [*values, *controls], "fn_index": function._id, "session_hash": self.session}
+        assert httpx.post(f"{self.served.address}gradio_api/queue/join", json=body).status_code == 200
+
+    def hears(self, *words: str) -> bool:
+        """Whether an event with all of these words comes; stops listening there."""
+        address = f"{self.served.address}gradio_api/queue/data?session_hash={self.session}"
+        with httpx.stream("GET", address, timeout=60) as events:
+            return any(all(word in line for word in words) for line in events.iter_lines())
+
+
+def test_a_visitor_whose_session_has_ended_is_told_and_a_fresh_one_is_not(served):
+    browser = Browser(served, "returning")
+    history = [{"role": "user", "content": [{"type": "text", "text": "Which?"}]}]
+    browser.join("ask", "And then?", history, False)
+    assert browser.hears("process_completed", "The connection was lost")
+    browser.join("ask", "Which?", [], False)
+    assert browser.hears("process_completed", '"success":true')
+    served.sessions.end("returning")
+
+
 def test_a_visitor_who_closes_the_page_stops_the_answer_and_leaves_nothing(served, slow_tokens):
-    """As the browser talks: it joins the queue, listens, and holds a connection open as long as the page is open."""
-    functions = {function.fn.__name__: function for function in served.page.fns.values() if function.fn}
-
-    def join(name: str, *values: Any) -> None:
-        controls = [component.value for component in functions[name].inputs[len(values) :]]
-        body = {"data": [*values, *controls], "fn_index": functions[name]._id, "session_hash": "closing"}
-        assert httpx.post(f"{served.address}gradio_api/queue/join", json=body).status_code == 200
-
-    def listen() -> Any:
-        return httpx.stream("GET", f"{served.address}gradio_api/queue/data?session_hash=closing", timeout=60)
-
+    browser = Browser(served, "closing")
     with httpx.stream("GET", f"{served.address}gradio_api/heartbeat/closing", timeout=60):
-        join("load_sample", 4)
-        with listen() as events:
-            assert any("process_completed" in line for line in events.iter_lines())
+        browser.join("load_sample", 4)
+        assert browser.hears("process_completed")
         folder = served.sessions.open("closing").folder
         assert len(list(folder.rglob("file*"))) == 1
         state = served.page.state_holder["closing"]
         assert any(getattr(value, "processed", None) for _, value, _ in state.state_components)
-        join("ask", "Describe everything that you see.", [], False)
-        with listen() as events:
-            assert any("process_generating" in line and " tokens in " in line for line in events.iter_lines())
+        browser.join("ask", "Describe everything that you see.", [], False)
+        assert browser.hears("process_generating", " tokens in ")
     assert_model_is_soon_free(served)
     deadline = time.monotonic() + 10
     while folder.exists() or served.sessions.is_open("closing"):
