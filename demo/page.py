@@ -1,151 +1,182 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The Gradio page: load a medium, see what is pruned at which threshold, ask about it."""
+"""The Gradio page: load media, see what is pruned at which threshold, ask about them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from demo.api import MOST_READING, READING, ClosedBlocks, add_endpoints
 from demo.assistant import Assistant
-from demo.viewer import make_viewer, show, show_pruning
+from demo.chat import MODEL, PRUNED, Conversation, build_chat, suggestions
+from demo.errors import in_one_sentence, sentence
+from demo.pruning_panel import PruningSettings
+from demo.samples import examples
+from demo.sessions import LoadedFile, Session, Sessions
+from demo.viewing import Shown, build_viewing, make_explainer
 
-SAMPLES = Path(__file__).resolve().parents[1] / "examples" / "media"
-EXAMPLES = {"Chest CT": "ct_volume.nii.gz", "Heart ultrasound": "ultrasound.mp4", "Chest X-ray": "xray.png"}
-FIRST_QUESTION = "Which imaging modality is this?"
-KEEP_SECONDS = 3600
-"""After which uploads and what was read from them are deleted."""
-LARGEST_THRESHOLD = 0.3
-WAITING = "…"
-"""Stands in the chat until the first word comes."""
-
+UPLOAD_SECONDS = 600
+"""After which Gradio's copies of uploads are deleted; what a visitor loaded lies in a folder of its session."""
 INTRODUCTION = """# OmniV-Med
 Ask about a medical image, volume or video, and see which visual tokens repeat what was already seen.
 
 **For research only.** This is no medical device and must not be used for diagnosis or treatment; answers can be wrong.
 Load only data that names no patient.
 """
-ABOUT_THRESHOLD = (
-    "Largest mean difference of a removed token, in pixel values of [-1, 1]: 0.1 is 5 % of the grey scale. "
-    "0 removes only exact repeats."
-)
 
 
-def summary(processed: Any) -> str:
-    """What was read and what pruning did with it, as Markdown."""
-    clip, pruned = processed.clip, processed.pruned
-    count, all_of_them = len(clip.frames), clip.source_frames
-    parts = [f"**{clip.kind.capitalize()}**", f"{count} of {all_of_them} frames" if clip.kind != "image" else ""]
-    if clip.kind == "image" and count == 1:
-        parts.append(f"{processed.tokens_before} tokens, all kept: a single picture repeats nothing")
-    else:
-        change = "fewer" if processed.reduction >= 0 else "more"
-        parts.append(f"{processed.tokens_before} → {processed.tokens_after} tokens")
-        parts.append(f"{abs(100 * processed.reduction):.1f} % {change}, position labels counted")
-        parts.append(f"worst error {pruned.worst_error:.3f} at threshold {pruned.threshold:.3g}")
-    lines = [" · ".join(part for part in parts if part), ""]
-    return "\n".join([*lines, *(f"- {note}" for note in processed.notes)])
+def build_page(assistant: Assistant, sessions: Sessions) -> gr.Blocks:
+    """The page around one assistant.
 
+    Args:
+        sessions: where visitors' files are; the page ends a session when its tab is closed.
+    """
+    find_evidence = make_explainer(assistant)
+    conversation = Conversation(assistant, sessions)
+    samples = list(examples())
 
-def plain_turns(history: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The chat as roles and texts (gradio keeps lists of parts), without questions stopped before their first word."""
-    turns = []
-    for message in history:
-        content = message["content"]
-        if not isinstance(content, str):
-            content = "".join(part if isinstance(part, str) else part.get("text", "") for part in content)
-        if content == WAITING:
-            turns.pop()
-        else:
-            turns.append({"role": message["role"], "content": content})
-    return turns
+    def choice(session: Session, file: LoadedFile | None) -> tuple[Any, ...]:
+        """The updates of the list of files and of what belongs to the file that is shown."""
+        choices = [(each.label, each.number) for each in session.files]
+        pending = file is not None and file in conversation.pending(session)
+        return (
+            gr.update(choices=choices, value=file and file.number, visible=bool(choices)),
+            gr.update(visible=pending),
+            gr.update(samples=[[idea] for idea in suggestions(file)]),
+        )
 
+    def shown_as(session: Session, file: LoadedFile, values: tuple[Any, ...]) -> Shown:
+        settings = PruningSettings.from_controls(*values)
+        processed = assistant.prune(sessions.clip(session, file, assistant.read), settings)
+        return Shown(tuple(str(path) for path in file.paths), processed, settings)
 
-def build_page(assistant: Assistant) -> gr.Blocks:
-    """The page around one assistant."""
+    def load(session: Session, uploads: list[Path], values: tuple[Any, ...], progress: gr.Progress) -> tuple[Any, ...]:
+        """Reads files as one medium, and shows it; empties the box that files are dropped into."""
 
-    def read(files: list[str] | None, threshold: float) -> tuple[Any, ...]:
-        """Reads the files; gives the state, the viewer, the summary and an empty chat."""
-        if not files:
-            return None, show(None), "", []
+        def read(paths: list[Path]) -> Any:
+            progress(0, desc="Reading the file")
+            return assistant.read(paths, lambda done, total: progress((done, total), desc="Reading the file"))
+
+        file = None
         try:
-            processed = assistant.read(files, threshold)
-        except ValueError as error:
-            return None, show(None), f"**Not loaded:** {error}", []
-        return processed, show(processed), summary(processed), []
+            file = sessions.load(session, uploads, read)
+            shown = shown_as(session, file, values)
+        except Exception as error:
+            if file is not None:
+                sessions.remove(session, file)
+            if session.files:  # what is shown stays
+                gr.Warning(f"Not loaded: {sentence(error)}", duration=None)
+                return None, *(gr.skip() for _ in (*selection, *display))
+            return None, *choice(session, None), None, *viewing.updates(None, sentence(error))
+        return None, *choice(session, file), shown, *viewing.updates(shown)
 
-    def prune(processed: Any, threshold: float) -> tuple[Any, ...]:
-        """Prunes what was read again, at another threshold."""
-        if processed is None:
-            return gr.skip(), gr.skip(), gr.skip()
-        processed = assistant.prune(processed.clip, threshold)
-        return processed, show_pruning(processed), summary(processed)
+    # Gradio fills in the progress by its place, so it stands before the values of the controls.
+    def load_uploads(
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+        uploads: list[str] | None = None,
+        *values: Any,
+    ) -> tuple[Any, ...]:
+        session = sessions.open(request.session_hash)
+        return load(session, [Path(upload) for upload in uploads or []], values, progress)
 
-    def ask(question: str, history: list[dict[str, Any]], processed: Any) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-        """Adds the question and, word by word, the answer to the chat; empties the question's box."""
-        if not question.strip():
-            raise gr.Error("Write a question first.", print_exception=False)
-        turns = [*plain_turns(history), {"role": "user", "content": question.strip()}]
-        try:
-            inputs = assistant.prepare(turns, processed)
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        yield "", [*turns, {"role": "assistant", "content": WAITING}]
-        answer = ""
-        try:
-            for answer in assistant.generate(inputs):
-                yield "", [*turns, {"role": "assistant", "content": answer or WAITING}]
-        except Exception as error:  # such as a lack of memory: the visitor gets a sentence, the log the rest
-            raise gr.Error("The model failed while answering; try again, with fewer tokens if it goes on.") from error
-        yield "", [*turns, {"role": "assistant", "content": answer.strip() or "(no answer)"}]
+    def load_sample(
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+        index: int = 0,
+        *values: Any,
+    ) -> tuple[Any, ...]:
+        return load(sessions.open(request.session_hash), [samples[index][1]], values, progress)
 
-    with gr.Blocks(title="OmniV-Med", analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS)) as page:
-        loaded = gr.State(time_to_live=KEEP_SECONDS)
-        # Placed further down; the samples above it fill it in.
-        question = gr.Textbox(label="Question", value=FIRST_QUESTION, max_lines=4, submit_btn="Ask", render=False)
+    def show_file(request: gr.Request, number: int, *values: Any) -> tuple[Any, ...]:
+        """Shows another of the loaded files."""
+        session = sessions.open(request.session_hash)
+        file = session.file(number)
+        with in_one_sentence():
+            if file is None:
+                raise ValueError("The connection was lost, and your files were deleted; reload the page.")
+            shown = shown_as(session, file, values)
+        return *choice(session, file), shown, *viewing.updates(shown)
+
+    def remove_file(request: gr.Request, number: int | None, *values: Any) -> tuple[Any, ...]:
+        """Takes the shown file away, where no question came with it yet, and shows the one before it."""
+        session = sessions.open(request.session_hash)
+        file = session.file(number)
+        if file is not None and file not in conversation.pending(session):
+            gr.Warning("A question came with this file; only a new conversation can do without it.")
+            return show_file(request, file.number, *values)
+        if file is not None:
+            sessions.remove(session, file)
+        if not session.files:
+            return *choice(session, None), None, *viewing.updates(None)
+        return show_file(request, session.files[-1].number, *values)
+
+    def explain(request: gr.Request, number: int | None) -> tuple[Any, ...]:
+        """Looks for the evidence of the last answer in the file that is shown."""
+        session = sessions.open(request.session_hash)
+        with in_one_sentence():
+            exchange = session.exchanges[-1] if session.exchanges else None
+            answer = exchange and exchange.answers.get(PRUNED)
+            if not answer or not answer.token_ids:
+                raise ValueError("Load a file and ask about it first.")
+            turns = conversation.turns(session, exchange, PRUNED)
+            keys = [medium.key for turn in turns for medium in turn.media]
+            if str(number) not in keys:
+                raise ValueError("The shown file is not part of the conversation yet; ask about it first.")
+            inputs, media = assistant.inputs(turns, exchange.settings)
+            found = find_evidence(inputs, answer.token_ids, exchange.settings.stage)
+            return viewing.show_words(found, media, keys.index(str(number)))
+
+    def leave(request: gr.Request) -> None:
+        """Forgets a visitor."""
+        sessions.end(request.session_hash)
+        assistant.memory.drop(request.session_hash)
+        page.state_holder.delete_state(request.session_hash)  # Gradio itself keeps it for an hour
+
+    with ClosedBlocks(title="OmniV-Med", analytics_enabled=False, delete_cache=(60, UPLOAD_SECONDS)) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row():
-            with gr.Column(min_width=320):
+            with gr.Column(scale=3, min_width=320):
                 files = gr.File(
                     label="Image, DICOM, NIfTI, NRRD, zip or video; or all files of one DICOM series",
                     file_count="multiple",
-                    height=180,
+                    height=170,
+                    elem_id="files",
                 )
-                gr.Examples(
-                    examples=[[[str(SAMPLES / name)], FIRST_QUESTION] for name in EXAMPLES.values()],
-                    example_labels=list(EXAMPLES),
-                    inputs=[files, question],
-                    label="Generated samples",
+                sample = gr.Dataset(
+                    label="Examples",
+                    components=[gr.Textbox(visible=False)],
+                    samples=[[label] for label, _ in samples],
+                    type="index",
+                    layout="gallery",
+                    elem_id="samples",
                 )
-                viewer = make_viewer()
-                about = gr.Markdown(elem_id="summary")
-                threshold = gr.Slider(
-                    0,
-                    LARGEST_THRESHOLD,
-                    value=assistant.processor.prune_threshold,
-                    step=0.005,
-                    label="Pruning threshold",
-                    info=ABOUT_THRESHOLD,
-                )
-            with gr.Column(min_width=320):
-                chat = gr.Chatbot(label="Conversation", height=460, buttons=["copy"])
-                question.render()
                 with gr.Row():
-                    stop = gr.Button("Stop")
-                    clear = gr.Button("Clear the conversation")
+                    chosen = gr.Radio([], label="Files; new ones come with the next question", visible=False, scale=4)
+                    remove = gr.Button("Remove this file", visible=False, scale=1, min_width=140, size="sm")
+                viewing = build_viewing(assistant)
+            with gr.Column(scale=2, min_width=320):
+                chat = build_chat(assistant, sessions, viewing.panel)
 
-        files.change(read, [files, threshold], [loaded, viewer, about, chat], api_name="read")
-        threshold.change(
-            prune,
-            [loaded, threshold],
-            [loaded, viewer, about],
-            trigger_mode="always_last",
-            show_progress="hidden",
-            api_name="prune",
+        controls = viewing.panel.controls
+        selection = [chosen, remove, chat.suggestions]
+        display = [viewing.shown, *viewing.outputs]
+        reading: dict[str, Any] = {
+            "api_visibility": "private",
+            "concurrency_limit": MOST_READING,
+            "concurrency_id": READING,
+        }
+        loading = {**reading, "show_progress_on": files}
+        files.upload(load_uploads, [files, *controls], [files, *selection, *display], **loading)
+        sample.click(load_sample, [sample, *controls], [files, *selection, *display], **loading)
+        choosing = {**reading, "show_progress_on": chosen}
+        chosen.input(show_file, [chosen, *controls], [*selection, *display], **choosing)
+        remove.click(remove_file, [chosen, *controls], [*selection, *display], **choosing)
+        viewing.explain.click(
+            explain, chosen, viewing.explained, api_visibility="private", concurrency_limit=1, concurrency_id=MODEL
         )
-        asking = question.submit(ask, [question, chat, loaded], [question, chat], concurrency_limit=1, api_name="ask")
-        stop.click(None, cancels=[asking], api_visibility="private")
-        clear.click(lambda: [], None, chat, cancels=[asking], api_visibility="private")
+        page.unload(leave)
+        add_endpoints(assistant)
     return page

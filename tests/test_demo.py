@@ -1,151 +1,113 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Goes through the page as a visitor's browser does: the real app in a process of its own, without the internet."""
+"""Starts the demo as users do: on the command line, as a Space, with a login; and what it leaves when it ends."""
 
 from __future__ import annotations
 
-import os
+import ast
+import importlib.metadata
 import re
-import socket
 import subprocess
 import sys
-import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
 
-from demo.page import WAITING, plain_turns
+from demo.__main__ import parse_arguments, read_auth
+from tests.demo_server import ROOT, started
 
-ROOT = Path(__file__).resolve().parents[1]
 VOLUME = ROOT / "examples" / "media" / "ct_volume.nii.gz"
-START_SECONDS = 240
-"""Far more than the page needs, because other work may share the machine."""
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Address of the running app, and the file with all that it prints."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("demo")
-    log = folder / "log.txt"
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "GRADIO_SERVER_PORT": str(port)}
-    environment |= {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_TEMP_DIR": str(folder / "uploads")}
-    with open(log, "w") as output:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=output, stderr=output)
-    address = f"http://127.0.0.1:{port}/"
-    try:
-        wait_for(address, process, log)
-        yield address, log
-    finally:
+def test_the_space_answers_asks_no_other_server_and_leaves_nothing(tmp_path):
+    with started(tmp_path, "app.py") as (address, log, process):
+        html = urllib.request.urlopen(address, timeout=30).read().decode()
+        loaded = re.findall(
+            r"""(?:<(?:script|link|img)[^>]*(?:src|href)=|@import\s*|url\()["']?(https?://[^"')>\s]+)""", html
+        )
+        assert [url for url in loaded if not url.startswith(address)] == []
+        assert "fonts.googleapis" not in html
+        client = Client(address, verbose=False)
+        answer = client.predict(handle_file(VOLUME), "Which imaging modality is this?", api_name="/ask_about_file")
+        assert answer["complete"] and answer["text"]
+        assert list(tmp_path.glob("omniv_med_sessions_*"))
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
+        assert not list(tmp_path.glob("omniv_med_*")), "files of sessions and readers are deleted at the end"
+        assert "Traceback" not in log.read_text()
 
 
-def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
-    """Returns when the page answers; fails with the app's output when it does not."""
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail(f"The app did not start:\n{log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def page(app: tuple[str, Path]) -> Client:
-    """A visitor; the session keeps what was loaded."""
-    return Client(app[0], verbose=False)
-
-
-def read(page: Client, *paths: Path, threshold: float = 0.1) -> tuple[Any, ...]:
-    """Loads files; returns the viewer, the summary and the chat."""
-    return page.predict([handle_file(path) for path in paths], threshold, api_name="/read")
-
-
-def test_page_asks_no_other_server(app):
-    html = urllib.request.urlopen(app[0], timeout=30).read().decode()
-    loaded = re.findall(
-        r"""(?:<(?:script|link|img)[^>]*(?:src|href)=|@import\s*|url\()["']?(https?://[^"')>\s]+)""", html
+def test_importing_the_demo_starts_no_cuda_and_no_model():
+    script = (
+        "import app, demo.page, demo.assistant, torch\n"
+        "assert not torch.cuda.is_initialized()\n"
+        "assert 'hub_model.modeling_omniv_med' not in __import__('sys').modules"
     )
-    assert [url for url in loaded if not url.startswith(app[0])] == []
-    assert "fonts.googleapis" not in html
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=300)
 
 
-def test_upload_overlay_and_streamed_answer(page):
-    viewer, summary, chat = read(page, VOLUME)
-    assert viewer["value"]["frames"] == 14
-    assert viewer["value"]["sprite"].startswith("data:image/webp;base64,")
-    assert viewer["value"]["positions"][0] == "0.0 mm"
-    tokens = 14 * viewer["value"]["grid"][0] * viewer["value"]["grid"][1]
-    kept = viewer["props"]["pruning"]["kept"]
-    assert set(viewer) == {"value", "props", "__type__"}, "nothing of the server's objects is sent"
-    assert len(kept) == tokens and set(kept) == {"0", "1"}
-    assert re.search(rf"14 of 14 frames · {tokens} → \d+ tokens · .* worst error 0\.\d+ at threshold 0\.1", summary)
-    assert "CT windows" in summary
-    assert chat == []
-
-    again, summary = page.predict(0.0, api_name="/prune")
-    assert "sprite" not in str(again), "the slices are not sent again"
-    assert again["props"]["pruning"]["kept"].count("1") > kept.count("1")
-    assert "threshold 0" in summary
-
-    job = page.submit("Which imaging modality is this?", [], api_name="/ask")
-    updates = list(job)
-    assert len(updates) > 3, "the answer comes in pieces"
-    question, chat = updates[-1]
-    assert question == ""
-    assert [message["role"] for message in chat] == ["user", "assistant"]
+def test_requirements_name_every_package_that_the_space_imports():
+    text = (ROOT / "requirements.txt").read_text().lower().replace("_", "-")
+    named = set(re.findall(r"^[a-z0-9.-]+", text, re.MULTILINE))
+    imported = set()
+    for file in (ROOT / "app.py", *(ROOT / "demo").glob("*.py"), *(ROOT / "hub_model").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            imported |= {name.split(".")[0] for name in names}
+    distributions = importlib.metadata.packages_distributions()
+    # Packages that are not installed here are optional: attention backends.
+    packages = {name for module in imported for name in distributions.get(module, ())}
+    assert {"gradio", "torch"} <= packages
+    assert {name.lower().replace("_", "-") for name in packages} <= named
 
 
-def first_words(page: Client, question: str, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Asks, stops as soon as a word has come, and returns the chat at that moment."""
-    job = page.submit(question, history, api_name="/ask")
-    for _, chat in job:
-        if text(chat[-1]) != WAITING:
-            job.cancel()
-            return chat
-    pytest.fail("The answer ended without a word.")
+def test_help_names_every_setting():
+    shown = subprocess.run(
+        [sys.executable, "-m", "demo", "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+    for name in ("--host", "--port", "--model", "--max-file-size", "--max-frames", "--read-seconds", "--queue"):
+        assert name in shown
+    assert "--auth-file" in shown and "OMNIV_MED_MODEL" in shown and "--share" not in shown
 
 
-def text(message: dict[str, Any]) -> str:
-    """The words of a message, which gradio keeps in parts."""
-    content = message["content"]
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+def test_the_command_line_goes_before_the_environment(monkeypatch):
+    monkeypatch.setenv("OMNIV_MED_MODEL", "owner/model")
+    assert parse_arguments([]).model == "owner/model"
+    assert parse_arguments(["--model", "folder"]).model == "folder"
 
 
-def test_a_stopped_answer_makes_way_for_the_next_question(page):
-    chat = first_words(page, "Describe everything you see.", [])
-    followed = first_words(page, "And in one word?", chat)  # answers are made one at a time, so this one would wait
-    assert [message["role"] for message in followed] == ["user", "assistant"] * 2
+@pytest.mark.parametrize("arguments", [["--queue", "0"], ["--max-frames", "-1"], ["--auth-file", "missing"]])
+def test_a_wrong_argument_gets_one_sentence(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(arguments)
+    assert ended.value.code == 2
+    assert "error:" in capsys.readouterr().err
 
 
-def test_a_wrong_file_gives_a_sentence_and_empties_the_page(page, app, tmp_path):
-    (tmp_path / "DOE_JANE_secret.nii").write_text("This is no NIfTI file.\n" * 40)
-    viewer, summary, chat = read(page, tmp_path / "DOE_JANE_secret.nii")
-    assert viewer["value"] is None
-    assert summary.startswith("**Not loaded:** DOE_JANE_secret.nii is not a known medical image")
-    assert chat == []
-    log = app[1].read_text()
-    assert "DOE_JANE" not in log and "Traceback" not in log
+def test_passwords_come_from_a_file_or_the_environment_and_are_never_quoted(tmp_path, monkeypatch):
+    file = tmp_path / "users"
+    file.write_text("ann:se:cret\n\nbob:other\n")
+    assert read_auth(file) == [("ann", "se:cret"), ("bob", "other")]
+    monkeypatch.setenv("OMNIV_MED_AUTH", "eve:word")
+    assert read_auth(None) == [("eve", "word")]
+    file.write_text("secret-without-a-user\n")
+    with pytest.raises(ValueError, match="one user:password on each line") as told:
+        read_auth(file)
+    assert "secret" not in str(told.value)
 
 
-def test_an_empty_question_gives_a_sentence(page):
-    with pytest.raises(AppError, match="Write a question first"):
-        page.predict("  ", [], api_name="/ask")
-
-
-def test_questions_without_an_answer_are_left_out_of_the_next_prompt():
-    part = [{"type": "text", "text": "One?"}]
-    history = [{"role": "user", "content": part}, {"role": "assistant", "content": "Yes."}]
-    stopped = [{"role": "user", "content": "Two?"}, {"role": "assistant", "content": WAITING}]
-    assert plain_turns(history + stopped) == [{"role": "user", "content": "One?"}, history[1]]
+def test_with_a_login_nothing_is_open_without_it(tiny, tmp_path):
+    (tmp_path / "users").write_text("ann:secret")
+    arguments = ("-m", "demo", "--model", str(tiny), "--auth-file", str(tmp_path / "users"))
+    with started(tmp_path, *arguments) as (address, log, _):
+        for path in ("config", "gradio_api/info", "gradio_api/mcp/", "gradio_api/mcp/schema"):
+            with pytest.raises(urllib.error.HTTPError, match=r"401|404|405"):
+                urllib.request.urlopen(address + path, timeout=30)
+        with pytest.raises(ValueError, match="Please login"):
+            Client(address, verbose=False)
+        client = Client(address, auth=("ann", "secret"), verbose=False)
+        assert client.predict(handle_file(VOLUME), api_name="/describe_file")["kind"] == "volume"
+        assert "secret" not in log.read_text()

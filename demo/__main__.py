@@ -1,0 +1,122 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Serves the demo page, its API and its MCP server: `python -m demo --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
+MODEL_VARIABLE, AUTH_VARIABLE = "OMNIV_MED_MODEL", "OMNIV_MED_AUTH"
+EPILOGUE = f"""environment:
+  {MODEL_VARIABLE}      the model, where --model is not given
+  {AUTH_VARIABLE}       user:password pairs, one a line, where --auth-file is not given
+  GRADIO_SERVER_NAME   the host, where --host is not given
+  GRADIO_SERVER_PORT   the port, where --port is not given
+
+Everything stays on this machine: the page is never shared through a tunnel and asks no other server. The API is
+described on the page's /?view=api; the MCP server is at /gradio_api/mcp/, unless visitors must log in."""
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; a wrong one ends the program with a sentence."""
+    parser = argparse.ArgumentParser(
+        prog="python -m demo",
+        description="Serves the OmniV-Med page, its API and its MCP server.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EPILOGUE,
+    )
+    serving = parser.add_argument_group("serving")
+    serving.add_argument("--host", help="address to listen on, 0.0.0.0 for all networks (default: 127.0.0.1)")
+    serving.add_argument("--port", type=int, help="default: the first free one from 7860")
+    serving.add_argument("--model", help="folder or Hub id (default: hub_model of this project)")
+    serving.add_argument(
+        "--auth-file", type=Path, metavar="FILE", help="user:password, one a line; visitors must log in"
+    )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-file-size", type=int, default=2048, metavar="MB", help="of an upload (%(default)s)")
+    limits.add_argument("--max-frames", type=int, metavar="N", help="slices or frames of a file (the model's own)")
+    limits.add_argument("--read-seconds", type=float, default=60, metavar="S", help="for reading a file (%(default)s)")
+    limits.add_argument("--queue", type=int, default=64, metavar="N", help="requests that may wait (%(default)s)")
+    options = parser.parse_args(arguments)
+    for name in ("max_file_size", "max_frames", "read_seconds", "queue"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            parser.error(f"--{name.replace('_', '-')} must be above 0")
+    options.model = options.model or os.environ.get(MODEL_VARIABLE) or str(DEFAULT_MODEL)
+    try:
+        options.auth = read_auth(options.auth_file)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return options
+
+
+def read_auth(file: Path | None) -> list[tuple[str, str]] | None:
+    """Users and passwords out of a file or the environment; None where there are none. No message quotes them.
+
+    Raises:
+        OSError: where the file cannot be read.
+        ValueError: for a line that is no user:password.
+    """
+    text = file.read_text(encoding="utf-8") if file else os.environ.get(AUTH_VARIABLE, "")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    pairs = [tuple(line.split(":", 1)) for line in lines]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs) or (file and not pairs):
+        source = "The file of --auth-file" if file else AUTH_VARIABLE
+        raise ValueError(f"{source} must have one user:password on each line")
+    return pairs or None
+
+
+def stop(*signal_and_frame: object) -> NoReturn:
+    """Ends the program as Ctrl-C does, so that visitors' files are deleted."""
+    sys.exit(0)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Loads the model and serves until it is stopped."""
+    options = parse_arguments(arguments)
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported, which reads it
+    # Imported here: it takes seconds, and a wrong argument should be told at once.
+    import gradio as gr
+
+    from demo.api import app_options
+    from demo.assistant import Assistant
+    from demo.page import build_page
+    from demo.sessions import Sessions
+
+    sessions = Sessions()
+    try:
+        assistant = Assistant(
+            options.model,
+            max_frames=options.max_frames,
+            read_seconds=options.read_seconds,
+            is_present=sessions.is_open,
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        sys.exit(f"The model {options.model} cannot be loaded; 'make model' assembles it in hub_model. {reason}")
+    # Fonts of the visitor's system: gradio's other themes ask a font server.
+    theme = gr.themes.Default(
+        primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    signal.signal(signal.SIGTERM, stop)
+    page, largest_upload = build_page(assistant, sessions), options.max_file_size << 20
+    page.queue(max_size=options.queue).launch(
+        server_name=options.host,
+        server_port=options.port,
+        auth=options.auth,
+        max_file_size=largest_upload,
+        app_kwargs=app_options(largest_upload),
+        share=False,
+        mcp_server=options.auth is None,  # its clients cannot log in
+        theme=theme,
+        footer_links=["api"],
+    )
+
+
+if __name__ == "__main__":
+    main()

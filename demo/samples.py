@@ -1,0 +1,24 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""The examples of the page: generated media of this repository, and open data that installed packages carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nilearn
+from pydicom.data import get_testdata_file
+
+SAMPLES = Path(__file__).resolve().parents[1] / "examples" / "media"
+MNI152 = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+
+
+def examples() -> Iterator[tuple[str, Path]]:
+    """Label and path of each example; open data whose package has moved it are left out."""
+    yield "MR head · MNI152 average", Path(nilearn.__file__).parent / MNI152
+    echocardiogram = get_testdata_file("examples_ybr_color.dcm", download=False)
+    if echocardiogram:
+        yield "Echocardiogram · DICOM cine", Path(echocardiogram)
+    yield "Chest CT · generated", SAMPLES / "ct_volume.nii.gz"
+    yield "Heart ultrasound · generated", SAMPLES / "ultrasound.mp4"
+    yield "Chest X-ray · generated", SAMPLES / "xray.png"

@@ -1,0 +1,106 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Serves the demo for tests: in a process of its own, as users start it, or in this one, where its insides are seen."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from demo.api import app_options
+from demo.assistant import Assistant
+from demo.page import build_page
+from demo.sessions import Sessions
+
+ROOT = Path(__file__).resolve().parents[1]
+START_SECONDS = 240
+"""Far more than the page needs, because other work may share the machine."""
+
+
+@dataclass
+class Served:
+    """A demo of this process: where it is, and what it is made of."""
+
+    address: str
+    assistant: Assistant
+    sessions: Sessions
+    page: gr.Blocks
+
+
+@contextmanager
+def served_here(model: Path, folder: Path, queue: int = 64, largest_upload: int = 1 << 24) -> Iterator[Served]:
+    """The demo in a thread of this process, with its uploads in `folder`."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    sessions = Sessions()
+    assistant = Assistant(str(model), is_present=sessions.is_open)
+    page = build_page(assistant, sessions)
+    try:
+        _, address, _ = page.queue(max_size=queue).launch(
+            server_name="127.0.0.1",
+            server_port=free_port(),
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            mcp_server=True,
+            max_file_size=largest_upload,
+            app_kwargs=app_options(largest_upload),
+        )
+        yield Served(address, assistant, sessions, page)
+    finally:
+        page.close()
+        assistant.reader.close()
+        sessions.close()
+        os.environ.pop("GRADIO_TEMP_DIR")
+        if before is not None:
+            os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def started(folder: Path, *command: str, **environment: str) -> Iterator[tuple[str, Path, subprocess.Popen]]:
+    """A demo in a process of its own, without the internet: its address, the file with all that it prints, and it."""
+    port, log = free_port(), folder / "log.txt"
+    settings: dict[str, Any] = {"HF_HUB_OFFLINE": "1", "GRADIO_SERVER_PORT": str(port), "TMPDIR": str(folder)}
+    settings |= {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_TEMP_DIR": str(folder / "uploads"), **environment}
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env={**os.environ, **settings}, stdout=output, stderr=output
+        )
+    address = f"http://127.0.0.1:{port}/"
+    try:
+        wait_for(address, process, log)
+        yield address, log, process
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
+    """Returns when the page answers; fails with the demo's output when it does not."""
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"The demo did not start:\n{log.read_text()}")

@@ -1,0 +1,253 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""The conversation behind the page: what is sent to the model, shown, suggested and saved; and what sessions leave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demo.assistant import Answer, Assistant
+from demo.chat import (
+    PRUNED,
+    UNPRUNED,
+    WAITING,
+    Conversation,
+    Exchange,
+    as_json,
+    as_markdown,
+    exchange_at,
+    figures,
+    messages,
+    suggestions,
+)
+from demo.sessions import BoundedMemory, LoadedFile, Session, Sessions, uploaded_file
+from train.data.questions import CAPTION_REQUESTS, LESION_PRESENT, OPEN_WORDINGS, SIDE_OF_BREAST, SIDE_OF_EYE
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    sessions = Sessions()
+    yield sessions
+    sessions.close()
+
+
+@pytest.fixture(scope="module")
+def assistant(tiny: Path, sessions: Sessions) -> Assistant:
+    assistant = Assistant(str(tiny), is_present=sessions.is_open)
+    yield assistant
+    assistant.reader.close()
+
+
+@pytest.fixture
+def conversation(assistant: Assistant, sessions: Sessions) -> Conversation:
+    return Conversation(assistant, sessions)
+
+
+@pytest.fixture
+def session(sessions: Sessions, assistant: Assistant) -> Session:
+    yield sessions.open("visitor")
+    sessions.end("visitor")
+    assistant.memory.drop("visitor")
+
+
+@pytest.fixture
+def load(sessions: Sessions, assistant: Assistant, session: Session, film: Callable[..., np.ndarray], tmp_path: Path):
+    """Loads films that differ by their seed into the session."""
+
+    def load(seed: int) -> LoadedFile:
+        np.save(tmp_path / f"DOE_{seed}.npy", film(seed, frames=6))
+        return sessions.load(session, [tmp_path / f"DOE_{seed}.npy"], assistant.read)
+
+    return load
+
+
+def ask(conversation: Conversation, session: Session, question: str, compare: bool = False) -> Exchange:
+    exchange = conversation.begin(session, question, conversation.assistant.defaults)
+    for _ in conversation.run(session, exchange, compare):
+        pass
+    return exchange
+
+
+def test_files_come_with_the_next_question_and_stay_in_the_conversation(conversation, session, load):
+    load(0), load(1)
+    first = ask(conversation, session, "Which one moves?")
+    load(2)
+    second = ask(conversation, session, "And this one?")
+    assert (first.files, second.files) == ((1, 2), (3,))
+    turns = conversation.turns(session, second, PRUNED)
+    assert [[medium.key for medium in turn.media] for turn in turns] == [["1", "2"], ["3"]]
+    assert second.answers[PRUNED].complete and second.answers[PRUNED].reused_tokens > 0
+    shown = messages(session.exchanges, PRUNED)
+    assert [message["role"] for message in shown] == ["user", "user", "assistant"] * 2
+    assert exchange_at(session.exchanges, 4) == (1, True) and exchange_at(session.exchanges, 3) == (1, False)
+
+
+def test_a_question_without_an_answer_is_left_out_and_its_file_goes_to_the_next(conversation, session, load):
+    load(0)
+    stopped = conversation.begin(session, "Stopped?", conversation.assistant.defaults)
+    run = conversation.run(session, stopped, False)
+    next(run)
+    run.close()
+    assert stopped.stopped and "(stopped)" in messages(session.exchanges, PRUNED)[-1]["content"]
+    following = ask(conversation, session, "Which modality?")
+    turns = conversation.turns(session, following, PRUNED)
+    assert [turn.question for turn in turns] == ["Which modality?"]
+    assert [medium.key for medium in turns[0].media] == ["1"]
+    assert following.answers[PRUNED].visual_tokens > 0
+
+
+def test_both_answers_of_a_comparison_have_their_own_history_and_figures(conversation, session, load):
+    load(0)
+    first = ask(conversation, session, "Which modality?", compare=True)
+    assert first.answers[PRUNED].visual_tokens < first.answers[UNPRUNED].visual_tokens
+    session.exchanges[0].answers[UNPRUNED] = replace(first.answers[UNPRUNED], text="another answer")
+    second = ask(conversation, session, "Sure?", compare=True)
+    assert conversation.turns(session, second, UNPRUNED)[0].answer == "another answer"
+    assert conversation.turns(session, second, PRUNED)[0].answer == first.answers[PRUNED].text
+    for answer in second.answers.values():
+        assert answer.reused_tokens > answer.visual_tokens, "each of the two has its own cache"
+        assert re_figures(answer)
+
+
+def re_figures(answer: Answer) -> bool:
+    words = figures(answer)
+    return f"{len(answer.token_ids)} tokens in" in words and f"{answer.reused_tokens} computed before" in words
+
+
+def test_an_edited_question_forgets_what_came_after_it(conversation, session, load):
+    load(0)
+    ask(conversation, session, "One?"), ask(conversation, session, "Two?"), ask(conversation, session, "Three?")
+    exchange = conversation.again(session, 1, "Another?", conversation.assistant.defaults)
+    assert [each.question for each in session.exchanges] == ["One?", "Another?"]
+    list(conversation.run(session, exchange, False))
+    assert exchange.answers[PRUNED].complete
+
+
+def test_a_failure_is_a_sentence_in_the_chat_and_not_in_the_next_prompt(conversation, session, load, monkeypatch):
+    file = load(0)
+    conversation.sessions.clips.drop("visitor")
+    file.paths[0].write_bytes(b"damaged")
+    failed = ask(conversation, session, "Which modality?")
+    assert "not a known medical image" in messages(session.exchanges, PRUNED)[-1]["content"]
+    assert not failed.answers[PRUNED].complete
+
+
+def test_saved_conversations_have_settings_and_figures_but_no_paths_or_names(conversation, session, load):
+    load(0)
+    ask(conversation, session, "Which *modality*?", compare=True)
+    ask(conversation, session, "And | then?")
+    saved = json.loads(as_json(session, "OmniV-Med-Nano"))
+    assert saved["conversation"][0]["pruning"]["threshold"] == 0.1
+    assert set(saved["conversation"][0]["answers"]) == {PRUNED, UNPRUNED}
+    assert saved["conversation"][1]["answers"][PRUNED]["text"] == session.exchanges[1].answers[PRUNED].text
+    assert saved["files"][0] == {"number": 1, "kind": "video", "frames": 6, "notes": saved["files"][0]["notes"]}
+    markdown = as_markdown(session, "OmniV-Med-Nano")
+    assert "## Which *modality*?" in markdown and "rule none" in markdown and "research only" in markdown
+    for text in (as_json(session, "m"), markdown):
+        assert "DOE" not in text and str(session.folder) not in text and "/tmp" not in text
+
+
+def test_suggestions_are_wordings_of_the_training_and_fit_the_file():
+    known = {wording for _, wordings in OPEN_WORDINGS.values() for wording in wordings}
+    known |= {*LESION_PRESENT, *CAPTION_REQUESTS, *SIDE_OF_EYE, *SIDE_OF_BREAST, "On which side is the lesion?"}
+    for kind in ("image", "volume", "video"):
+        for modality in ("", "CT", "MR", "US", "SM", "OP", "MG"):
+            asked = suggestions(LoadedFile(1, (), kind, 2, modality, ()))
+            assert 4 <= len(asked) == len(set(asked)) <= 6
+            for question in asked:
+                # Counted, measured and graded are lesions here; the training fills in what the sample has.
+                wordings = {
+                    wording.format(kind=kind, thing=thing) for wording in known for thing in ("lesions", "the lesion")
+                }
+                assert question in wordings
+    assert "Which stain was used?" in suggestions(LoadedFile(1, (), "image", 1, "SM", ()))
+    assert "What motion is seen?" in suggestions(LoadedFile(1, (), "video", 9, "US", ()))
+    assert "In which plane is this volume?" in suggestions(LoadedFile(1, (), "volume", 9, "MR", ()))
+
+
+def test_waiting_is_shown_until_a_word_comes(assistant):
+    exchange = Exchange("Which?", (), (), assistant.defaults, {PRUNED: Answer()})
+    assert messages([exchange], PRUNED)[-1]["content"] == WAITING
+    assert "Waiting for the model" in figures(exchange.answers[PRUNED])
+
+
+def test_a_session_ends_with_its_folder_and_all_that_was_remembered(sessions, assistant, conversation, session, load):
+    file = load(0)
+    ask(conversation, session, "Which modality?")
+    assert file.paths[0].is_relative_to(session.folder) and file.paths[0].name == "file.npy"
+    assert len(assistant.memory) == 1 and len(sessions.clips) == 1
+    sessions.end("visitor")
+    assistant.memory.drop("visitor")
+    assert not session.folder.exists() and len(assistant.memory) == 0 and len(sessions.clips) == 0
+    sessions.clips.put("visitor", "1", "late", 4)
+    assert len(sessions.clips) == 0, "nothing is kept for one who left"
+
+
+def test_a_clip_that_is_no_longer_in_memory_is_read_again(sessions, assistant, conversation, session, load):
+    file = load(0)
+    before = sessions.clip(session, file, assistant.read)
+    sessions.clips.drop("visitor")
+    assert np.array_equal(sessions.clip(session, file, assistant.read).frames, before.frames)
+
+
+def test_a_file_that_cannot_be_read_leaves_nothing(sessions, assistant, session, tmp_path):
+    (tmp_path / "DOE.dcm").write_bytes(b"nothing" * 100)
+    with pytest.raises(ValueError, match="not a known medical image") as told:
+        sessions.load(session, [tmp_path / "DOE.dcm"], assistant.read)
+    assert "DOE" not in str(told.value)
+    assert list(session.folder.iterdir()) == [] and session.files == []
+
+
+def test_memory_is_bounded_in_number_and_bytes_and_drops_the_least_recently_used():
+    memory: BoundedMemory[str] = BoundedMemory(3, 100)
+    for name in "abc":
+        memory.put("one", name, name, 10)
+    assert memory.get("one", "a") == "a"
+    memory.put("two", "d", "d", 10)
+    assert memory.get("one", "b") is None and memory.get("one", "a") == "a", "b was used least recently"
+    memory.put("two", "e", "e", 85)
+    assert len(memory) == 2 and memory.bytes == 95
+    memory.put("two", "f", "f", 101)
+    assert memory.get("two", "f") is None and memory.bytes <= 100
+    memory.put("one", "a", "a", 1)
+    memory.drop("two")
+    assert memory.take("one", "a") == "a" and memory.take("one", "a") is None and memory.bytes == 0
+
+
+def test_an_upload_is_a_file_in_a_folder_named_by_its_hash_and_nothing_else(tmp_path):
+    uploads = tmp_path / "uploads"
+    (uploads / ("a" * 64)).mkdir(parents=True)
+    file = uploads / ("a" * 64) / "scan.nii"
+    file.write_bytes(b"x")
+    assert uploaded_file(str(file), uploads) == file.resolve()
+    assert uploaded_file({"path": str(file), "meta": {}}, uploads) == file.resolve()
+    assert uploaded_file("data:;base64,AA==", uploads) == "data:;base64,AA=="
+    (uploads / "deep_links").mkdir()
+    (uploads / "deep_links" / "state.json").write_bytes(b"x")
+    paths = [
+        "/etc/passwd",
+        str(uploads),
+        str(file.parent),
+        f"{uploads}/deep_links/state.json",
+        f"{file.parent}/../../x",
+    ]
+    for wrong in (*paths, "", None, 3, ["/etc/passwd"], {"url": str(file)}, "http://host/x", f"file://{file}"):
+        with pytest.raises(ValueError, match=r"upload|Addresses"):
+            uploaded_file(wrong, uploads)
+
+
+def test_equal_uploads_of_two_visitors_do_not_disturb_each_other(sessions, assistant, film, tmp_path):
+    np.save(tmp_path / "same.npy", film(0, frames=6))
+    one, two = sessions.open("one"), sessions.open("two")
+    sessions.load(one, [tmp_path / "same.npy"], assistant.read)
+    sessions.end("one")
+    assert sessions.load(two, [tmp_path / "same.npy"], assistant.read).frames == 6
+    sessions.end("two")
+    assert list(sessions.root.iterdir()) == []
