@@ -24,18 +24,13 @@ from typing import Any
 
 import torch
 
-from evaluation import breakdown, real_files, sweep
+from evaluation import breakdown, real_files, sweep, text_perplexity
 from evaluation.benchmarks import GENERATED, BenchmarkQuestion, find_data, read_benchmark
 from evaluation.blind import blinded
 from evaluation.breakdown import MODALITY_NAMED, percent, span
 from evaluation.ledger import Ledger
 from evaluation.run import DTYPES, ask_all, load
 from evaluation.score import score_file
-
-try:
-    from evaluation import text_perplexity
-except ImportError:
-    text_perplexity = None
 
 BATCH_SIZE = 48
 REMOVALS = (60, 80, 95)
@@ -211,8 +206,6 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         )
 
     def text() -> dict[str, Any]:
-        if text_perplexity is None:
-            return {"not_measured": "evaluation.text_perplexity is not there."}
         return kept(
             arguments.out / "text_perplexity.json",
             {**fixed, "baseline": arguments.baseline},
