@@ -28,7 +28,8 @@ from PIL.PngImagePlugin import PngInfo
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
-from demo.page import summary
+from demo.viewer import show
+from demo.viewing import facts
 from demo.viewer import show, show_pruning
 from examples.ask import as_lines, main, report
 from examples.heatmap import draw_heatmap
@@ -252,7 +253,7 @@ def test_json_pages_and_pictures_carry_nothing(processor, media, watched, tmp_pa
     for source in media[0]:
         processed = processor.process_clip(processor.load(source, max_frames=4))
         fields = report("An answer.", 1.0, processed)
-        shown = [json.dumps(fields), as_lines(fields), summary(processed)]
+        shown = [json.dumps(fields), as_lines(fields), facts(processed), str(show(processed))]
         shown += [repr(show(processed)), repr(show_pruning(processed))]
         assert leaked("\n".join(shown)) == [], source.name
     draw_heatmap(processed, tmp_path / "heatmap.png")
