@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from hub_model.processing_omniv_med import VISUAL_OPTIONS
 from train.data.mixed_dataset import STRATA, TEXT
-from train.data.records import Task
+from train.data.records import Strict, Task
 
 PARTS = ("encoder", "projector", "language", "embeddings")
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -26,11 +26,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be followed, in one sentence that says what to change."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataConfig(_Strict):
+class DataConfig(Strict):
     """What is trained on.
 
     Attributes:
@@ -75,7 +71,7 @@ class DataConfig(_Strict):
         return self
 
 
-class LoraSettings(_Strict):
+class LoraSettings(Strict):
     """Low-rank factors in the place of the language model's own weights (Hu et al., arXiv 2106.09685).
 
     Attributes:
@@ -87,7 +83,7 @@ class LoraSettings(_Strict):
     targets: tuple[str, ...] = LINEAR_LAYERS
 
 
-class EvaluationConfig(_Strict):
+class EvaluationConfig(Strict):
     """The loss on the validation split while training.
 
     Attributes:
@@ -99,7 +95,7 @@ class EvaluationConfig(_Strict):
     every: int = Field(ge=1)
 
 
-class StageConfig(_Strict):
+class StageConfig(Strict):
     """One stage.
 
     Attributes:

@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from tqdm import tqdm
 
 from train.data import generated
@@ -41,7 +41,7 @@ from train.data.engines import ENGINES, run_tasks
 from train.data.fingerprints import Fingerprint, Fingerprinted, fingerprint
 from train.data.leak_check import leaks, stop_on_leaks, write_hits
 from train.data.mixture import check_shares, mix
-from train.data.records import SPLITS, Medium, Record, Split, read_records, write_jsonl, write_parquet
+from train.data.records import SPLITS, Medium, Record, Split, Strict, read_records, write_jsonl, write_parquet
 from train.data.statistics import draw_figures, summarise
 
 CHUNK_ROWS = 64
@@ -53,11 +53,7 @@ class BuildError(ValueError):
     """A build that cannot be done as it is asked for, in one sentence."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SourceConfig(_Strict):
+class SourceConfig(Strict):
     """A downloaded source.
 
     Attributes:
@@ -73,14 +69,14 @@ class SourceConfig(_Strict):
     limit: int | None = Field(default=None, gt=0)
 
 
-class BenchmarkConfig(_Strict):
+class BenchmarkConfig(Strict):
     """A downloaded source whose test split the set must not hold."""
 
     name: str
     path: Path
 
 
-class BuildConfig(_Strict):
+class BuildConfig(Strict):
     """What is built.
 
     Attributes:

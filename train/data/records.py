@@ -60,11 +60,13 @@ def _relative(path: str) -> str:
     return path
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Cannot be changed, and refuses a field that it does not know; records and all configurations are so."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Medium(_Strict):
+class Medium(Strict):
     """One file.
 
     Attributes:
@@ -85,14 +87,14 @@ class Medium(_Strict):
         return self
 
 
-class Turn(_Strict):
+class Turn(Strict):
     """What the user or the assistant says."""
 
     role: Literal["user", "assistant"]
     content: Annotated[str, Field(min_length=1)]
 
 
-class Record(_Strict):
+class Record(Strict):
     """One training or test sample.
 
     Attributes:

@@ -7,20 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from train.data.records import Modality, Split
+from train.data.records import Modality, Split, Strict
 
 
 class CaptionError(ValueError):
     """Whatever ends a run of the command, in one sentence."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Endpoint(_Strict):
+class Endpoint(Strict):
     """A model behind an OpenAI-compatible server.
 
     Attributes:
@@ -52,14 +48,14 @@ class Judge(Endpoint):
     sees_media: bool = True
 
 
-class RecordsSource(_Strict):
+class RecordsSource(Strict):
     """The media of a file of records, each captioned once; what the records say about them are known facts."""
 
     kind: Literal["records"]
     path: Path
 
 
-class FolderSource(_Strict):
+class FolderSource(Strict):
     """All videos of a folder and of the folders in it."""
 
     kind: Literal["folder"]
@@ -70,7 +66,7 @@ class FolderSource(_Strict):
     split: Split = "train"
 
 
-class Sampling(_Strict):
+class Sampling(Strict):
     """Which pictures of a medium the models are shown.
 
     Attributes:
@@ -84,7 +80,7 @@ class Sampling(_Strict):
     ct_window: tuple[Annotated[float, Field(gt=0)], float] = (400.0, 40.0)
 
 
-class CaptionConfig(_Strict):
+class CaptionConfig(Strict):
     """One YAML file.
 
     Attributes:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import Field, StrictInt, ValidationError
+
+from train.data.records import Strict
 
 CRITERIA = ("relevance", "fluency", "accuracy")
 HIGHEST_SCORE = 5
@@ -19,18 +21,14 @@ class JudgementError(ValueError):
     """A judge's answer that is not what it was asked for; the sentence is for the judge, who may answer again."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Score(_Strict):
+class Score(Strict):
     """One criterion: 1 to 5, and why."""
 
     score: Annotated[StrictInt, Field(ge=1, le=HIGHEST_SCORE)]
     reason: Annotated[str, Field(min_length=1)]
 
 
-class Judgement(_Strict):
+class Judgement(Strict):
     """One judge's scores of one caption (the paper's Figure 4: relevance, fluency and accuracy, of 5 each)."""
 
     relevance: Score
