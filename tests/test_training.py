@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -23,7 +25,7 @@ from hub_model.processing_omniv_med import OmniVMedProcessor
 from tests.training_fixtures import write_set
 from train.assemble import ROOT
 from train.config import ConfigError, StageConfig
-from train.conversation_loss import ConversationLoss, summed_cross_entropy
+from train.conversation_loss import ConversationLoss, answer_weights, summed_cross_entropy
 from train.data.conversations import pack
 from train.data.text_replay import replay_conversations
 from train.new_rows import split_off_new_rows
@@ -148,16 +150,25 @@ def test_frozen_weights_in_bfloat16_are_no_less_exact_than_autocast(make_model) 
 def test_the_chunked_loss_and_its_gradients_are_those_of_the_plain_one() -> None:
     torch.manual_seed(0)
     hidden, head = torch.randn(50, 8, requires_grad=True), nn.Linear(8, 30)
-    labels = torch.randint(0, 30, (50,))
+    labels, weights = torch.randint(0, 30, (50,)), torch.rand(50)
     results = []
     for positions in (1000, 7):
         hidden.grad, head.weight.grad = None, None
-        loss = summed_cross_entropy(head, hidden, labels, positions)
+        loss = summed_cross_entropy(head, hidden, labels, weights, positions)
         loss.backward()
         results.append((loss.detach(), hidden.grad.clone(), head.weight.grad.clone()))
-    plain = nn.functional.cross_entropy(head(hidden), labels, reduction="sum")
+    plain = (weights * nn.functional.cross_entropy(head(hidden), labels, reduction="none")).sum()
     torch.testing.assert_close(results[1], results[0])
     torch.testing.assert_close(results[1][0], plain.detach())
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), min_size=1, max_size=5))
+def test_an_answer_weighs_the_square_root_of_its_length(questions_and_answers) -> None:
+    scored = torch.cat([torch.tensor([False] * asked + [True] * answer) for asked, answer in questions_and_answers])
+    weights = answer_weights(scored).split([answer for _, answer in questions_and_answers])
+    for part, (_, answer) in zip(weights, questions_and_answers, strict=True):
+        assert float(part.sum()) == pytest.approx(answer**0.5)
+        assert part.min() == part.max()
 
 
 def test_long_sequences_never_have_all_their_logits(make_model) -> None:
@@ -169,7 +180,9 @@ def test_long_sequences_never_have_all_their_logits(make_model) -> None:
             return super().forward(input)
 
     head = Watched(8, 30)
-    summed_cross_entropy(head, torch.randn(50, 8, requires_grad=True), torch.zeros(50).long(), 7).backward()
+    summed_cross_entropy(
+        head, torch.randn(50, 8, requires_grad=True), torch.zeros(50).long(), torch.ones(50), 7
+    ).backward()
     assert Watched.most == 7
 
 
@@ -204,7 +217,7 @@ def test_what_is_replayed_are_the_answers_of_the_model_as_it_was(make_config, ti
     data = {"folders": make_config().data.folders, "shares": {"2d": 0.5, "text": 0.5}, "text_replay": path}
     stage = build_stage(make_config(data=data))
     model = OmniVMedForConditionalGeneration.from_pretrained(tiny).eval()
-    assert replay_conversations(model, stage.processor, tmp_path / "own.json") == stage.training.texts
+    assert replay_conversations(model, stage.processor, tmp_path / "own.json") == stage.training.spoken["text"]
 
 
 # Kill and resume

@@ -22,7 +22,7 @@ from train.data.mixed_dataset import STRATA, DataError, MixedDataset, strata_in_
 from train.data.pool import PoolPlan, SamplePool, build_pool, make_sample
 from train.data.prepared_media import MediaCache, PreparedClip, drop_tokens, to_pixel_values
 from train.data.records import RecordError, read_records, write_parquet
-from train.data.text_replay import PROMPTS, replay_conversations
+from train.data.text_replay import PROMPTS, TOPICS, replay_conversations
 from train.stage import collate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -108,7 +108,7 @@ def test_packed_conversations_and_separate_questions_are_as_if_alone(make_model,
         with torch.no_grad():
             out = model(input_ids=item["input_ids"][None], labels=item["labels"][None], **inputs)
         count = int((item["labels"] != IGNORED).sum())
-        expected.append(float(out.loss) * count)
+        expected.append(float(out.loss) * count**0.5)  # one answer, whose weight is the root of its length
         counts.append(count)
     model.config.text_config._attn_implementation = PACKED
     loss = ConversationLoss(model).eval().requires_grad_(False)
@@ -224,10 +224,10 @@ def test_any_batch_holds_the_shares_give_or_take_one(weights, length) -> None:
 
 
 def test_a_batch_mixes_and_no_medium_comes_again_before_all_have(index, media) -> None:
-    data = MixedDataset(index, [TEXT], SHARES, media, length=64, seed=1)
+    data = MixedDataset(index, {"text": [TEXT]}, SHARES, media, length=64, seed=1)
     for start in range(0, 64, 8):
         held = np.bincount(data.stratum[start : start + 8], minlength=len(STRATA))
-        assert held.tolist() == [4, 2, 1, 1]
+        assert held.tolist() == [4, 2, 1, 1, 0]
     images = LAYOUT.count("image")
     drawn = [data._member(0, place) for place in range(4 * images)]
     for start in range(0, len(drawn), images):
@@ -237,7 +237,7 @@ def test_a_batch_mixes_and_no_medium_comes_again_before_all_have(index, media) -
 
 def test_an_item_depends_on_seed_and_index_alone(index, media) -> None:
     def dataset(seed: int, length: int) -> MixedDataset:
-        return MixedDataset(index, [TEXT], SHARES, media, length, seed, separate=True, drop_rate=0.5)
+        return MixedDataset(index, {"text": [TEXT]}, SHARES, media, length, seed, separate=True, drop_rate=0.5)
 
     def same(one: dict, other: dict) -> bool:
         return one.keys() == other.keys() and all(
@@ -251,7 +251,7 @@ def test_an_item_depends_on_seed_and_index_alone(index, media) -> None:
 
 
 def test_processes_that_read_ahead_give_the_same_batches(index, media) -> None:
-    data = MixedDataset(index, [TEXT], SHARES, media, 12, 1, separate=True, drop_rate=0.5)
+    data = MixedDataset(index, {"text": [TEXT]}, SHARES, media, 12, 1, separate=True, drop_rate=0.5)
     alone, ahead = (DataLoader(data, 4, collate_fn=collate, num_workers=workers) for workers in (0, 1))
     for one, other in zip(alone, ahead, strict=True):
         assert one.keys() == other.keys()
@@ -266,7 +266,7 @@ def test_unreadable_media_are_passed_over_and_told(built, media, tmp_path) -> No
     for path in broken:
         (folder / path).write_bytes(b"not a picture")
     index = ConversationIndex([folder], "train", 3, tmp_path)
-    data = MixedDataset(index, [], {"2d": 1.0}, media, length=12, seed=0)
+    data = MixedDataset(index, {}, {"2d": 1.0}, media, length=12, seed=0)
     items = [data[item] for item in range(12)]
     told = {name.rsplit("/", 1)[0] for item in items for name, _ in item["unreadable"]}
     assert told == {record.id.rsplit("/", 1)[0] for record in images if record.media[0].path in broken}
@@ -278,9 +278,9 @@ def test_unreadable_media_are_passed_over_and_told(built, media, tmp_path) -> No
 
 def test_what_the_data_lack_and_what_is_too_long_is_said(index, media) -> None:
     with pytest.raises(DataError, match="text"):
-        MixedDataset(index, [], SHARES, media, 8, 0)
+        MixedDataset(index, {}, SHARES, media, 8, 0)
     with pytest.raises(DataError, match="tokens are more than 5"):
-        MixedDataset(index, [], {"2d": 1.0}, media, 8, 0, longest=5)[0]
+        MixedDataset(index, {}, {"2d": 1.0}, media, 8, 0, longest=5)[0]
 
 
 # The pool of samples, and the language model's own answers
@@ -307,5 +307,7 @@ def test_a_pool_is_repeatable_resumes_and_refuses_another_plan(tmp_path: Path) -
 def test_text_replay_answers_by_the_model_itself_and_ends_with_whole_sentences(model, processor, tmp_path) -> None:
     path = tmp_path / "replay.json"
     generated = replay_conversations(model, processor, path)
-    assert [one.turns[0][0] for one in generated] == list(PROMPTS)
+    asked = [one.turns[0][0] for one in generated]
+    assert asked[: len(PROMPTS)] == list(PROMPTS)
+    assert all(topic in prompt for topic, prompt in zip(TOPICS, asked[len(PROMPTS) :], strict=True))
     assert replay_conversations(None, None, path) == generated  # read back, no model needed

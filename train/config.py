@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from hub_model.processing_omniv_med import VISUAL_OPTIONS
-from train.data.mixed_dataset import STRATA, TEXT
+from train.data.mixed_dataset import STRATA, TEXT, WORDED
 from train.data.records import Strict, Task
 
 PARTS = ("encoder", "projector", "language", "embeddings")
@@ -31,11 +31,12 @@ class DataConfig(Strict):
 
     Attributes:
         folders: sets built by `train.data.build`.
-        shares: of "2d", "3d", "video" and "text" in every batch; they add up to 1. None: as the sets hold them.
+        shares: of "2d", "3d", "video", "text" and "worded" in every batch, in sum 1. None: as the sets hold them.
         tasks: records of other tasks are left out; None takes all.
         questions_per_conversation: records about the same media that are joined at most, which saves encoding these.
         separate_questions: joined questions do not see each other, as if each was asked alone.
         text_replay: where the language model's own answers are kept, which "text" replays; written if missing.
+        worded: pool of generated samples (`train.data.pool`), whose facts stand in words for pictures in "worded".
         cache: folder that keeps media once they are read and pruned; None reads them again every time.
         cache_gigabytes: how much it may hold.
         longest: tokens of a conversation at most; longer ones are skipped and counted.
@@ -48,6 +49,7 @@ class DataConfig(Strict):
     questions_per_conversation: int = Field(default=3, ge=1)
     separate_questions: bool = True
     text_replay: Path | None = None
+    worded: Path | None = None
     cache: Path | None = None
     cache_gigabytes: float = Field(default=20.0, gt=0)
     longest: int = Field(default=4096, ge=1)
@@ -68,6 +70,8 @@ class DataConfig(Strict):
     def _knows_where_text_is(self) -> DataConfig:
         if (self.shares or {}).get(TEXT, 0) > 0 and self.text_replay is None:
             raise ValueError("a share of text needs text_replay, the file that keeps the language model's answers")
+        if (self.shares or {}).get(WORDED, 0) > 0 and self.worded is None:
+            raise ValueError("a share of worded needs worded, the folder of a pool of generated samples")
         return self
 
 

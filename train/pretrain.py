@@ -28,21 +28,22 @@ from hub_model.visual_processing_omniv_med import patchify, resize_frames, token
 from train.assemble import NANO_PROCESSOR
 from train.data.conversations import IGNORED
 from train.data.phantoms import Sample
+from train.data.worded import NAMES_OF_FACTS, word_of
 
-NAMES_OF_FACTS = ("measured", "counted", "graded")
-"""Facts that say what a number is about; they are asked with, never asked for."""
 LARGEST_STRETCH = 1.35
 """Frames are stretched by up to this factor, so that the encoder meets every token grid that real files lead to."""
-LARGEST_GAIN = 0.15
-"""Contrast and brightness are changed by up to this share of the display range."""
+LARGEST_GAIN, LARGEST_GAMMA = 0.15, 0.5
+"""Contrast and brightness are changed by up to this share of the display range, and bent by a power of two this far."""
+SELDOM = 0.25
+"""Share of the clips that are blurred, and that get noise, and margins: each alone, by its own draw."""
+SMALLEST_DETAIL, LARGEST_NOISE, SMALLEST_SHARE = 0.4, 0.06, 0.7
+"""Resolution that blurring leaves; standard deviation of the noise in pixel values; share of a side within margins."""
 SPACING_SHOWN = 0.6
 """Share of the samples with millimetres that show them: exported pictures have lost theirs."""
 LARGEST_DROP = 0.9
 """In half of the clips, up to this share of the tokens behind the first frame is dropped, as pruning will."""
 SHARPNESS = 20.0
 """Scale of cosine similarities before the softmax over answers."""
-WORD_OF_LESION = {"yes": "abnormal", "no": "normal"}
-"""What a picture with or without a lesion should read like: "yes" alone would answer any question."""
 
 
 def fact_vocabulary(samples: Sequence[Sample]) -> dict[str, list[str]]:
@@ -54,13 +55,6 @@ def fact_vocabulary(samples: Sequence[Sample]) -> dict[str, list[str]]:
     return {
         fact: sorted(found) for fact, found in sorted(values.items()) if len(found) > 1 and fact not in NAMES_OF_FACTS
     }
-
-
-def word_of(fact: str, value: str) -> str:
-    """The word or words that a picture with this fact should read like."""
-    if fact == "lesion":
-        return WORD_OF_LESION[value]
-    return value.removesuffix(" mm")
 
 
 @torch.no_grad()
@@ -166,16 +160,15 @@ class SampleDataset(Dataset):
         height, width = frames.shape[1:3]
         side = patch_size * merge_size
         rows, columns = token_grid(height * stretch, width / stretch, side, tokens, tokens)
-        pixels = patchify(resize_frames(frames, rows * side, columns * side), patch_size, merge_size)
-        gain, offset = 1 + rng.uniform(-LARGEST_GAIN, LARGEST_GAIN), rng.uniform(-LARGEST_GAIN, LARGEST_GAIN)
-        pixels = pixels.mul_(gain).add_(offset).clamp_(-1, 1)
+        share = rng.uniform(SMALLEST_SHARE, 1) if rng.random() < SELDOM else 1.0
+        pixels = patchify(vary(frames, rows * side, columns * side, share, rng), patch_size, merge_size)
         keep_mask = torch.ones(len(frames), rows * columns, dtype=torch.bool)
         if rng.random() < 0.5:
             drawn = rng.random((len(frames) - 1, rows * columns)) >= rng.uniform(0, LARGEST_DROP)
             keep_mask[1:] = torch.from_numpy(drawn)
         spacing = 0.0
         if sample.kind != "video" and rows_mm > 0:
-            spacing = math.sqrt(height * rows_mm * width * columns_mm / (rows * columns)) / merge_size
+            spacing = math.sqrt(height * rows_mm * width * columns_mm / (rows * columns)) / merge_size / share
         return {
             "pixel_values": pixels.flatten(0, 2).flatten(1),
             "grid_thw": torch.tensor([[len(frames), rows * merge_size, columns * merge_size]]),
@@ -185,6 +178,37 @@ class SampleDataset(Dataset):
             "patch_spacing": torch.tensor([spacing]),
             "labels": torch.tensor([[n.get(sample.facts.get(fact), IGNORED) for fact, n in self.numbers.items()]]),
         }
+
+
+def vary(frames: np.ndarray, height: int, width: int, share: float, rng: np.random.Generator) -> torch.Tensor:
+    """Frames as another machine or export might have shown them: other tones, sharpness, noise and margins.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        height, width: of the result, in pixels.
+        share: of both sides that the picture takes; the rest is a black margin, anywhere around it.
+
+    Returns:
+        float32 (T, 3, height, width) in [-1, 1].
+    """
+    inner_height, inner_width = round(height * share), round(width * share)
+    if rng.random() < SELDOM:
+        detail = rng.uniform(SMALLEST_DETAIL, 1)
+        coarse = resize_frames(frames, math.ceil(inner_height * detail), math.ceil(inner_width * detail))
+        picture = nn.functional.interpolate(coarse, (inner_height, inner_width), mode="bilinear")
+    else:
+        picture = resize_frames(frames, inner_height, inner_width)
+    share_of_range = picture.add_(1).div_(2).clamp_(0, 1)
+    picture = share_of_range.pow_(2 ** rng.uniform(-LARGEST_GAMMA, LARGEST_GAMMA)).mul_(2).sub_(1)
+    gain, offset = 1 + rng.uniform(-LARGEST_GAIN, LARGEST_GAIN), rng.uniform(-LARGEST_GAIN, LARGEST_GAIN)
+    picture = picture.mul_(gain).add_(offset)
+    if rng.random() < SELDOM:
+        noise = rng.standard_normal(picture.shape, dtype=np.float32) * rng.uniform(0, LARGEST_NOISE)
+        picture = picture.add_(torch.from_numpy(noise))
+    canvas = picture.new_full((len(frames), 3, height, width), -1.0)
+    top, left = (int(rng.integers(free + 1)) for free in (height - inner_height, width - inner_width))
+    canvas[:, :, top : top + inner_height, left : left + inner_width] = picture.clamp_(-1, 1)
+    return canvas
 
 
 def shown_frames(sample: Sample) -> np.ndarray:
@@ -222,13 +246,15 @@ class PretrainConfig:
 
     Attributes:
         seed: of weights and of what is drawn.
-        steps, batch_size: optimizer steps, and samples in each.
+        rounds: optimizer steps of each round. Every round begins from what the one before learned, with a fresh
+            optimizer and the whole schedule: so a finished encoder can be trained on (warm restarts, arXiv 1608.03983).
+        batch_size: samples in a step.
         learning_rate: peak rate, cosine, 3 % warm-up.
         clips: share of volumes and videos among the samples.
     """
 
     seed: int
-    steps: int
+    rounds: tuple[int, ...]
     batch_size: int
     learning_rate: float
     clips: float
@@ -248,20 +274,45 @@ def pretrain(
     """
     torch.manual_seed(config.seed)
     vocabulary = fact_vocabulary(training)
-    arguments = TrainingArguments(
+    vision_config = model.model.vision_model.config
+    attention, stage = vision_config._attn_implementation, vision_config.prune_stage
+    if not torch.cuda.is_available():
+        model.model.vision_model.set_attn_implementation("eager")  # its backward pass is the faster one on CPUs
+    vision_config.prune_stage = "encoder"  # dropped tokens are not encoded, so they cannot be leant on
+    learner = EncoderWithHeads(model, tokenizer, vocabulary)
+    for number, steps in enumerate(config.rounds, start=1):
+        seed = config.seed + 2 * (number - 1)
+        output = folder / f"round{number}"
+        checkpoint = get_last_checkpoint(str(output)) if output.exists() else None
+        trainer = Trainer(
+            model=learner,
+            args=_arguments(output, config, steps, seed),
+            train_dataset=SampleDataset(training, vocabulary, steps * config.batch_size, seed, config.clips),
+            eval_dataset=SampleDataset(held_out, vocabulary, 1536, config.seed + 1, config.clips),
+            data_collator=collate,
+            compute_metrics=_accuracy(vocabulary),
+        )
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_metrics("eval", trainer.evaluate())
+    vision_config.prune_stage = stage
+    model.model.vision_model.set_attn_implementation(attention)
+
+
+def _arguments(folder: Path, config: PretrainConfig, steps: int, seed: int) -> TrainingArguments:
+    return TrainingArguments(
         output_dir=str(folder),
-        max_steps=config.steps,
+        max_steps=steps,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=round(0.03 * config.steps),
+        warmup_steps=round(0.03 * steps),
         weight_decay=0.05,
         max_grad_norm=1.0,
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
-        seed=config.seed,
-        data_seed=config.seed,
+        seed=seed,
+        data_seed=seed,
         dataloader_num_workers=1,
         logging_steps=50,
         save_steps=250,
@@ -273,21 +324,3 @@ def pretrain(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
-    vision_config = model.model.vision_model.config
-    attention, stage = vision_config._attn_implementation, vision_config.prune_stage
-    if not torch.cuda.is_available():
-        model.model.vision_model.set_attn_implementation("eager")  # its backward pass is the faster one on CPUs
-    vision_config.prune_stage = "encoder"  # dropped tokens are not encoded, so they cannot be leant on
-    trainer = Trainer(
-        model=EncoderWithHeads(model, tokenizer, vocabulary),
-        args=arguments,
-        train_dataset=SampleDataset(training, vocabulary, config.steps * config.batch_size, config.seed, config.clips),
-        eval_dataset=SampleDataset(held_out, vocabulary, 1536, config.seed + 1, config.clips),
-        data_collator=collate,
-        compute_metrics=_accuracy(vocabulary),
-    )
-    checkpoint = get_last_checkpoint(str(folder)) if folder.exists() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_metrics("eval", trainer.evaluate())
-    vision_config.prune_stage = stage
-    model.model.vision_model.set_attn_implementation(attention)

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Trains OmniV-Med-Nano from nothing but seeds: generated data, encoder pre-training, then the three stages.
+"""Trains OmniV-Med-Nano from nothing but seeds: generated data, words and encoder apart, then the three stages.
 
 `python -m train.run_nano` shows its progress, can be stopped at any moment, and goes on where it stopped when it is
 started again. What it made ends up in `train/nano/trained.safetensors`.
@@ -11,9 +11,9 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
-from safetensors.torch import save_file
 
 from train.assemble import ROOT, TRAINED, fresh_nano
 from train.config import StageConfig
@@ -21,41 +21,47 @@ from train.data.build import BuildConfig, build
 from train.data.pool import PoolPlan, SamplePool, build_pool
 from train.pretrain import PretrainConfig, pretrain
 from train.stage import run_stage
-from train.trained_tensors import TRAINED_PARTS
+from train.trained_tensors import NEW_ROWS, TRAINED_PARTS, read_trained_tensors, save_trained_tensors
 
 CONFIGS = ROOT / "train" / "configs"
-STAGES = ("stage1", "stage2", "stage3")
+STAGES = ("words", "stage1", "stage2", "stage3")
+POOLS = ("training", "held_out")
 
 
-def training_pools(settings: dict[str, int], folder: Path) -> tuple[SamplePool, SamplePool]:
-    """The samples that the encoder learns from, and held-out ones of other seeds; generated where they are missing."""
-    pools = []
-    for offset, name in enumerate(("training", "held_out")):
+def build_pools(settings: dict[str, int], folder: Path) -> None:
+    """Generates the samples that the encoder learns from, and held-out ones of other seeds, where they are missing."""
+    for offset, name in enumerate(POOLS):
         plan = PoolPlan(settings["seed"] + offset, settings[f"{name}_images"], settings[f"{name}_clips"])
         build_pool(folder / name, plan, processes=os.cpu_count() or 1)
-        pools.append(SamplePool(folder / name))
-    return pools[0], pools[1]
 
 
-def pretrain_encoder(path: Path) -> None:
-    """Writes the pre-trained encoder and projector, unless they are there."""
+def pretrain_encoder(path: Path, pools: Path, settings: dict[str, Any], words: Path) -> None:
+    """Writes the pre-trained encoder and projector beside what the language model learned on words, unless it is there.
+
+    Args:
+        words: trained tensors whose LoRA factors and new embedding rows are taken over.
+    """
     if path.exists():
         return
-    settings = yaml.safe_load((CONFIGS / "nano" / "pretrain.yaml").read_text(encoding="utf-8"))
-    training, held_out = training_pools(settings["pool"], path.parent / "pools")
     model, tokenizer = fresh_nano()
-    pretrain(model, tokenizer, training, held_out, path.parent / "pretrain", PretrainConfig(**settings["training"]))
-    part = path.with_suffix(".part")
-    save_file({name: t.contiguous() for name, t in model.state_dict().items() if name.startswith(TRAINED_PARTS)}, part)
-    part.replace(path)
+    training, held_out = (SamplePool(pools / name) for name in POOLS)
+    pretrain(model, tokenizer, training, held_out, path.parent / "pretrain", PretrainConfig(**settings))
+    learned, scaling = read_trained_tensors(words)
+    rows = learned.pop(NEW_ROWS)
+    parts = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRAINED_PARTS)}
+    factors = {name: tensor for name, tensor in learned.items() if not name.startswith(TRAINED_PARTS)}
+    save_trained_tensors(path, parts, factors, rows, scaling)
 
 
 def main() -> None:
-    stages = [StageConfig.read(CONFIGS / "nano" / f"{name}.yaml") for name in STAGES]
+    words, *stages = [StageConfig.read(CONFIGS / "nano" / f"{name}.yaml") for name in STAGES]
+    settings = yaml.safe_load((CONFIGS / "nano" / "pretrain.yaml").read_text(encoding="utf-8"))
     try:
-        pretrain_encoder(stages[0].start)
+        pools = words.data.worded.parent
+        build_pools(settings["pool"], pools)
         plan = BuildConfig.read(CONFIGS / "data" / "nano.yaml")
-        build(plan, stages[0].data.folders[0], "local", os.cpu_count() or 1)
+        build(plan, words.data.folders[0], "local", os.cpu_count() or 1)
+        pretrain_encoder(stages[0].start, pools, settings["training"], run_stage(words))
         for stage in stages:
             result = run_stage(stage)
     except ValueError as error:

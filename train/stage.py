@@ -42,9 +42,10 @@ from train.config import NANO, PARTS, ConfigError, StageConfig
 from train.conversation_loss import ConversationLoss
 from train.data.conversation_index import ConversationIndex
 from train.data.conversations import pack
-from train.data.mixed_dataset import TEXT, MixedDataset, natural_shares
+from train.data.mixed_dataset import TEXT, WORDED, MixedDataset, natural_shares
 from train.data.prepared_media import MediaCache
 from train.data.text_replay import replay_conversations
+from train.data.worded import WordedConversations
 from train.loss_figure import draw_loss
 from train.packed_attention import PACKED
 from train.parts import export_trained, keep_frozen_weights_in_bfloat16, part_of, prepare_parts
@@ -125,8 +126,11 @@ def build_stage(config: StageConfig) -> Stage:
     with process_state().main_process_first():
         model, processor = load_model(config)
         # The replayed answers are those of the language model before any training, so they come before the start.
-        replay = (data.shares or {}).get(TEXT, 0) > 0
-        texts = replay_conversations(model.eval(), processor, data.text_replay) if replay else []
+        spoken, shares = {}, data.shares or {}
+        if shares.get(TEXT, 0) > 0:
+            spoken[TEXT] = replay_conversations(model.eval(), processor, data.text_replay)
+        if shares.get(WORDED, 0) > 0:
+            spoken[WORDED] = WordedConversations(data.worded, config.seed)
         scratch = config.output / "records"
         questions = data.questions_per_conversation
         index = ConversationIndex(data.folders, "train", questions, scratch, data.tasks)
@@ -145,7 +149,7 @@ def build_stage(config: StageConfig) -> Stage:
     common = {"media": media, "longest": data.longest, "separate": data.separate_questions}
     training = MixedDataset(
         index,
-        texts,
+        spoken,
         data.shares or natural_shares(index),
         length=steps * step_items,
         seed=config.seed,
@@ -155,7 +159,7 @@ def build_stage(config: StageConfig) -> Stage:
     validation = None
     if held_out is not None:
         records = min(config.evaluation.records, len(held_out))
-        validation = MixedDataset(held_out, [], natural_shares(held_out), length=records, seed=0, **common)
+        validation = MixedDataset(held_out, {}, natural_shares(held_out), length=records, seed=0, **common)
     return Stage(model, processor, training, validation, steps)
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The training set: every batch mixes 2D, 3D, video and text in given shares, and item i is always the same.
+"""The training set: every batch mixes 2D, 3D, video and words in given shares, and item i is always the same.
 
 What item i holds depends on the seed and on i alone, so that a resumed run sees what it would have seen, and so does
 one on several devices, which share the items of a batch.
@@ -19,8 +19,8 @@ from train.data.conversations import Conversation, encode_conversation
 from train.data.prepared_media import MediaCache
 from train.data.records import DIMENSIONS
 
-TEXT = "text"
-STRATA = (*DIMENSIONS, TEXT)
+TEXT, WORDED = "text", "worded"
+STRATA = (*DIMENSIONS, TEXT, WORDED)
 LONGEST_SEARCH = 100
 """Unreadable conversations in a row, after which a data set is held to be lost."""
 
@@ -46,8 +46,8 @@ class MixedDataset(Dataset):
 
     Args:
         index: of the built set.
-        texts: conversations without media.
-        shares: of "2d", "3d", "video" and "text"; they add up to 1.
+        spoken: conversations that need no file: "text" without media, "worded" about media told in words.
+        shares: of "2d", "3d", "video", "text" and "worded"; they add up to 1.
         media: reads and keeps the media.
         length: number of items.
         seed: of the order, of the order of questions and of the tokens that are dropped.
@@ -62,7 +62,7 @@ class MixedDataset(Dataset):
     def __init__(
         self,
         index: ConversationIndex,
-        texts: Sequence[Conversation],
+        spoken: Mapping[str, Sequence[Conversation]],
         shares: Mapping[str, float],
         media: MediaCache,
         length: int,
@@ -71,10 +71,10 @@ class MixedDataset(Dataset):
         drop_rate: float = 0.0,
         longest: int | None = None,
     ):
-        self.index, self.texts, self.media = index, texts, media
+        self.index, self.spoken, self.media = index, spoken, media
         self.length, self.seed, self.separate, self.drop_rate, self.longest = length, seed, separate, drop_rate, longest
         self.members = [np.flatnonzero(index.dimension == place) for place in range(len(DIMENSIONS))]
-        self.members.append(np.arange(len(texts)))
+        self.members += [np.arange(len(spoken.get(name, ()))) for name in (TEXT, WORDED)]
         for name, members in zip(STRATA, self.members, strict=True):
             if shares.get(name, 0) > 0 and not len(members):
                 raise DataError(f"The data hold no conversations of the kind {name}; set its share to 0.")
@@ -112,8 +112,9 @@ class MixedDataset(Dataset):
         for attempt in range(LONGEST_SEARCH):
             rng = np.random.default_rng((self.seed, item, attempt))
             member = self._member(stratum, place + attempt)
-            if STRATA[stratum] == TEXT:
-                return encode_conversation(self.texts[member], self.media.processor) | {"unreadable": unreadable}
+            if (name := STRATA[stratum]) in self.spoken:
+                encoded = encode_conversation(self.spoken[name][member], self.media.processor, self.separate)
+                return encoded | {"unreadable": unreadable}
             located = self.index.records(member)
             try:
                 return self._encode(located, rng) | {"unreadable": unreadable}

@@ -2,13 +2,16 @@
 """Text-only conversations that keep the language model what it was: it answers prompts itself, before it is trained.
 
 Learning without forgetting by self-distillation (Li and Hoiem, arXiv 1606.09282): no other data set is needed, and
-what is kept is exactly the behaviour that the model had.
+what is kept is exactly the behaviour that the model had. Questions are answered by the likeliest words; longer prose
+is drawn at temperature 1, because the cross-entropy of what a model draws is smallest where its distribution stays.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,8 +19,9 @@ from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import OmniVMedProcessor
 from train.data.conversations import Conversation
 
-LONGEST_ANSWER = 48
+LONGEST_ANSWER, LONGEST_PROSE = 48, 128
 BATCH_SIZE = 16
+SEED = 0
 PROMPTS = (
     "What is 2 + 2?",
     "What is the capital of France?",
@@ -86,26 +90,91 @@ PROMPTS = (
 )
 
 
+TOPICS = (
+    "a market in the morning",
+    "the history of glass",
+    "how bread was made in the past",
+    "winter in the mountains",
+    "the life of bees",
+    "a journey by train",
+    "why people keep diaries",
+    "the invention of printing",
+    "how plants take up water",
+    "a football match",
+    "the work of a nurse",
+    "how wounds heal",
+    "digestion",
+    "how muscles work",
+    "the immune system",
+    "sleep and health",
+    "asthma",
+    "how eyes adapt to the dark",
+    "the discovery of penicillin",
+    "bones and joints",
+    "allergies",
+    "the thyroid gland",
+    "how hearing works",
+    "a visit to the dentist",
+    "old maps",
+    "the moon",
+    "volcanoes",
+    "how a bridge carries weight",
+    "learning to swim",
+    "a letter to a friend",
+    "the opening of a school",
+    "a storm at sea",
+    "how money is made",
+    "the Roman roads",
+    "cooking rice",
+    "a small theatre",
+    "electric light",
+    "how laws are made",
+    "the migration of whales",
+    "a garden in spring",
+    "coffee",
+    "how to plan a walk",
+    "the first aeroplanes",
+    "a museum of toys",
+    "wool and weaving",
+    "how songs are written",
+    "the desert at night",
+    "a village and its well",
+)
+
+
 @torch.inference_mode()
 def replay_conversations(
     model: OmniVMedForConditionalGeneration, processor: OmniVMedProcessor, path: Path
 ) -> list[Conversation]:
-    """The prompts with the model's own greedy answers, generated once and kept in a JSON file.
+    """The prompts with the model's own answers, and prose about the topics, made once and kept in a JSON file.
 
     Args:
         model: before its language model is trained.
         path: where the answers are kept; read if it exists.
     """
     if not path.exists():
-        pairs = []
-        for start in range(0, len(PROMPTS), BATCH_SIZE):
-            prompts = PROMPTS[start : start + BATCH_SIZE]
-            chats = [[{"role": "user", "content": [{"type": "text", "text": prompt}]}] for prompt in prompts]
-            inputs = processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=True, return_dict=True)
-            output = model.generate(**inputs, max_new_tokens=LONGEST_ANSWER, do_sample=False)
-            answers = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            # A cut answer ends with its last whole sentence, so that the end token is never learned in mid-sentence.
-            pairs += [(p, a[: a.rfind(".") + 1] or a) for p, a in zip(prompts, map(str.strip, answers), strict=True)]
+        essays = [f"Write a paragraph about {topic}." for topic in TOPICS]
+        with torch.random.fork_rng():
+            torch.manual_seed(SEED)
+            pairs = _answered(model, processor, PROMPTS, max_new_tokens=LONGEST_ANSWER, do_sample=False)
+            drawn = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+            pairs += _answered(model, processor, essays, max_new_tokens=LONGEST_PROSE, **drawn)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(pairs, indent=1), encoding="utf-8")
     return [Conversation(((q, a),)) for q, a in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _answered(
+    model: OmniVMedForConditionalGeneration, processor: OmniVMedProcessor, prompts: Sequence[str], **how: Any
+) -> list[tuple[str, str]]:
+    """Prompts and what the model says to them."""
+    pairs = []
+    for start in range(0, len(prompts), BATCH_SIZE):
+        asked = prompts[start : start + BATCH_SIZE]
+        chats = [[{"role": "user", "content": [{"type": "text", "text": prompt}]}] for prompt in asked]
+        inputs = processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=True, return_dict=True)
+        output = model.generate(**inputs, **how)
+        answers = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        # A cut answer ends with its last whole sentence, so that the end token is never learned in mid-sentence.
+        pairs += [(p, a[: a.rfind(".") + 1] or a) for p, a in zip(asked, map(str.strip, answers), strict=True)]
+    return pairs
