@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from train.data.conversations import IGNORED
 from train.data.phantoms import Sample, generate
@@ -20,6 +22,7 @@ from train.pretrain import (
     fact_vocabulary,
     pretrain,
     shown_frames,
+    vary,
     word_vectors,
 )
 
@@ -73,6 +76,18 @@ def test_an_item_is_what_the_encoder_takes_and_depends_on_seed_and_index_alone(v
         assert all(torch.equal(item[name], again[name]) for name in item)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from((0, 255, None)))
+def test_varied_frames_stay_in_range_and_stand_whole_in_their_margin(seed, level) -> None:
+    rng = np.random.default_rng(seed)
+    frames = np.full((2, 30, 40, 3), level, np.uint8) if level is not None else rng.integers(0, 256, (2, 30, 40, 3))
+    varied = vary(frames.astype(np.uint8), 56, 84, 0.75, rng)
+    assert varied.shape == (2, 3, 56, 84)
+    assert varied.isfinite().all()
+    assert float(varied.abs().max()) <= 1
+    assert int((varied == -1).all(dim=(0, 1)).sum()) >= 56 * 84 - 42 * 63
+
+
 def test_a_missing_fact_is_not_scored_and_a_known_one_is_numbered(video) -> None:
     without = Sample(video.frames, video.kind, video.positions, video.pixel_spacing, {"modality": "endoscopy"})
     labels = SampleDataset([without], VOCABULARY, 1, seed=0, clips=1.0)[0]["labels"]
@@ -94,9 +109,9 @@ def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, 
     training = [generate(name, "image", np.random.default_rng(i)) for i in range(12) for name in ("OCT", "dermoscopy")]
     model = make_model(**VISION)
     before = model.model.projector.readout[0].weight.clone()
-    config = PretrainConfig(seed=0, steps=60, batch_size=8, learning_rate=5e-3, clips=0.0)
+    config = PretrainConfig(seed=0, rounds=(20, 50), batch_size=8, learning_rate=5e-3, clips=0.0)
     pretrain(model, tokenizer, training, training, tmp_path, config)
-    metrics = json.loads((tmp_path / "eval_results.json").read_text(encoding="utf-8"))
+    metrics = json.loads((tmp_path / "round2" / "eval_results.json").read_text(encoding="utf-8"))
     for way in ("classified", "read"):
         assert metrics[f"eval_modality_{way}"] > 0.9 > 0.6 > metrics["eval_modality_majority"]
     assert not torch.equal(before, model.model.projector.readout[0].weight)
