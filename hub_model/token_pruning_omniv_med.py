@@ -10,11 +10,13 @@ selectable as the baseline.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from itertools import repeat
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 PRUNE_RULES = ("anchor", "previous", "none")
 BUDGET_SEARCH_STEPS = 24
@@ -73,11 +75,21 @@ def block_means(tokens: torch.Tensor) -> torch.Tensor:
         tokens: float32 (N, patches per token, channels, patch, patch).
 
     Returns:
-        float32 (N, blocks).
+        float32 (N, patches per token, blocks per patch), as exact as `torch.set_float32_matmul_precision` lets products
+        of matrices be: one takes a third to a quarter of the time of `avg_pool3d`.
     """
-    channels, patch = tokens.shape[2], tokens.shape[-1]
+    places, patches, channels, patch, _ = tokens.shape
+    weights = _block_weights(channels, patch, tokens.device)
+    means = torch.mm(weights, tokens.reshape(places * patches, -1).T)
+    return means.view(-1, places, patches).permute(1, 2, 0)
+
+
+@cache
+def _block_weights(channels: int, patch: int, device: torch.device) -> torch.Tensor:
+    """What each pixel of a patch adds to the mean of each of its blocks, (blocks per patch, channels · patch²)."""
     side = patch // 2 if patch % 2 == 0 else patch
-    return nn.functional.avg_pool3d(tokens, (channels, side, side)).flatten(1)
+    along = torch.eye(patch // side, device=device).repeat_interleave(side, dim=1)
+    return torch.kron(along, along).repeat(1, channels) / (channels * side**2)
 
 
 def estimate_noise(tokens: torch.Tensor) -> float:
@@ -96,18 +108,29 @@ def estimate_noise(tokens: torch.Tensor) -> float:
     """
     if len(tokens) < 2:
         return 0.0
-    chosen = torch.linspace(1, len(tokens) - 1, min(NOISE_FRAMES, len(tokens) - 1)).round().long()
-    frames, side = tokens[chosen].float(), tokens.shape[-1] // 2 * 2
-    between = (frames - tokens[chosen - 1].float()) / math.sqrt(2)
-    vertical = frames[..., 0:side:2, :side] - frames[..., 1:side:2, :side]
-    diagonal = (vertical[..., 0::2] - vertical[..., 1::2]) / 2
-    return min(_robust_deviation(between), _robust_deviation(diagonal), LARGEST_NOISE)
+    chosen = torch.linspace(1, len(tokens) - 1, min(NOISE_FRAMES, len(tokens) - 1)).round().long().tolist()
+    side = tokens.shape[-1] // 2 * 2
+    within, between = [], []
+    for frame, before in ((tokens[t].float(), tokens[t - 1].float()) for t in chosen):
+        vertical = frame[..., 0:side:2, :side] - frame[..., 1:side:2, :side]
+        within.append((vertical[..., 0::2] - vertical[..., 1::2]).abs_())
+        between.append((frame - before).abs_())
+    limit = _robust_deviation(within, terms=4, limit=LARGEST_NOISE)
+    return _robust_deviation(between, terms=2, limit=limit)
 
 
-def _robust_deviation(differences: torch.Tensor) -> float:
-    """Standard deviation of Gaussian differences from the median of their sizes, zeros left out."""
-    sizes = differences.masked_select(differences != 0).abs_()
-    return float(sizes.median()) / 0.6745 if len(sizes) else 0.0
+def _robust_deviation(sizes: list[torch.Tensor], terms: int, limit: float) -> float:
+    """Standard deviation of each of the `terms` pixels whose Gaussian sums have these absolute values; at most `limit`.
+
+    By the median, zeros left out. Where more than half lie beyond the limit the median does too, and is not sought.
+    """
+    scale = 0.6745 * math.sqrt(terms)
+    differ = sum(int(part.count_nonzero()) for part in sizes)
+    beyond = sum(int((part > limit * scale).count_nonzero()) for part in sizes)
+    if beyond > differ / 2:
+        return limit
+    sizes = torch.cat([part.masked_select(part != 0) for part in sizes])
+    return min(float(sizes.median()) / scale, limit) if len(sizes) else 0.0
 
 
 class FrameDecision(NamedTuple):
@@ -172,20 +195,24 @@ class StreamingPruner:
         if self.frames_seen == 0:
             self._start(tokens[0])
         times = torch.arange(self.frames_seen, self.frames_seen + len(tokens), device=tokens.device).unsqueeze(1)
-        errors, scores = (torch.empty(tokens.shape[:2], device=tokens.device) for _ in range(2))
-        keep = torch.empty_like(errors, dtype=torch.bool)
+        distances = torch.empty(2, *tokens.shape[:2], device=tokens.device)
+        keep = torch.empty_like(distances[0], dtype=torch.bool)
         returned_to = torch.full_like(keep, -1, dtype=torch.long)
-        colours = tokens.mean(dim=(-2, -1), dtype=torch.float32).mean(dim=2)
-        dark = colours.amax(dim=-1) <= EMPTY_LEVEL
-        with torch.inference_mode():  # autograd would add a tenth to so many small operations
-            for t in range(len(tokens)):
-                frame = tokens[t].float()
-                self._compare(frame, keep[t], errors[t], scores[t])
+        # Autograd would add a tenth to so many small operations, and autocast would round.
+        with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
+            background = _empty_background(tokens, self._limits / 4) if self.rule == "anchor" else repeat((None, None))
+            frames = zip(tokens, distances.unbind(1), keep, returned_to, strict=True)
+            for (frame, distance, kept, returned), (colours, empty) in zip(frames, background, strict=False):
+                frame = frame.float()
+                self._compare(frame, distance, kept)
                 if self.rule == "previous":
                     self._compared = frame
                 else:
-                    self._keep_anchors(frame, colours[t], dark[t], keep[t], returned_to[t])
+                    self._return_to_background(colours, empty, kept, returned)
+                    places = kept.nonzero().squeeze(1)
+                    self._compared.index_copy_(0, places, frame.index_select(0, places))
                 self.frames_seen += 1
+        scores = (distances / self._limits.unsqueeze(2)).amax(dim=0).masked_fill_(times == 0, float("inf"))
         kept_frame = torch.where(keep, times, self._kept_frame).cummax(dim=0).values
         self._kept_frame = kept_frame[-1]
         if self.rule == "previous":
@@ -194,7 +221,7 @@ class StreamingPruner:
         else:
             compared_with_another = returned_to >= 0
             stand_in = torch.where(compared_with_another, returned_to, kept_frame)
-        errors = errors.masked_fill_(compared_with_another, float("nan")).masked_fill_(keep, 0.0)
+        errors = distances[0].masked_fill_(compared_with_another, float("nan")).masked_fill_(keep, 0.0)
         return FrameDecision(keep, stand_in, errors, scores)
 
     def _start(self, tokens: torch.Tensor) -> None:
@@ -204,57 +231,69 @@ class StreamingPruner:
         self._kept_frame = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
         self._background_frame = self._kept_frame.clone()
         self._background = torch.full_like(self._compared[:, 0, :, 0, 0], float("nan"))  # nothing is near to nan
+        # For a token's mean and its blocks, (2, 1). An infinite one keeps nothing more; by 0 nothing could be divided.
+        limits = [self.threshold, math.inf if self.peak_threshold is None else self.peak_threshold]
+        self._limits = torch.tensor(limits, device=tokens.device).clamp_(min=1e-12).unsqueeze(1)
+        self._smaller_limit = self._limits.amin()
 
-    def _compare(self, tokens: torch.Tensor, keep: torch.Tensor, errors: torch.Tensor, scores: torch.Tensor) -> None:
-        """Fills in which tokens (N, …) of the next frame differ too much, their errors and scores, each (N,)."""
-        blocks = block_means(torch.sub(tokens, self._compared, out=self._difference).abs_())
-        torch.mean(blocks, dim=-1, out=errors)
-        torch.div(errors, max(self.threshold, 1e-12), out=scores)
-        if self.peak_threshold is not None:
-            torch.maximum(scores, blocks.amax(dim=-1).div_(max(self.peak_threshold, 1e-12)), out=scores)
-        if self.frames_seen == 0:
-            scores.fill_(float("inf"))
-        torch.gt(scores, 1, out=keep)
+    def _compare(self, tokens: torch.Tensor, distances: torch.Tensor, keep: torch.Tensor) -> None:
+        """Fills in how far the next frame's tokens (N, …) are from those compared with, and which differ too much.
 
-    def _keep_anchors(
-        self,
-        tokens: torch.Tensor,
-        colours: torch.Tensor,
-        dark: torch.Tensor,
-        keep: torch.Tensor,
-        returned_to: torch.Tensor,
-    ) -> None:
-        """Notes what is compared with next: the kept tokens, without background that had been kept at its place.
-
-        Takes that background out of `keep` (N,) and fills in the frame that stands for it in `returned_to` (N,).
+        `distances` (2, N) are the mean absolute difference of each token and that of its most different block.
         """
-        empty = (keep & dark).nonzero().squeeze(1)
-        if len(empty):
-            self._return_to_background(tokens, colours, empty, returned_to)
-            keep &= returned_to < 0
-        places = keep.nonzero().squeeze(1)
-        self._compared.index_copy_(0, places, tokens.index_select(0, places))
+        _largest_means(torch.sub(tokens, self._compared, out=self._difference).abs_(), out=distances)
+        torch.any(distances > self._limits, dim=0, out=keep)
+        if self.frames_seen == 0:
+            keep.fill_(True)
 
     def _return_to_background(
-        self, tokens: torch.Tensor, colours: torch.Tensor, places: torch.Tensor, returned_to: torch.Tensor
+        self, colours: torch.Tensor, empty: torch.Tensor, keep: torch.Tensor, returned_to: torch.Tensor
     ) -> None:
-        """Finds which of the dark tokens at `places` (M,) are like background that was kept at their place before.
+        """Takes empty background that had been kept at its place before out of `keep`, all (N,) but `colours` (N, C).
 
-        Two tokens within a quarter of the thresholds of their own colours, which are within half of each other, are
-        within the whole thresholds. Where no such background is known yet, a flat token is noted as one.
+        Fills in the frame that stands for it in `returned_to`. Two tokens within a quarter of the thresholds of their
+        own colours, which are within half of each other, are within the whole thresholds. Where no such background is
+        known yet, the token is noted as one.
         """
-        colour = colours.index_select(0, places)
-        blocks = block_means((tokens.index_select(0, places) - colour[:, None, :, None, None]).abs_())
-        flat = blocks.mean(dim=-1) <= self.threshold / 4
-        if self.peak_threshold is not None:
-            flat &= blocks.amax(dim=-1) <= self.peak_threshold / 4
-        smaller = self.threshold if self.peak_threshold is None else min(self.threshold, self.peak_threshold)
-        known = (colour - self._background.index_select(0, places)).abs_().amax(dim=-1) <= smaller / 2
-        returned, new = places[flat & known], places[flat & ~known]
-        returned_to[returned] = self._background_frame[returned]
-        if len(new):
-            self._background[new] = colours[new]
-            self._background_frame[new] = self.frames_seen
+        kept = keep & empty
+        if not kept.any():
+            return
+        known = kept & ((colours - self._background).abs_().amax(dim=-1) <= self._smaller_limit / 2)
+        new = kept ^ known
+        torch.where(known, self._background_frame, returned_to, out=returned_to)
+        keep ^= known
+        torch.where(new.unsqueeze(1), colours, self._background, out=self._background)
+        self._background_frame.masked_fill_(new, self.frames_seen)
+
+
+def _largest_means(differences: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean of each of the tokens (N, …) of absolute differences, and the largest mean of its blocks: (2, N)."""
+    blocks = block_means(differences)
+    out = blocks.new_empty(2, len(blocks)) if out is None else out
+    torch.mean(blocks, dim=(1, 2), out=out[0])
+    torch.amax(blocks, dim=(1, 2), out=out[1])
+    return out
+
+
+def _empty_background(tokens: torch.Tensor, limits: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yields for each frame its tokens' colours (N, channels), and which are empty background (N,): dark and flat.
+
+    Flat is what lies within the limits (2, 1), of its mean and of its blocks, of its own colour. A few frames at a
+    time, as these are still in a processor's cache when the pruner compares them.
+    """
+    for frames in tokens.split(max(TOKENS_AT_ONCE // tokens.shape[1], 1)):
+        every = frames.flatten(0, 1)
+        colours = every.mean(dim=(-2, -1), dtype=torch.float32).mean(dim=1)
+        brightest = colours.amax(dim=-1)
+        empty = brightest <= EMPTY_LEVEL
+        # A block's pixels lie above -1 by no more than all blocks together, so what is all but black is surely flat.
+        surely = (brightest + 1) * (4 * tokens.shape[2] + 1) <= limits.amin()
+        unsure = (empty & ~surely).nonzero().squeeze(1)
+        if len(unsure):
+            colour = colours.index_select(0, unsure)[:, None, :, None, None]
+            differences = every.index_select(0, unsure).float().sub_(colour).abs_()
+            empty.index_copy_(0, unsure, (_largest_means(differences) <= limits).all(dim=0))
+        yield from zip(colours.view(*frames.shape[:2], -1), empty.view(frames.shape[:2]), strict=True)
 
 
 def _scan(tokens: torch.Tensor, pruner: StreamingPruner) -> PrunedTokens:
@@ -264,7 +303,7 @@ def _scan(tokens: torch.Tensor, pruner: StreamingPruner) -> PrunedTokens:
     own = errors.flatten().isnan().nonzero().squeeze(1)
     others = stand_in.flatten()[own] * places + own % places
     for part, other in zip(own.split(TOKENS_AT_ONCE), others.split(TOKENS_AT_ONCE), strict=True):
-        difference = every.index_select(0, part).float() - every.index_select(0, other).float()
+        difference = every.index_select(0, part).float().sub_(every.index_select(0, other))
         errors.view(-1)[part] = difference.abs_().flatten(1).mean(dim=-1)
     return PrunedTokens(keep_mask, stand_in, errors, scores, pruner.threshold)
 
