@@ -2,9 +2,11 @@
 """Everything that is claimed of the Nano, measured by one command and written beside its weights.
 
     python -m evaluation.real_files --fetch
-    python -m evaluation.nano_report --model hub_model --data data/mini --out runs/report
+    python -m train.data.build --config train/configs/data/clips.yaml --out data/clips
+    python -m evaluation.nano_report --model hub_model --data data/mini --clips data/clips --out runs/report
 
-In this order: the test split answered seeing and blind, the real files, text perplexity, the pruning sweep. Answers go
+In this order: the test split answered seeing and blind, the real files, text perplexity, the pruning sweep, which needs
+more questions about volumes and videos than the test split has to show a loss of a point. Answers go
 into ledgers under `--out` and the other figures into files there, so the same command goes on where it was stopped; a
 new model needs a new folder. After every part, MODEL/metrics.json and OUT/report.md (tables for README and model card)
 are written with what is known by then; a part that could not be measured says why.
@@ -175,8 +177,11 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = Path(arguments.model)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is no model's folder; assemble the Nano first: make model.")
-    questions, _ = read_benchmark(GENERATED, find_data(arguments.data), arguments.out / "media", arguments.limit)
-    about_clips = sweep.about_clips(questions)
+    questions, about_clips = (
+        read_benchmark(GENERATED, find_data(data), arguments.out / "media", arguments.limit)[0]
+        for data in (arguments.data, arguments.clips or arguments.data)
+    )
+    about_clips = sweep.about_clips(about_clips)
     if not questions or not about_clips:
         raise ValueError(f"{arguments.data} holds no test questions about images and clips; build it: make data-mini.")
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -184,7 +189,8 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     metrics: dict[str, Any] = {
         "command": f"python -m evaluation.nano_report --model {arguments.model} --data {arguments.data} "
-        f"--out {arguments.out} --dtype {arguments.dtype}"
+        + (f"--clips {arguments.clips} " if arguments.clips else "")
+        + f"--out {arguments.out} --dtype {arguments.dtype}"
         + (f" --limit {arguments.limit}" if arguments.limit is not None else ""),
         "weights_and_configuration_sha256": fixed["model"],
         "dtype": arguments.dtype,
@@ -243,6 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="hub_model", help="the model's folder (default hub_model)")
     parser.add_argument("--data", default="data/mini", help="folder that was built (default data/mini)")
+    parser.add_argument("--clips", help="folder whose volumes and videos the sweep is about (default: those of --data)")
     parser.add_argument("--out", type=Path, default=Path("runs/report"), help="folder for answers and tables")
     parser.add_argument("--limit", type=int, help="ask the first so many test questions only")
     parser.add_argument("--timed", type=int, default=8, help="clips for seconds to the first token (default 8)")
