@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The chart of kept tokens along a clip; a click on a bar shows that slice."""
+"""The chart of kept tokens along a clip; a click on a bar shows that slice (viewer.js)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,6 @@ import plotly.graph_objects as go
 
 KEPT_COLOUR, REMOVED_COLOUR, WORDS_COLOUR = "#14b8a6", "rgba(128, 140, 160, 0.28)", "#7c8694"
 """Readable on light and on dark."""
-JUMP = """() => {
-  const hook = (tries) => {
-    const chart = document.querySelector("#kept_chart .js-plotly-plot");
-    if (!chart?.on) return tries && setTimeout(hook, 200, tries - 1);
-    if (!chart.jumps) chart.on("plotly_click", ({ points }) =>
-      dispatchEvent(new CustomEvent("show_slice", { detail: points[0].pointIndex })));
-    chart.jumps = true;
-  };
-  hook(50);
-}"""
-"""Runs in the browser when a chart is new: waits until it is drawn, and has clicks tell the viewer their slice."""
 
 
 def kept_chart(processed: Any) -> go.Figure | None:

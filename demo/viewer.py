@@ -1,9 +1,13 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The slice viewer of the page: a canvas, and the small messages that it is drawn from.
+"""The slice viewer of the page: a canvas, and the messages that it is drawn from.
 
-The slices travel once, as two pictures: as the file has them, and as the encoder gets them. What is kept, what stands
-for what, scores and attention follow as a few bytes per token, and the browser draws overlay, heatmap and
-reconstruction from them. Nothing is written to disk.
+The slices travel once, as two pictures: as the file has them, and as the encoder gets them. What is kept, scores and
+attention follow as small pictures that are painted here, one square a token, and what stands for what as numbers. Every
+picture, called a sheet, has all slices in the same rows and columns, so that the browser copies one place out of each.
+Nothing is written to disk.
+
+A message is a dictionary with `sheets`, pictures as data URIs by their names, and `style`, texts for the variables of
+the style sheet; what else it holds, the functions that make it tell.
 """
 
 from __future__ import annotations
@@ -11,56 +15,87 @@ from __future__ import annotations
 import base64
 import io
 import math
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor, ImageOps
+from plotly.colors import sample_colorscale
+
+from demo.components import templates
 
 LARGEST_SIDE = 448
 """Pixels of a slice; larger ones are drawn smaller."""
 LARGEST_SHEET = 6_000_000
 """Pixels of all slices together, so that a browser has them within a second."""
+LARGEST_OVERLAY = 4_000_000
+"""Pixels of all squares together that show kept and removed tokens."""
+LARGEST_SQUARE = 40
+"""Side of one of them; its edge is one pixel."""
+MOST_THUMBNAILS = 16
+THUMBNAIL = 64
 HIGHEST_SCORE = 2.0
 """Scores are drawn on a scale from 0 to this; 1 is the threshold."""
 EVIDENCE_PERCENTILE = 98
 """Attention at this percentile of a clip's tokens is drawn as 1: single ones often gather far more than all others."""
-NO_EVIDENCE: dict[str, Any] = {"weight": "", "in_frames": []}
-FOLDER = Path(__file__).resolve().parent
+KEPT, REMOVED, ATTENDED = "#2dd4bf", "#1e2f8a", "#f59e0b"
+"""Colours; a removed token is veiled in blue, because black would not show on black."""
+SCALE = [ImageColor.getrgb(colour) for colour in sample_colorscale("Plasma", np.linspace(0, 1, 256).tolist())]
+"""Red, green and blue of 256 steps; dark is little, bright is much."""
+STYLE = {
+    "--kept": KEPT,
+    "--removed": REMOVED,
+    "--attended": ATTENDED,
+    "--scale": "linear-gradient(90deg, {})".format(", ".join(f"rgb{colour}" for colour in SCALE[::15])),
+}
+"""The colours as the legend's."""
+NO_EVIDENCE: dict[str, Any] = {"sheets": {"weight": ""}}
 
 
 def make_viewer() -> gr.HTML:
     """The component; `show`, `show_pruning`, `show_frames` and `show_evidence` make the updates for it."""
-    html, css, javascript = ((FOLDER / f"viewer.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
-    return gr.HTML(
-        value=None,
-        model=None,
-        pruning=None,
-        evidence=NO_EVIDENCE,
-        html_template=html,
-        css_template=css,
-        js_on_load=javascript,
-        elem_id="viewer",
-    )
+    return gr.HTML(value=None, model=None, pruning=None, evidence=NO_EVIDENCE, elem_id="viewer", **templates("viewer"))
 
 
-def sheet(frames: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
-    """Frames (T, H, W, 3) as one picture.
+def rows_and_columns(count: int) -> tuple[int, int]:
+    """How a sheet lays out `count` slices."""
+    columns = math.ceil(math.sqrt(count))
+    return math.ceil(count / columns), columns
 
-    Returns:
-        `sprite`, a WebP data URI with the frames, each brought to `size` (width, height), in rows of `columns`.
-    """
-    columns = math.ceil(math.sqrt(len(frames) * size[1] / size[0]))
-    picture = Image.new("RGB", (columns * size[0], math.ceil(len(frames) / columns) * size[1]))
-    for index, frame in enumerate(frames):
-        tile = Image.fromarray(np.ascontiguousarray(frame))
-        tile = tile if tile.size == size else tile.resize(size, Image.Resampling.BICUBIC)
-        picture.paste(tile, (index % columns * size[0], index // columns * size[1]))
+
+def _tiled(tiles: np.ndarray) -> np.ndarray:
+    """Slices (T, H, W, …) as one array (rows · H, columns · W, …), zero where there is none."""
+    count, height, width, *channels = tiles.shape
+    rows, columns = rows_and_columns(count)
+    tiles = np.concatenate([tiles, np.zeros((rows * columns - count, height, width, *channels), tiles.dtype)])
+    grid = tiles.reshape(rows, columns, height, width, *channels).swapaxes(1, 2)
+    return grid.reshape(rows * height, columns * width, *channels)
+
+
+def _data_uri(picture: Image.Image, kind: str, **options: Any) -> str:
     packed = io.BytesIO()
-    picture.save(packed, "WEBP", quality=85, method=0)
-    data = "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode()
-    return {"sprite": data, "columns": columns, "width": size[0], "height": size[1]}
+    picture.save(packed, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(packed.getvalue()).decode()}"
+
+
+def _resized(frame: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
+    """A frame (H, W, 3) as (height, width, 3) of `size` (width, height)."""
+    picture = Image.fromarray(np.ascontiguousarray(frame))
+    return np.asarray(picture if picture.size == size else picture.resize(size, resampling))
+
+
+def photographs(frames: np.ndarray, size: tuple[int, int]) -> str:
+    """Frames (T, H, W, 3) as a sheet, each brought to `size` (width, height)."""
+    tiles = np.stack([_resized(frame, size, Image.Resampling.BICUBIC) for frame in frames])
+    return _data_uri(Image.fromarray(_tiled(tiles)), "WEBP", quality=85, method=0)
+
+
+def painted(indices: np.ndarray, colours: Sequence[tuple[int, ...]], **options: Any) -> str:
+    """Numbers of colours, uint8 (T, H, W), as a sheet."""
+    picture = Image.fromarray(_tiled(indices)).convert("L")
+    picture.putpalette([value for colour in colours for value in colour])
+    return _data_uri(picture, "PNG", compress_level=1, **options)
 
 
 def display_size(clip: Any) -> tuple[int, int]:
@@ -73,6 +108,28 @@ def display_size(clip: Any) -> tuple[int, int]:
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
+def thumbnails(count: int) -> np.ndarray:
+    """The frames of a clip of `count` that are in its strip, evenly spaced."""
+    return np.linspace(0, count - 1, min(count, MOST_THUMBNAILS)).round().astype(int)
+
+
+def strip(frames: np.ndarray) -> str:
+    """Small pictures of some frames (T, H, W, 3) side by side, as a picture for the style sheet."""
+    small = [
+        ImageOps.fit(Image.fromarray(np.ascontiguousarray(frames[index])), (THUMBNAIL - 2, THUMBNAIL))
+        for index in thumbnails(len(frames))
+    ]
+    edged = [np.pad(np.asarray(picture), ((0, 0), (1, 1), (0, 0))) for picture in small]
+    return f"url({_data_uri(Image.fromarray(np.concatenate(edged, axis=1)), 'WEBP', quality=80, method=0)})"
+
+
+def bars(shares: np.ndarray, colour: str) -> str:
+    """A bar under each picture of the strip as long as the frame's share, from 0 to 1, as a picture for the style."""
+    lengths = shares[thumbnails(len(shares)), None] * (THUMBNAIL - 2)
+    pixels = (np.arange(THUMBNAIL) < lengths).astype(np.uint8).reshape(1, 1, -1)
+    return f"url({painted(pixels, [(0, 0, 0), ImageColor.getrgb(colour)], transparency=0)})"
+
+
 def slices(clip: Any, frames: np.ndarray | None = None) -> dict[str, Any]:
     """The message with the slices of a clip as the file has them.
 
@@ -81,39 +138,83 @@ def slices(clip: Any, frames: np.ndarray | None = None) -> dict[str, Any]:
         frames: uint8 (T, H, W, 3), shown in the place of the clip's own: the same slices in another window.
 
     Returns:
-        `sheet` of the frames, and `frames`, how many; `unit`, the word for one of them; `positions`, "12.5 mm" or
-        "3.0 s" each, "" for an image and for slices whose file gives no millimetres.
+        The sheet "original"; `rows` and `columns` of all sheets; `frames`, how many slices.
     """
-    has_unit = clip.kind == "video" or (clip.kind == "volume" and all(clip.pixel_spacing))
-    return sheet(clip.frames if frames is None else frames, display_size(clip)) | {
-        "frames": len(clip.frames),
-        "unit": {"volume": "Slice", "video": "Frame", "image": "Image"}[clip.kind],
-        "positions": [f"{position:.1f} {clip.unit}" if has_unit else "" for position in clip.positions],
+    frames = clip.frames if frames is None else frames
+    width, height = display_size(clip)
+    rows, columns = rows_and_columns(len(frames))
+    style = {
+        "--shape": f"{width / height:.4f}",
+        "--strip": strip(frames),
+        "--thumbnails": str(len(thumbnails(len(frames)))),
     }
+    sheets = {"original": photographs(frames, (width, height))}
+    return {"sheets": sheets, "style": style, "rows": rows, "columns": columns, "frames": len(frames)}
 
 
 def encoder_slices(processed: Any) -> dict[str, Any]:
-    """The message with the slices of a `ProcessedClip` as the encoder gets them, and their `grid` of tokens."""
+    """The message with the slices of a `ProcessedClip` as the encoder gets them.
+
+    Returns:
+        The sheet "encoded"; `grid`, rows and columns of tokens in a slice; `first`, the slice to begin with.
+    """
     shown = processed.shown_frames()
     height, width = shown.shape[1:3]
     scale = min(1.0, math.sqrt(LARGEST_SHEET / (len(shown) * height * width)))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    return sheet(shown, size) | {"grid": list(processed.grid)}
+    return {
+        "sheets": {"encoded": photographs(shown, size)},
+        "grid": list(processed.grid),
+        "first": first_to_show(processed.pruned.keep_mask.numpy()),
+    }
 
 
-def pruning(processed: Any) -> dict[str, str]:
-    """What the pruner decided, one entry per token, slice after slice.
+def first_to_show(keep: np.ndarray) -> int:
+    """Near the middle, a slice with kept and removed tokens (slices, tokens), because such a one says most."""
+    kept, middle = keep.sum(axis=1), (len(keep) - 1) / 2
+    mixed = (kept > 0) & (kept < keep.shape[1])
+    return int(np.argmin(np.abs(np.arange(len(keep)) - middle) + np.where(mixed, 0, len(keep))))
+
+
+def captions(clip: Any, kept: np.ndarray, tokens: int) -> list[str]:
+    """What stands under each slice: its number, where it lies, and how many of its tokens are kept.
+
+    No place is told for an image, and for slices whose file gives no millimetres.
+    """
+    has_unit = clip.kind == "video" or (clip.kind == "volume" and all(clip.pixel_spacing))
+    unit, count = {"volume": "Slice", "video": "Frame", "image": ""}[clip.kind], len(clip.frames)
+    numbers = [f"{unit} {number} of {count}" if count > 1 else "" for number in range(1, count + 1)]
+    places = [f"{position:.1f} {clip.unit}" if has_unit else "" for position in clip.positions]
+    counts = [f"{number} of {tokens} tokens kept" for number in kept]
+    return [" · ".join(filter(None, words)) for words in zip(numbers, places, counts, strict=True)]
+
+
+def pruning(processed: Any) -> dict[str, Any]:
+    """The message with what the pruner decided.
 
     Returns:
-        `kept`, "1" or "0" each; `stand_in`, the slice whose token is given to the model, as base64 of uint16, low byte
-        first; `score`, from 0 to `HIGHEST_SCORE` as base64 of uint8.
+        The sheets "kept", the kept tokens in a frame and the removed ones veiled, and "score", scores from 0 to
+        `HIGHEST_SCORE`; `stand_in`, for each slice the slices whose tokens are given to the model; `captions`.
     """
-    pruned = processed.pruned
+    pruned, grid = processed.pruned, processed.grid
+    keep = pruned.keep_mask.numpy()
+    side = int(min(max(math.sqrt(LARGEST_OVERLAY / keep.size), 3), LARGEST_SQUARE))
+    squares = np.full((2, side, side), 2, np.uint8)  # the colours below; 0 is transparent
+    squares[1] = 1
+    squares[1, 1:-1, 1:-1] = 0
+    overlay = squares[keep.astype(int)].reshape(len(keep), *grid, side, side).swapaxes(2, 3)
+    overlay = overlay.reshape(len(keep), grid[0] * side, grid[1] * side)
+    colours = [(0, 0, 0), ImageColor.getrgb(KEPT), ImageColor.getrgb(REMOVED)]
     scores = (pruned.scores.clamp(0, HIGHEST_SCORE) / HIGHEST_SCORE * 255).round().numpy().astype(np.uint8)
+    kept = keep.sum(axis=1)
     return {
-        "kept": "".join("01"[flag] for flag in pruned.keep_mask.flatten().int().tolist()),
-        "stand_in": base64.b64encode(pruned.stand_in.numpy().astype("<u2").tobytes()).decode(),
-        "score": base64.b64encode(scores.tobytes()).decode(),
+        "sheets": {
+            "kept": painted(overlay, colours, transparency=0),
+            "score": painted(scores.reshape(len(keep), *grid), SCALE),
+        },
+        "style": {"--bars": bars(kept / keep.shape[1], KEPT), **STYLE},
+        "stand_in": pruned.stand_in.tolist(),
+        "captions": captions(processed.clip, kept, keep.shape[1]),
     }
 
 
@@ -121,15 +222,13 @@ def evidence(weights: np.ndarray) -> dict[str, Any]:
     """The message with attention on the tokens (frames, rows, columns) of a clip, drawn relative to its strongest.
 
     Returns:
-        `weight`, one per token as base64 of uint8; `in_frames`, the sum in each frame over that in the strongest one.
+        The sheet "weight"; bars for the sum in each frame over that in the strongest one.
     """
     scale = float(np.percentile(weights, EVIDENCE_PERCENTILE)) or 1.0
     shades = (np.clip(weights / scale, 0, 1) * 255).round().astype(np.uint8)
     in_frames = weights.sum(axis=(1, 2))
-    return {
-        "weight": base64.b64encode(shades.tobytes()).decode(),
-        "in_frames": (in_frames / (in_frames.max() or 1.0)).round(3).tolist(),
-    }
+    style = {"--attention-bars": bars(in_frames / (in_frames.max() or 1.0), ATTENDED)}
+    return {"sheets": {"weight": painted(shades, SCALE)}, "style": style}
 
 
 def show(processed: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import spaces
 
-from demo.charts import JUMP, kept_chart
+from demo.charts import kept_chart
 from demo.evidence import Evidence, attention_evidence
 from demo.pruning_panel import PruningPanel, PruningSettings, build_panel, numbers
 from demo.viewer import make_viewer, show, show_evidence, show_frames, show_pruning
@@ -257,7 +257,6 @@ def build_viewing(assistant: Any) -> Viewing:
     viewer.change(place_volume, [shown, in_space], volume, **quiet)
     space.select(lambda shown: (True, show_volume(shown and shown.processed)), shown, [in_space, volume], **quiet)
     plane.select(lambda: False, None, in_space, queue=False, **quiet)
-    chart.change(None, None, None, js=JUMP, api_visibility="private")
     window.input(change_window, [shown, window], viewer, api_visibility="private")
     words.change(mark, [explained, words, shown], viewer, **quiet)
     outputs = [viewer, volume, tiles_html, about, chart, window, explained, words]

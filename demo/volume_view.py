@@ -18,85 +18,116 @@ import nilearn
 import numpy as np
 from PIL import Image
 
+from demo.components import templates
+
 NIIVUE = Path(nilearn.__file__).resolve().parent / "_assets" / "js" / "niivue.umd.js"
 LARGEST_SIDE = 128
 """Voxels along each axis; larger volumes are thinned out, so that a browser without a GPU can draw them too."""
 KEPT, REMOVED = 2, 1
 """Values of the overlay; 0 is transparent in NiiVue."""
-FOLDER = Path(__file__).resolve().parent
+COLOURS = {"R": [0, 0, 45], "G": [0, 0, 212], "B": [0, 0, 191], "A": [0, 0, 255], "I": [0, 128, 255]}
+"""NiiVue's colour map of the overlay: nothing up to `REMOVED`, the viewer's colour at `KEPT`."""
+LOOK = {
+    "isRadiologicalConvention": True,
+    "backColor": [0, 0, 0, 1],
+    "crosshairColor": [0.96, 0.62, 0.04, 1],
+    "crosshairWidth": 0.5,
+    "multiplanarLayout": 2,
+    "multiplanarShowRender": 1,
+}
+"""Options of NiiVue: the three planes and, always, the 3D view in a grid."""
+RIGHT, ANTERIOR, SUPERIOR = np.eye(3)
+AXES = {
+    "axial": (SUPERIOR, -ANTERIOR, -RIGHT),
+    "coronal": (-ANTERIOR, -SUPERIOR, -RIGHT),
+    "sagittal": (-RIGHT, -SUPERIOR, -ANTERIOR),
+}
+"""Where slices, rows and columns of a `Clip` go to, in NIfTI's directions, by the plane it is cut along."""
 
 
 def make_volume_view() -> gr.HTML:
     """The component; `show_volume` makes the update for it."""
     gr.set_static_paths([NIIVUE])
-    html, css, javascript = ((FOLDER / f"volume.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
-    return gr.HTML(
-        value=None,
-        mask=None,
-        html_template=html,
-        css_template=css,
-        js_on_load=javascript,
-        elem_id="volume",
-    )
+    return gr.HTML(value={"problem": why_not(None)}, mask=None, elem_id="volume", **templates("volume"))
 
 
-def can_show(processed: Any) -> bool:
-    """Whether a `ProcessedClip` is a volume of known size."""
-    return processed is not None and processed.clip.kind == "volume" and all(processed.clip.pixel_spacing)
+def why_not(processed: Any | None) -> str:
+    """The sentence that says why a `ProcessedClip` has no planes and 3D; "" where it has."""
+    if processed is None:
+        return "Planes and 3D of a volume appear here."
+    if processed.clip.kind != "volume":
+        return f"Planes and 3D need a volume; this is {'an image' if processed.clip.kind == 'image' else 'a video'}."
+    if not all(processed.clip.pixel_spacing):
+        return "Planes and 3D need millimetres, which this file does not give: their shape would be made up."
+    return ""
 
 
-def _nifti(values: np.ndarray, extent: tuple[float, float, float]) -> str:
-    """Slices (T, H, W), feet to head, anterior up, patient right on the left, as base64 of a gzipped NIfTI.
+def _places(positions: np.ndarray) -> tuple[np.ndarray, float]:
+    """The slices at evenly spaced places, each the nearest one, and the distance of the places in mm.
 
-    Args:
-        values: uint8.
-        extent: millimetres that the whole array covers along slices, rows and columns.
+    The places are as close as the slices are, unless those are more than `LARGEST_SIDE`.
     """
-    slices, rows, columns = (size / count for size, count in zip(extent, values.shape, strict=True))
-    # NIfTI counts to the right, to the front and to the head: the mirror of columns and rows.
-    array = np.ascontiguousarray(values.transpose(2, 1, 0)[::-1, ::-1])
-    affine = np.diag([columns, rows, slices, 1.0])
-    affine[:3, 3] = [-(size - step) / 2 for size, step in zip(extent[::-1], (columns, rows, slices), strict=True)]
-    image = nibabel.Nifti1Image(array, affine)
+    steps = np.diff(positions)
+    count = min(round((positions[-1] - positions[0]) / steps[steps > 0].min()) + 1, LARGEST_SIDE)
+    places, step = np.linspace(positions[0], positions[-1], count, retstep=True)
+    return np.abs(positions[:, None] - places).argmin(axis=0), float(step)
+
+
+def _nifti(values: np.ndarray, steps: tuple[float, float, float], plane: str) -> str:
+    """Slices (T, H, W), uint8, cut along `plane`, `steps` mm apart along slices, rows and columns, around the origin.
+
+    Returns:
+        Base64 of a gzipped NIfTI whose voxels run to the right, the front and the head.
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([axis * step for axis, step in zip(AXES[plane], steps, strict=True)], axis=1)
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(values.shape) - 1) / 2)
+    image = nibabel.as_closest_canonical(nibabel.Nifti1Image(np.ascontiguousarray(values), affine))
     image.header.set_xyzt_units("mm")
     return base64.b64encode(gzip.compress(image.to_bytes(), 1)).decode()
 
 
-def _extent(clip: Any) -> tuple[float, float, float]:
-    """Millimetres that a clip covers along slices, rows and columns."""
-    count, height, width = clip.frames.shape[:3]
-    step = float(np.median(np.abs(np.diff(clip.positions)))) if count > 1 else 1.0
-    return count * step, height * clip.pixel_spacing[0], width * clip.pixel_spacing[1]
-
-
-def _chosen(count: int) -> np.ndarray:
-    """The slices that are shown, evenly spaced."""
-    return np.unique(np.linspace(0, count - 1, min(count, LARGEST_SIDE)).round().astype(int))
-
-
 def background(clip: Any) -> str:
     """A volume as a NIfTI, uint8: the widest window of a CT, and any other scan as it is."""
-    count, height, width = clip.frames.shape[:3]
+    chosen, step = _places(clip.positions)
+    height, width = clip.frames.shape[1:3]
     size = (min(width, LARGEST_SIDE), min(height, LARGEST_SIDE))
-    pictures = (Image.fromarray(np.ascontiguousarray(clip.frames[index, :, :, 0])) for index in _chosen(count))
+    pictures = (Image.fromarray(np.ascontiguousarray(clip.frames[index, :, :, 0])) for index in chosen)
     small = [np.asarray(picture.resize(size, Image.Resampling.BOX)) for picture in pictures]
-    return _nifti(np.stack(small), _extent(clip))
+    rows, columns = clip.pixel_spacing
+    return _nifti(np.stack(small), (step, rows * height / size[1], columns * width / size[0]), clip.plane)
 
 
 def mask(processed: Any) -> str:
     """The tokens of a `ProcessedClip` as a NIfTI in the place of its volume: one voxel each, `KEPT` or `REMOVED`."""
-    keep = processed.pruned.keep_mask.numpy().reshape(-1, *processed.grid)[_chosen(len(processed.tokens))]
-    return _nifti(np.where(keep, KEPT, REMOVED).astype(np.uint8), _extent(processed.clip))
+    clip, grid = processed.clip, processed.grid
+    chosen, step = _places(clip.positions)
+    keep = processed.pruned.keep_mask.numpy().reshape(-1, *grid)[chosen]
+    height, width = (size * count for size, count in zip(clip.pixel_spacing, clip.frames.shape[1:3], strict=True))
+    values = np.where(keep, KEPT, REMOVED).astype(np.uint8)
+    return _nifti(values, (step, height / grid[0], width / grid[1]), clip.plane)
 
 
 def show_volume(processed: Any | None) -> dict[str, Any]:
-    """The update that shows a volume with its kept tokens, or says that there is none."""
-    if not can_show(processed):
-        return gr.update(value=None, mask=None)
+    """The update that shows a volume with its kept tokens, or says why there is none.
+
+    Its messages are `value`, with the address of NiiVue, its look and colours, and the volume as `background`; and
+    `mask`. Where there is none, `value` has the sentence as its `problem`.
+    """
+    problem = why_not(processed)
+    if problem:
+        return gr.update(value={"problem": problem})
     library = gr.FileData(path=str(NIIVUE)).model_dump()  # inside a value, gradio makes its address of it
-    return gr.update(value={"niivue": library, "background": background(processed.clip)}, mask=mask(processed))
+    value = {
+        "problem": "",
+        "niivue": library,
+        "look": LOOK,
+        "colours": COLOURS,
+        "background": background(processed.clip),
+    }
+    return gr.update(value=value, mask=mask(processed))
 
 
 def show_mask(processed: Any) -> dict[str, Any]:
     """The update that shows other kept tokens on the volume that is shown."""
-    return gr.update(mask=mask(processed)) if can_show(processed) else gr.skip()
+    return gr.skip() if why_not(processed) else gr.update(mask=mask(processed))

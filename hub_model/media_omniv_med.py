@@ -109,6 +109,7 @@ class Clip:
         source_frames: how many frames the file holds; more than `len(frames)` where some were left out.
         modality: what the header says ("CT", "MR", "US", a DICOM modality code), or "". Never part of a prompt.
         notes: what was chosen while reading (windows, orientation, sampling), one sentence each, no patient data.
+        plane: how a volume is sliced, one of `PLANES`; without a meaning for images and videos.
     """
 
     frames: np.ndarray
@@ -118,6 +119,7 @@ class Clip:
     source_frames: int = 0
     modality: str = ""
     notes: tuple[str, ...] = ()
+    plane: str = "axial"
 
     @property
     def unit(self) -> str:
@@ -1164,7 +1166,7 @@ def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
     positions = _slice_positions(scan, turned, axis, count, steps, known and not options.spacing)
     kind = "volume" if count > 1 else "image"
     spacing = (rows, columns) if known else (0.0, 0.0)
-    return Clip(frames, kind, positions[indices] - positions[0], spacing, count, modality, tuple(notes))
+    return Clip(frames, kind, positions[indices] - positions[0], spacing, count, modality, tuple(notes), plane)
 
 
 def _choose_plane(shape: tuple[int, ...], steps: np.ndarray, options: _Options, notes: list[str]) -> str:

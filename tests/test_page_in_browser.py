@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from transformers import AutoProcessor
 
+from hub_model.media_omniv_med import load_clip
 from tests.demo_server import ROOT, started
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -57,6 +64,13 @@ def page(browser: playwright.Browser, address: str) -> Iterator[playwright.Page]
     assert problems == []
 
 
+@pytest.fixture(scope="module")
+def processed_ct() -> Any:
+    """The CT as the demo prunes it at first."""
+    processor = AutoProcessor.from_pretrained(str(ROOT / "hub_model"), trust_remote_code=True)
+    return processor.process_clip(load_clip(CT))
+
+
 def is_elsewhere(url: str, address: str) -> bool:
     return not url.startswith((address, "data:", "blob:"))
 
@@ -67,8 +81,13 @@ def upload(page: playwright.Page, path: Path) -> None:
 
 
 def picture(page: playwright.Page, canvas: str = "picture") -> str:
-    """What a canvas of the viewer shows, to compare."""
+    """What a canvas of the viewer holds, to compare."""
     return page.locator(f"#viewer canvas.{canvas}").evaluate("canvas => canvas.toDataURL()")
+
+
+def seen(page: playwright.Page) -> bytes:
+    """What a visitor sees of the slice, to compare."""
+    return page.locator("#viewer .stage").screenshot()
 
 
 def position(page: playwright.Page) -> int:
@@ -83,23 +102,29 @@ def mode(page: playwright.Page, name: str) -> None:
 def test_a_visitor_goes_through_the_slices(page):
     upload(page, CT)
     expect(page.locator("#viewer output")).to_contain_text("of 14")
-    start, seen = position(page), picture(page)
+    start, before = position(page), picture(page)
     stage = page.locator("#viewer .stage")
     stage.hover()
     page.mouse.wheel(0, 100)
     page.wait_for_function(
         "before => document.querySelector('#viewer output').innerText.includes(before)", arg=f"{start + 1} of"
     )
-    assert picture(page) != seen
+    assert picture(page) != before
     stage.focus()
     for key, place in (("Home", 1), ("ArrowRight", 2), ("End", 14), ("ArrowUp", 13)):
         page.keyboard.press(key)
         assert position(page) == place
     page.locator("#viewer input.slice").fill("4")
     assert position(page) == 5
-    strip = page.locator("#viewer canvas.strip")
+    strip = page.locator("#viewer input.slice")
+    box = strip.bounding_box()
+    strip.click(position={"x": box["width"] * 13.5 / 14, "y": 10})
+    assert position(page) == 14, "a click on a small picture shows its slice"
     strip.click(position={"x": 3, "y": 10})
     assert position(page) == 1
+    page.keyboard.press("ArrowRight")
+    assert position(page) == 2, "and the strip has keys, too"
+    page.keyboard.press("Home")
     label = page.locator("#viewer canvas.picture").get_attribute("aria-label")
     assert re.fullmatch(r"Slice 1 of 14 · 0\.0 mm · 16 of 16 tokens kept", label)
     page.get_by_role("button", name="Play").click()
@@ -128,7 +153,9 @@ def test_settings_change_the_numbers_and_the_picture_without_reading_again(page)
     page.get_by_label("keep all").check()
     expect(numbers).to_contain_text("nothing is removed")
     expect(page.locator("#viewer output")).to_contain_text("16 of 16 tokens kept")
-    assert picture(page, "overlay") != veil
+    page.wait_for_function(
+        "before => document.querySelector('#viewer canvas.overlay').toDataURL() !== before", arg=veil
+    )
     page.get_by_label("last kept token (ours)").check()
     page.get_by_label("number of tokens").check()
     expect(numbers).to_contain_text(re.compile(r"224 → \d+"))
@@ -140,24 +167,51 @@ def test_settings_change_the_numbers_and_the_picture_without_reading_again(page)
 
 def test_the_wipe_and_the_heatmap(page):
     upload(page, CT)
-    plain = picture(page)
+    mode(page, "Plain")
+    plain = seen(page)
     mode(page, "Reconstruction")
     expect(page.get_by_text("this is all the language model receives")).to_be_visible()
-    half = picture(page)
-    assert half != plain
+    expect(page.locator("#viewer label.opacity")).to_be_hidden()
+    half, slice_before = seen(page), position(page)
     box = page.locator("#viewer .stage").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 50)
     page.mouse.down()
-    page.mouse.move(box["x"] + 2, box["y"] + 50, steps=4)
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 50, steps=4)
     page.mouse.up()
-    assert picture(page) not in (half, plain)
-    page.locator("#viewer .wipe input").fill("100")
-    assert picture(page) == plain, "all of it is the original"
+    assert float(page.locator("[name=wipe]").input_value()) == pytest.approx(25, abs=1)
+    quarter = seen(page)
+    assert len({plain, half, quarter}) == 3
+    page.keyboard.press("ArrowRight")
+    assert float(page.locator("[name=wipe]").input_value()) > 25 and position(page) == slice_before
     mode(page, "Score heatmap")
     expect(page.locator("#viewer .legend")).to_contain_text("threshold")
-    strong = picture(page, "overlay")
+    expect(page.locator("#viewer .in-wipe").first).to_be_hidden()
+    strong = seen(page)
     page.locator("#viewer .opacity input").fill("10")
-    assert picture(page, "overlay") != strong
+    weak = seen(page)
+    assert weak != strong
+    page.locator("#viewer [name=brightness]").fill("200")
+    assert seen(page) != weak
+    page.locator("#viewer [name=brightness]").fill("100")
+    mode(page, "Plain")
+    assert seen(page) == plain
+
+
+def test_the_reconstruction_is_what_the_processor_reconstructs(page, processed_ct):
+    """The browser puts it together of the encoder's slices; Python does so in another way."""
+    upload(page, CT)
+    mode(page, "Reconstruction")
+    page.locator("#viewer .stage").focus()
+    page.keyboard.press("Home")
+    assert processed_ct.reduction > 0.1
+    for frame, encoded in zip(processed_ct.reconstructed_frames(), processed_ct.shown_frames(), strict=True):
+        uri = picture(page, "overlay")
+        drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGB")).astype(int)
+        assert drawn.shape == frame.shape
+        error = np.abs(drawn - frame).mean()
+        assert error < 8, "WebP changes a little"
+        assert (frame == encoded).all() or error < np.abs(drawn - encoded).mean()
+        page.keyboard.press("ArrowRight")
 
 
 def test_another_window_changes_the_picture_alone(page):
@@ -180,11 +234,15 @@ def test_planes_and_3d_of_a_small_volume(page):
     shown = "Number(document.querySelector('#volume [data-shown], #volume[data-shown]')?.dataset.shown ?? 0)"
     page.wait_for_function(f"{shown} > 0", timeout=LONG)
     expect(page.locator("#volume canvas")).to_be_visible()
+    expect(page.locator("#volume .hint")).to_be_hidden()
     steps = page.evaluate(shown)
     threshold = page.get_by_role("spinbutton", name="Pruning threshold")
     threshold.fill("0.2")
     threshold.press("Enter")
     page.wait_for_function(f"{shown} > {steps}", timeout=LONG)
+    page.locator("#files input[type=file]").set_input_files(XRAY)
+    expect(page.locator("#volume .hint")).to_contain_text("this is an image", timeout=LONG)
+    expect(page.locator("#volume canvas")).to_be_hidden()
     page.get_by_role("tab", name="Slices").click()
     expect(page.locator("#viewer .stage")).to_be_visible()
 
@@ -202,7 +260,7 @@ def test_evidence_of_an_answer(page):
     expect(page.locator("#viewer .legend")).to_contain_text("A hint, not an explanation")
     assert page.locator("#viewer [value=weight]").is_checked()
     words.first.uncheck()
-    expect(page.locator("#viewer label.evidence")).to_be_hidden(timeout=SHORT)
+    expect(page.locator("#viewer label.with-evidence")).to_be_hidden(timeout=SHORT)
 
 
 def test_a_file_that_cannot_be_read_is_a_sentence(page, tmp_path):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from torch.utils.flop_counter import FlopCounterMode
 
 from demo.charts import kept_chart
@@ -24,10 +25,32 @@ from demo.pruning_panel import PruningSettings, in_units, numbers, saved_share
 from demo.samples import examples
 from demo.savings import cache_bytes, encoder_flops, estimate, language_flops, projector_flops
 from demo.stage import at_stage, twin
-from demo.viewer import EVIDENCE_PERCENTILE, HIGHEST_SCORE, LARGEST_SHEET, evidence, pruning, sheet, show, slices
+from demo.viewer import (
+    ATTENDED,
+    EVIDENCE_PERCENTILE,
+    HIGHEST_SCORE,
+    KEPT,
+    LARGEST_SHEET,
+    LARGEST_SQUARE,
+    MOST_THUMBNAILS,
+    REMOVED,
+    SCALE,
+    THUMBNAIL,
+    encoder_slices,
+    evidence,
+    first_to_show,
+    photographs,
+    pruning,
+    rows_and_columns,
+    show,
+    show_pruning,
+    slices,
+)
 from demo.viewing import Shown, facts, is_ct
-from demo.volume_view import KEPT, LARGEST_SIDE, NIIVUE, REMOVED, background, can_show, mask, show_volume
-from hub_model.media_omniv_med import load_clip
+from demo.volume_view import KEPT as KEPT_VOXEL
+from demo.volume_view import LARGEST_SIDE, NIIVUE, background, mask, show_mask, show_volume, why_not
+from demo.volume_view import REMOVED as REMOVED_VOXEL
+from hub_model.media_omniv_med import PLANES, load_clip
 
 CONTROLS = ("anchor", 0.1, True, 0.3, "none", 25, 64, "language")
 
@@ -48,8 +71,25 @@ def processed(processor, film_clip):
     return processor.process_clip(film_clip)
 
 
-def picture_of(uri: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+def picture_of(uri: str, mode: str = "RGBA") -> np.ndarray:
+    """The pixels of a data URI, also of one in the `url()` of a style."""
+    encoded = uri.removeprefix("url(").removesuffix(")").split(",")[1]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert(mode))
+
+
+def frames_of(uri: str, count: int, mode: str = "RGBA") -> np.ndarray:
+    """The slices of a sheet (T, H, W, …), from where the browser finds them."""
+    picture, (rows, columns) = picture_of(uri, mode), rows_and_columns(count)
+    height, width = picture.shape[0] // rows, picture.shape[1] // columns
+    places = [(index // columns * height, index % columns * width) for index in range(count)]
+    return np.stack([picture[top : top + height, left : left + width] for top, left in places])
+
+
+def shades_of(uri: str, count: int) -> np.ndarray:
+    """From 0 to 255 how much each square of a sheet in the colours of the scale shows."""
+    steps = {colour: shade for shade, colour in enumerate(SCALE)}
+    pixels = frames_of(uri, count, "RGB")
+    return np.array([steps[tuple(pixel)] for pixel in pixels.reshape(-1, 3).tolist()]).reshape(pixels.shape[:3])
 
 
 def volume_of(text: str) -> nibabel.Nifti1Image:
@@ -59,35 +99,50 @@ def volume_of(text: str) -> nibabel.Nifti1Image:
 # The viewer's messages
 
 
-def test_every_frame_lies_in_the_sheet_where_the_message_says():
-    frames = np.stack([np.full((10, 20, 3), 30 * index, np.uint8) for index in range(7)])
-    message = sheet(frames, (40, 20))
-    picture = picture_of(message["sprite"])
-    for index in range(7):
-        left, top = index % message["columns"] * 40, index // message["columns"] * 20
-        assert np.abs(picture[top : top + 20, left : left + 40].astype(int) - 30 * index).max() <= 3
+@pytest.mark.parametrize("count", [1, 2, 7, 9])
+def test_every_frame_lies_in_the_sheet_where_the_browser_looks(count):
+    frames = np.stack([np.full((10, 20, 3), 28 * index, np.uint8) for index in range(count)])
+    found = frames_of(photographs(frames, (40, 24)), count, "RGB")
+    assert found.shape == (count, 24, 40, 3)
+    assert np.abs(found.astype(int) - 28 * np.arange(count).reshape(-1, 1, 1, 1)).max() <= 3
 
 
 def test_a_long_clip_of_large_frames_is_sent_small_and_in_the_shape_of_the_body():
     clip = load_clip(np.zeros((128, 400, 400), np.uint8), kind="volume", spacing=(1.0, 2.0, 1.0), max_frames=128)
     message = slices(clip)
-    assert message["frames"] == 128
-    assert 128 * message["width"] * message["height"] <= 1.02 * LARGEST_SHEET
-    assert message["height"] / message["width"] == pytest.approx(2, rel=0.02)
-    assert picture_of(message["sprite"]).shape[0] <= 16383, "WebP takes no more"
+    assert (message["frames"], message["rows"], message["columns"]) == (128, *rows_and_columns(128))
+    height, width = picture_of(message["sheets"]["original"]).shape[:2]
+    assert height * width <= 1.1 * LARGEST_SHEET, "a few places of the sheet may stay empty"
+    height, width = height / message["rows"], width / message["columns"]
+    assert height / width == pytest.approx(2, rel=0.02)
+    assert float(message["style"]["--shape"]) == pytest.approx(0.5, rel=0.02)
+    assert max(picture_of(message["sheets"]["original"]).shape) <= 16383, "WebP takes no more"
 
 
-def test_positions_are_written_only_where_the_file_has_them(film_clip):
-    assert slices(film_clip)["positions"][:2] == ["0.0 s", "0.5 s"]
-    no_spacing = load_clip(np.zeros((3, 16, 16), np.uint8), kind="volume")
-    assert slices(no_spacing)["positions"] == ["", "", ""]
+@pytest.mark.parametrize("count", [1, 5, 200])
+def test_the_strip_holds_evenly_spaced_frames_from_the_first_to_the_last(count):
+    frames = np.stack([np.full((8, 8, 3), 250 * index // max(count - 1, 1), np.uint8) for index in range(count)])
+    message = slices(load_clip(frames, kind="video", spacing=1.0, max_frames=count))
+    number = int(message["style"]["--thumbnails"])
+    assert number == min(count, MOST_THUMBNAILS)
+    picture = picture_of(message["style"]["--strip"], "L")
+    assert picture.shape == (THUMBNAIL, number * THUMBNAIL)
+    levels = picture[THUMBNAIL // 2, THUMBNAIL // 2 :: THUMBNAIL].astype(int)
+    assert np.abs(levels - np.linspace(0, frames[-1].max(), number)).max() < 6
 
 
-def test_pruning_message_rebuilds_the_reconstruction(processed):
-    message = pruning(processed)
-    keep = processed.pruned.keep_mask.numpy()
-    assert message["kept"] == "".join("1" if flag else "0" for flag in keep.ravel())
-    stand_in = np.frombuffer(base64.b64decode(message["stand_in"]), "<u2").reshape(keep.shape)
+def test_places_are_written_only_where_the_file_has_them(processor, film_clip, picture):
+    words = pruning(processor.process_clip(film_clip))["captions"]
+    assert words[0].startswith("Frame 1 of 6 · 0.0 s · 6 of 6 tokens kept") and "Frame 2 of 6 · 0.5 s · " in words[1]
+    no_spacing = processor.process_clip(load_clip(np.zeros((3, 16, 16), np.uint8), kind="volume"))
+    assert pruning(no_spacing)["captions"][0] == "Slice 1 of 3 · 4 of 4 tokens kept"
+    (words,) = pruning(processor.process_clip(load_clip(picture())))["captions"]
+    assert words.endswith("tokens kept") and "1 of 1 ·" not in words
+
+
+def test_stand_ins_rebuild_the_reconstruction(processed):
+    """As the browser does: the token of another slice, at the same place."""
+    stand_in = np.array(pruning(processed)["stand_in"])
     tokens = processed.shown_frames()
     rows, columns = processed.grid
     split = (
@@ -98,27 +153,67 @@ def test_pruning_message_rebuilds_the_reconstruction(processed):
     drawn = split[stand_in, np.arange(rows * columns)]
     drawn = drawn.reshape(len(tokens), rows, columns, 8, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(tokens.shape)
     assert (drawn == processed.reconstructed_frames()).all()
+    assert encoder_slices(processed)["grid"] == [rows, columns]
 
 
-def test_score_message_tells_kept_from_removed(processor, film_clip):
+def test_kept_tokens_are_framed_and_removed_ones_veiled(processed):
+    keep, (rows, columns) = processed.pruned.keep_mask.numpy(), processed.grid
+    overlay = frames_of(pruning(processed)["sheets"]["kept"], len(keep))
+    side = LARGEST_SQUARE
+    assert overlay.shape == (len(keep), rows * side, columns * side, 4)
+    squares = (
+        overlay.reshape(len(keep), rows, side, columns, side, 4).swapaxes(2, 3).reshape(*keep.shape, side, side, 4)
+    )
+    veil = np.array([*ImageColor.getrgb(REMOVED), 255])
+    frame = np.array([*ImageColor.getrgb(KEPT), 255])
+    assert (squares[~keep] == veil).all()
+    assert (squares[keep][:, 0] == frame).all() and (squares[keep][:, :, -1] == frame).all()
+    assert (squares[keep][:, 1:-1, 1:-1, 3] == 0).all(), "inside one sees the picture"
+
+
+def test_bars_are_as_long_as_the_share_of_kept_tokens(processed):
+    share = processed.pruned.keep_mask.numpy().mean(axis=1)
+    drawn = picture_of(pruning(processed)["style"]["--bars"])[0, :, 3].reshape(len(share), THUMBNAIL) > 0
+    assert drawn.sum(axis=1) == pytest.approx(share * (THUMBNAIL - 2), abs=1)
+
+
+def test_scores_tell_kept_from_removed(processor, film_clip):
     processed = processor.process_clip(film_clip, prune_rule="previous")  # ours removes known background above 1, too
-    shades = np.frombuffer(base64.b64decode(pruning(processed)["score"]), np.uint8)
-    kept = processed.pruned.keep_mask.flatten().numpy()
+    shades = shades_of(pruning(processed)["sheets"]["score"], 6).reshape(6, -1)
+    kept = processed.pruned.keep_mask.numpy()
     threshold = 255 / HIGHEST_SCORE
     assert shades[kept].min() >= round(threshold) > shades[~kept].max()
 
 
-def test_stand_ins_beyond_256_frames_are_sent_whole(processor):
+def test_a_clip_of_many_tokens_has_a_small_message(processor):
     frames = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8), 300, axis=0)
     frames[290:] = 255 - frames[290:]
     clip = load_clip(frames, kind="video", spacing=1.0, max_frames=300)
     message = pruning(processor.process_clip(clip))
-    assert np.frombuffer(base64.b64decode(message["stand_in"]), "<u2").max() == 290
+    assert max(max(row) for row in message["stand_in"]) == 290
+    assert len(json.dumps(message)) < 100_000
+
+
+def test_first_is_shown_what_says_most_near_the_middle():
+    keep = np.zeros((9, 4), bool)
+    keep[0] = True
+    assert first_to_show(keep) == 4, "nothing is mixed"
+    keep[7, 0] = keep[1, :2] = True
+    assert first_to_show(keep) in (1, 7)
+    keep[6, 0] = True
+    assert first_to_show(keep) == 6
+    assert first_to_show(np.ones((1, 4), bool)) == 0
 
 
 def test_an_empty_viewer_has_no_message_left():
     update = show(None)
-    assert (update["value"], update["model"], update["pruning"], update["evidence"]["weight"]) == (None, None, None, "")
+    assert (update["value"], update["model"], update["pruning"]) == (None, None, None)
+    assert update["evidence"]["sheets"] == {"weight": ""}
+
+
+def test_other_settings_send_no_slice_again(processed):
+    assert {"value", "model"}.isdisjoint(show_pruning(processed))
+    assert "model" in show_pruning(processed, resized=True)
 
 
 def test_facts_name_kind_size_and_notes_and_escape_them(processed):
@@ -265,40 +360,72 @@ def asymmetric_volume(path: Path) -> np.ndarray:
     return np.array([21.0, 2.0, 10.0]) * (2, 3, 4) - np.array([11.5, 9.5, 5.5]) * (2, 3, 4)
 
 
-def test_the_volume_stands_as_the_patient_does(tmp_path, processor):
+@pytest.mark.parametrize("plane", PLANES)
+def test_the_volume_stands_as_the_patient_does_whatever_its_plane(tmp_path, processor, plane):
     centre = asymmetric_volume(tmp_path / "scan.nii.gz")
-    processed = processor.process_clip(load_clip(tmp_path / "scan.nii.gz"))
+    processed = processor.process_clip(load_clip(tmp_path / "scan.nii.gz", plane=plane))
     image = volume_of(background(processed.clip))
     values = np.asarray(image.dataobj)
     found = nibabel.affines.apply_affine(image.affine, np.argwhere(values > 128).mean(axis=0))
     assert found == pytest.approx(centre * (-1, -1, 1), abs=1.0), "NIfTI counts to the right and to the front"
-    assert image.header.get_zooms() == pytest.approx((2, 3, 4))
+    assert image.header.get_zooms() == pytest.approx((2, 3, 4)) and values.shape == (24, 20, 12)
+    assert nibabel.aff2axcodes(image.affine) == ("R", "A", "S")
 
 
-def test_the_mask_covers_the_volume_and_holds_the_kept_tokens(tmp_path, processor):
-    asymmetric_volume(tmp_path / "scan.nii.gz")
-    processed = processor.process_clip(load_clip(tmp_path / "scan.nii.gz"))
+@pytest.mark.parametrize("plane", PLANES)
+def test_the_mask_covers_the_volume_and_holds_the_kept_tokens(tmp_path, processor, plane):
+    centre = asymmetric_volume(tmp_path / "scan.nii.gz")
+    processed = processor.process_clip(load_clip(tmp_path / "scan.nii.gz", plane=plane))
+    rows, columns = processed.grid
+    shown = processed.shown_frames()
+    squares = shown.reshape(len(shown), rows, shown.shape[1] // rows, columns, -1, 3).mean(axis=(2, 4, 5))
+    bright = torch.from_numpy((squares > squares.max() / 2).reshape(len(shown), -1))
+    processed = replace(processed, pruned=replace(processed.pruned, keep_mask=bright))
     scan, tokens = volume_of(background(processed.clip)), volume_of(mask(processed))
     values = np.asarray(tokens.dataobj)
-    assert (values == KEPT).sum() == int(processed.pruned.keep_mask.sum())
-    assert set(np.unique(values)) == {KEPT, REMOVED}
+    assert (values == KEPT_VOXEL).sum() == int(bright.sum()) > 0
+    assert set(np.unique(values)) == {KEPT_VOXEL, REMOVED_VOXEL}
     corners = [
         nibabel.affines.apply_affine(image.affine, [[-0.5] * 3, np.array(image.shape) - 0.5])
         for image in (scan, tokens)
     ]
     assert corners[0] == pytest.approx(corners[1])
+    found = nibabel.affines.apply_affine(tokens.affine, np.argwhere(values == KEPT_VOXEL).mean(axis=0))
+    assert (np.abs(found - centre * (-1, -1, 1)) < tokens.header.get_zooms()).all()
+
+
+def test_unevenly_spaced_slices_stand_where_they_lie(processor):
+    frames = np.zeros((5, 16, 16), np.uint8)
+    frames[3] = 255
+    even = load_clip(frames, kind="volume", spacing=(2.0, 1.0, 1.0))
+    clip = replace(even, positions=np.array([0.0, 2.0, 4.0, 10.0, 12.0]))
+    image = volume_of(background(clip))
+    values = np.asarray(image.dataobj)
+    assert values.shape[2] == 7 and image.header.get_zooms()[2] == pytest.approx(2)
+    assert (values[0, 0] == [0, 0, 0, 0, 255, 255, 0]).all() or (values[0, 0] == [0, 0, 0, 255, 255, 255, 0]).all()
+    assert volume_of(mask(processor.process_clip(clip))).shape[2] == 7
 
 
 def test_large_volumes_are_thinned_out(processor):
     clip = load_clip(np.zeros((140, 300, 140), np.uint8), kind="volume", spacing=(1.0, 1.0, 1.0), max_frames=140)
-    assert volume_of(background(clip)).shape == (LARGEST_SIDE, LARGEST_SIDE, LARGEST_SIDE)
+    image = volume_of(background(clip))
+    assert image.shape == (LARGEST_SIDE, LARGEST_SIDE, LARGEST_SIDE)
+    assert image.header.get_zooms() == pytest.approx((140 / 128, 300 / 128, 139 / 127))
     assert volume_of(mask(processor.process_clip(clip))).shape[2] == LARGEST_SIDE
 
 
-def test_only_volumes_with_millimetres_have_planes(processor, processed):
+def test_what_has_no_planes_says_why(processor, processed, picture):
     no_spacing = processor.process_clip(load_clip(np.zeros((3, 16, 16), np.uint8), kind="volume"))
-    assert not any(can_show(item) for item in (None, processed, no_spacing))
-    assert show_volume(processed)["value"] is None
+    image = processor.process_clip(load_clip(picture()))
+    for item, words in (
+        (None, "appear here"),
+        (processed, "a video"),
+        (image, "an image"),
+        (no_spacing, "millimetres"),
+    ):
+        assert words in why_not(item) and why_not(item).count(".") == 1
+        assert show_volume(item)["value"] == {"problem": why_not(item)} and "mask" not in show_volume(item)
+        assert "mask" not in show_mask(item)
 
 
 def test_niivue_comes_with_an_installed_package():
@@ -390,10 +517,14 @@ def test_evidence_message_is_relative_to_the_strongest():
     weights = np.random.default_rng(0).random((4, 5, 5)).astype(np.float32)
     weights[2] *= 10
     message = evidence(weights)
-    shades = np.frombuffer(base64.b64decode(message["weight"]), np.uint8).reshape(weights.shape)
+    shades = shades_of(message["sheets"]["weight"], 4)
+    assert shades.shape == weights.shape
     assert (shades == 255).mean() == pytest.approx(1 - EVIDENCE_PERCENTILE / 100, abs=0.02)
-    assert int(np.argmax(message["in_frames"])) == 2 and max(message["in_frames"]) == 1
-    assert evidence(np.zeros((2, 1, 1), np.float32))["in_frames"] == [0, 0]
+    bars = picture_of(message["style"]["--attention-bars"])[0].reshape(4, THUMBNAIL, 4)
+    lengths = (bars[..., 3] > 0).sum(axis=1)
+    assert lengths.argmax() == 2 and lengths[2] == THUMBNAIL - 2
+    assert tuple(bars[2, 0, :3]) == ImageColor.getrgb(ATTENDED)
+    assert not picture_of(evidence(np.zeros((2, 1, 1), np.float32))["style"]["--attention-bars"])[..., 3].any()
 
 
 # Twins
