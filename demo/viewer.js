@@ -16,7 +16,7 @@ function follow(messages, update) { // brings `messages` up to date and calls up
 
 function viewer() {
   const shown = part(".shown"), stage = part(".stage"), slider = part(".slice"), play = part(".play");
-  const sheets = {}; // pictures with all slices in rows, by the name of what they show
+  const sheets = {}, known = {}; // pictures with all slices in rows, by the name of what they show; what was set before
   let value, model, pruning, evidence, slice = 0, timer = null;
 
   function paint(canvas, sheet, frames = [slice], [rows, columns] = [1, 1]) { // each box of a grid out of its own frame
@@ -56,15 +56,18 @@ function viewer() {
     shown.hidden = !(value && model && pruning?.captions.length === value.frames);
     part(".hint").hidden = !shown.hidden;
     if (shown.hidden) return run(false);
-    const isNew = model.sheets.encoded !== sheets.encoded?.src, hasEvidence = Boolean(evidence.sheets.weight);
+    const isNew = model.sheets.encoded !== known.encoded, hasEvidence = Boolean(evidence.sheets.weight);
     const mode = hasEvidence ? "weight" : "kept"; // evidence shows itself when it comes
     if (String(hasEvidence) !== shown.dataset.evidence) part(`[value=${mode}]`).checked = true;
     Object.assign(shown.dataset, { frames: value.frames, evidence: hasEvidence });
     slider.max = value.frames - 1;
     for (const message of [value, model, pruning, evidence]) {
-      for (const [name, text] of Object.entries(message.style ?? {})) shown.style.setProperty(name, text);
-      for (const [name, src] of Object.entries(message.sheets))
-        if (sheets[name]?.src !== src) sheets[name] = Object.assign(new Image(), { onload: draw, src });
+      for (const [name, text] of Object.entries({ ...message.style, ...message.sheets })) {
+        if (known[name] === text) continue;
+        known[name] = text;
+        if (name.startsWith("--")) shown.style.setProperty(name, text);
+        else sheets[name] = Object.assign(new Image(), { onload: draw, src: text });
+      }
     }
     if (isNew) run(false);
     go(isNew ? model.first : slice);
@@ -111,9 +114,10 @@ function volume() {
       viewer.addColormap("tokens", value.colours);
       viewer.setSliceType(viewer.sliceTypeMultiplanar);
     }
-    const stay = value.background === background ? 1 : 0; // the volume stays where only the mask is another one
-    for (const image of viewer.volumes.slice(stay)) viewer.removeVolume(image);
-    if (!stay) viewer.addVolume(await load({ base64: (background = value.background), name: "volume.nii.gz" }));
+    const kept = value.background === background ? 1 : 0; // the volume stays where only the mask is another one
+    background = value.background;
+    for (const image of viewer.volumes.slice(kept)) viewer.removeVolume(image);
+    if (!kept) viewer.addVolume(await load({ base64: background, name: "volume.nii.gz" }));
     viewer.addVolume(await load({ base64: mask, name: "tokens.nii.gz", colormap: "tokens", cal_min: 0, cal_max: 2 }));
     fade();
     element.dataset.shown = Number(element.dataset.shown ?? 0) + 1;

@@ -29,9 +29,9 @@ LARGEST_SIDE = 448
 """Pixels of a slice; larger ones are drawn smaller."""
 LARGEST_SHEET = 6_000_000
 """Pixels of all slices together, so that a browser has them within a second."""
-LARGEST_OVERLAY = 4_000_000
+LARGEST_OVERLAY = 2_500_000
 """Pixels of all squares together that show kept and removed tokens."""
-LARGEST_SQUARE = 40
+LARGEST_SQUARE = 48
 """Side of one of them; its edge is one pixel."""
 MOST_THUMBNAILS = 16
 THUMBNAIL = 64
