@@ -3,9 +3,16 @@
 
     python -m benchmarks.chat_followup --json benchmarks/results/chat_followup.json
 
-One conversation about a file: the first question prunes and encodes it and fills the key-value cache, further ones
-compute what is new. Each conversation is held several times; figures are medians. Beside them the same further
-questions with nothing remembered, once. Reading the file, which happens once when it is loaded, is a figure of its own.
+One conversation about a file. From a question to its first token a visitor waits, with the first one, for pruning and
+encoding the file, for the language model's pass through the prompt, and for the answer's first token; with further
+ones, for template, tokenizer, and the pass through what is new. Each conversation is held several times; figures are
+medians. Beside them the same further questions with nothing remembered, once.
+
+Not in the first question, although the visitor waits for it, is reading the file: the page does that when the file is
+loaded, before there is a question, so it is a figure of its own. Gradio, the network and other visitors are not in
+either. "One pass" is how long the language model alone takes for as many tokens as a further question has, after as
+many as came before: no further question can be sooner, so where it is not a tenth of the first one's time, nothing
+that is remembered can make it so.
 """
 
 from __future__ import annotations
@@ -16,6 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import torch
+from transformers import DynamicCache
 
 from benchmarks.encoder import MNI152
 from benchmarks.report import markdown_table, write_json
@@ -46,6 +56,23 @@ def converse(assistant: Assistant, medium: Medium, settings: PruningSettings, ow
     return answers
 
 
+@torch.inference_mode()
+def one_pass(assistant: Assistant, before: int, new: int, repeats: int) -> float:
+    """Seconds of the model for `new` tokens of text after `before` others that it remembers; the median."""
+    model = assistant.model
+    tokens = torch.arange(before + new, device=model.device)[None] % model.config.text_config.vocab_size
+    tokens[tokens == model.config.image_token_id] = 0
+    cache = DynamicCache(config=model.config.text_config)
+    model.model(input_ids=tokens[:, :before], past_key_values=cache, use_cache=True)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        model(input_ids=tokens[:, before:], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        seconds.append(time.perf_counter() - start)
+        cache.crop(-new)
+    return median(seconds)
+
+
 def measure(assistant: Assistant, file: Path, settings: PruningSettings, repeats: int) -> dict[str, Any]:
     """The figures of one file at one setting."""
     start = time.perf_counter()
@@ -63,11 +90,13 @@ def measure(assistant: Assistant, file: Path, settings: PruningSettings, repeats
     }
     first, *further = seconds["remembered"]
     last = runs["remembered"][0]
+    reused, computed = last[-1].reused_tokens, last[-1].prompt_tokens - last[-1].reused_tokens
     return {
         "seconds_to_read": reading,
         "frames": len(clip.frames),
         "seconds_to_first_token": seconds,
         "times_faster": first / median(further),
+        "seconds_of_one_pass": one_pass(assistant, reused, computed, 2 * repeats + 1),
         "prompt_tokens": [answer.prompt_tokens for answer in last],
         "computed_tokens": [answer.prompt_tokens - answer.reused_tokens for answer in last],
         "visual_tokens": last[0].visual_tokens,
@@ -95,6 +124,7 @@ def main() -> None:
                     f"{row['prompt_tokens'][0]} tokens",
                     f"{first:.2f} s",
                     f"{median(further):.3f} s",
+                    f"{row['seconds_of_one_pass']:.3f} s",
                     f"{median(row['seconds_to_first_token']['anew'][1:]):.2f} s",
                     f"{row['times_faster']:.0f}×",
                 ]
@@ -108,6 +138,7 @@ def main() -> None:
                 "first prompt",
                 "first question",
                 "further ones",
+                "one pass",
                 "further, nothing remembered",
                 "faster",
             ],

@@ -17,7 +17,7 @@ function follow(messages, update) { // brings `messages` up to date and calls up
 function viewer() {
   const shown = part(".shown"), stage = part(".stage"), slider = part(".slice"), play = part(".play");
   const sheets = {}, known = {}; // pictures with all slices in rows, by the name of what they show; what was set before
-  let value, model, pruning, evidence, slice = 0, timer = null;
+  let value, model, pruning, evidence, captions, standIns, slice = 0, timer = null;
 
   function paint(canvas, sheet, frames = [slice], [rows, columns] = [1, 1]) { // each box of a grid out of its own frame
     const width = sheet.width / value.columns, height = sheet.height / value.rows;
@@ -33,10 +33,10 @@ function viewer() {
     if (shown.hidden || !Object.values(sheets).every((sheet) => sheet.complete)) return;
     const mode = part("[name=mode]:checked").value, picture = part(".picture"), overlay = part(".overlay");
     paint(picture, sheets.original);
-    if (mode === "wipe") paint(overlay, sheets.encoded, pruning.stand_in[slice], model.grid);
+    if (mode === "wipe") paint(overlay, sheets.encoded, standIns[slice].split(" "), model.grid);
     else if (sheets[mode]) paint(overlay, sheets[mode]);
     shown.dataset.mode = mode;
-    part("output").textContent = picture.ariaLabel = slider.ariaValueText = pruning.captions[slice];
+    part("output").textContent = picture.ariaLabel = slider.ariaValueText = captions[slice];
     slider.value = slice;
   }
 
@@ -53,7 +53,8 @@ function viewer() {
 
   follow({ value, model, pruning, evidence }, (messages) => {
     ({ value, model, pruning, evidence } = messages);
-    shown.hidden = !(value && model && pruning?.captions.length === value.frames);
+    [captions, standIns] = [pruning?.captions, pruning?.stand_ins].map((lines) => lines?.split("\n"));
+    shown.hidden = !(value && model && captions?.length === value.frames);
     part(".hint").hidden = !shown.hidden;
     if (shown.hidden) return run(false);
     const isNew = model.sheets.encoded !== known.encoded, hasEvidence = Boolean(evidence.sheets.weight);

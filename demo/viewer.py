@@ -194,7 +194,8 @@ def pruning(processed: Any) -> dict[str, Any]:
 
     Returns:
         The sheets "kept", the kept tokens in a frame and the removed ones veiled, and "score", scores from 0 to
-        `HIGHEST_SCORE`; `stand_in`, for each slice the slices whose tokens are given to the model; `captions`.
+        `HIGHEST_SCORE`; `stand_ins`, in a line for each slice, for each token the slice whose token is given to the
+        model; `captions`, a line each. Lists would be slow: gradio's page watches every one of their entries.
     """
     pruned, grid = processed.pruned, processed.grid
     keep = pruned.keep_mask.numpy()
@@ -213,8 +214,8 @@ def pruning(processed: Any) -> dict[str, Any]:
             "score": painted(scores.reshape(len(keep), *grid), SCALE),
         },
         "style": {"--bars": bars(kept / keep.shape[1], KEPT), **STYLE},
-        "stand_in": pruned.stand_in.tolist(),
-        "captions": captions(processed.clip, kept, keep.shape[1]),
+        "stand_ins": "\n".join(" ".join(map(str, row)) for row in pruned.stand_in.tolist()),
+        "captions": "\n".join(captions(processed.clip, kept, keep.shape[1])),
     }
 
 
