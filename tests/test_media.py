@@ -783,8 +783,9 @@ def test_a_clip_passes_through_whatever_module_its_class_is_from():
         source_frames: int
         modality: str
         notes: tuple
+        plane: str
 
-    clip = Stranger(np.zeros((1, 2, 2, 3), np.uint8), "image", np.zeros(1), (0, 0), 1, "", ())
+    clip = Stranger(np.zeros((1, 2, 2, 3), np.uint8), "image", np.zeros(1), (0, 0), 1, "", (), "axial")
     assert load_clip(clip) is clip
 
 

@@ -43,7 +43,7 @@ def test_all_facts_are_told_and_yes_and_no_follow_from_them(seed) -> None:
     assert 0 < len(conversation.turns) <= TURNS
     for question, answer in conversation.turns:
         if question.startswith("Is the imaging modality "):
-            assert (answer == "yes") == ("CT" in question)
+            assert (answer == "yes") == question.endswith(" CT?")
         if question == "What is the greatest diameter of the nodule?":
             assert answer == "12 mm"
 
