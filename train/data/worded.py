@@ -4,7 +4,7 @@
 The encoder is pre-trained so that a picture reads like a few words (`train.pretrain`). What is then left to learn, to
 compare those words with a question and to answer in the form that is asked for, needs no pictures: here the words
 themselves stand where the visual tokens will. Seen on the Nano's language model: after 1,900 yes/no questions about
-words it answers 97 % of them rightly, after 7,200 about pictures alone it was still guessing.
+modalities and regions in words it answered 97 % of them rightly, after 7,200 about pictures alone it still guessed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from train.data.questions import captioned, match, questions
 NAMES_OF_FACTS = ("measured", "counted", "graded")
 """Facts that say what a number is about; they are asked with, never asked for."""
 WORD_OF_LESION = {"yes": "abnormal", "no": "normal"}
-"""What a picture with or without a lesson should read like: "yes" alone would answer any question."""
+"""What a picture with or without a lesion should read like: "yes" alone would answer any question."""
 LONGEST = 16
 """Words at most, as an image has visual tokens."""
 TURNS = 8
