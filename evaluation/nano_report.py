@@ -177,11 +177,12 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = Path(arguments.model)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is no model's folder; assemble the Nano first: make model.")
-    questions, about_clips = (
-        read_benchmark(GENERATED, find_data(data), arguments.out / "media", arguments.limit)[0]
-        for data in (arguments.data, arguments.clips or arguments.data)
-    )
-    about_clips = sweep.about_clips(about_clips)
+
+    def test_questions(data: str) -> list[BenchmarkQuestion]:
+        return read_benchmark(GENERATED, find_data(data), arguments.out / "media", arguments.limit)[0]
+
+    questions = test_questions(arguments.data)
+    about_clips = sweep.about_clips(test_questions(arguments.clips) if arguments.clips else questions)
     if not questions or not about_clips:
         raise ValueError(f"{arguments.data} holds no test questions about images and clips; build it: make data-mini.")
     arguments.out.mkdir(parents=True, exist_ok=True)

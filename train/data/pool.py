@@ -20,6 +20,7 @@ from hub_model.media_omniv_med import Clip
 from train.data.phantoms import KINDS_OF, MODALITIES, Sample, generate
 
 SHARD_SIZE = 250
+SHARDS = "shard-?????.npz"
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,30 @@ def build_pool(folder: Path, plan: PoolPlan, processes: int) -> None:
             pass
 
 
+def _descriptions(shard: np.lib.npyio.NpzFile) -> list[dict]:
+    return json.loads(str(shard["described"]))
+
+
+def facts_and_kinds(folder: Path) -> list[tuple[dict[str, str], str]]:
+    """What is true of each sample of a finished pool, and its kind; the pixels are not read."""
+    found = []
+    for path in sorted(folder.glob(SHARDS)):
+        with np.load(path) as shard:
+            found += [(one["facts"], one["kind"]) for one in _descriptions(shard)]
+    return found
+
+
 class SamplePool(Sequence[Sample]):
     """The samples of a finished pool, pixels kept in memory."""
 
     def __init__(self, folder: Path):
         self.pixels: list[np.ndarray] = []
         self.described: list[tuple[int, int, dict]] = []
-        for shard, path in enumerate(sorted(folder.glob("shard-?????.npz"))):
+        for shard, path in enumerate(sorted(folder.glob(SHARDS))):
             with np.load(path) as data:
                 self.pixels.append(data["pixels"])
                 offset = 0
-                for description in json.loads(str(data["described"])):
+                for description in _descriptions(data):
                     self.described.append((shard, offset, description))
                     offset += int(np.prod(description["shape"]))
 

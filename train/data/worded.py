@@ -9,7 +9,6 @@ modalities and regions in words it answered 97 % of them rightly, after 7,200 ab
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from train.data.conversations import Conversation
+from train.data.pool import facts_and_kinds
 from train.data.questions import captioned, match, questions
 
 NAMES_OF_FACTS = ("measured", "counted", "graded")
@@ -77,14 +77,10 @@ class WordedConversations(Sequence[Conversation]):
     """
 
     def __init__(self, pool: Path, seed: int):
-        self.seed = seed
-        self.described: list[tuple[dict[str, str], str]] = []
-        for path in sorted(pool.glob("shard-?????.npz")):
-            with np.load(path) as shard:
-                self.described += [(one["facts"], one["kind"]) for one in json.loads(str(shard["described"]))]
+        self.seed, self.told = seed, facts_and_kinds(pool)
 
     def __len__(self) -> int:
-        return len(self.described)
+        return len(self.told)
 
     def __getitem__(self, index: int) -> Conversation:
-        return worded_conversation(*self.described[index], np.random.default_rng((self.seed, index)))
+        return worded_conversation(*self.told[index], np.random.default_rng((self.seed, index)))
