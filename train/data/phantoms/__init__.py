@@ -9,6 +9,7 @@ trained on phantoms only can name real files.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from . import (
     ultrasound,
     xray,
 )
-from .sample import Sample
+from .sample import LESION_GRID, Sample
 
 _FAMILIES: dict[str, tuple[Callable[[str, np.random.Generator], Sample], tuple[str, ...]]] = {
     "CT": (ct.generate, ("image", "volume")),
@@ -63,7 +64,10 @@ def generate(modality: str, kind: str, rng: np.random.Generator) -> Sample:
     make, kinds = _FAMILIES[modality]
     if kind not in kinds:
         raise ValueError(f"{modality} is made as {' or '.join(kinds)}, not as {kind!r}.")
-    return make(kind, rng)
+    sample = make(kind, rng)
+    if sample.facts.get("lesion") == "no":
+        return replace(sample, lesions=np.zeros((len(sample.frames), LESION_GRID, LESION_GRID), np.uint8))
+    return sample
 
 
 __all__ = ["KINDS_OF", "MODALITIES", "Sample", "generate"]

@@ -9,7 +9,18 @@ from scipy import ndimage
 from hub_model.media_omniv_med import window_ct
 
 from .anatomy import REGIONS, Site
-from .geometry import Scene, cross_section, fit, jpeg, lesion_facts, patient_grid, smooth_noise, warp
+from .geometry import (
+    Scene,
+    cross_section,
+    fit,
+    fit_cover,
+    jpeg,
+    lesion_facts,
+    lesion_map,
+    patient_grid,
+    smooth_noise,
+    warp,
+)
 from .sample import Sample
 
 GREY_WINDOWS = {
@@ -135,6 +146,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     values = _acquire(scene.values, rng, shape)
     frames, scale = _display(values, kind, name, rng)
     facts = {"modality": "CT", "plane": "axial", "lesion": "yes" if has_lesion else "no"}
+    lesions = None
     if zoom < 0.72:
         facts["region"] = name
     elif name != "head" and abs(focus[0]) < 30 and focus[1] > 30:
@@ -143,7 +155,9 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         facts["contrast"] = "contrast-enhanced" if enhanced else "non-contrast"
     if has_lesion:
         long, short = cross_section(radii, 0.0, 2, float(np.abs(middle + offsets - centre[2]).min()))
-        facts |= lesion_facts(scene.coverage(centre, radii), scale, long)
+        cover = scene.coverage(centre, radii)
+        facts |= lesion_facts(cover, scale, long)
+        lesions = lesion_map(fit_cover(cover, scale))
     if has_lesion and zoom < 0.72:
         facts["finding"] = _finding(site.tissue, value)
         if site.tissue == "lung" and "size" in facts:
@@ -151,7 +165,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     if has_lesion and zoom < 0.5:
         facts["side"] = "left" if centre[0] > 0 else "right"
     pixel_spacing = (field / pixels * scale[0], field / pixels * scale[1])
-    return Sample(frames, kind, offsets - offsets[0], pixel_spacing, facts)
+    return Sample(frames, kind, offsets - offsets[0], pixel_spacing, facts, lesions)
 
 
 def _acquire(values: np.ndarray, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:

@@ -8,6 +8,8 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .sample import LESION_GRID
+
 SIZE = 112
 """Rows and columns of every finished frame, in pixels."""
 
@@ -186,6 +188,28 @@ def fit(frames: np.ndarray, rng: np.random.Generator, squash: float = 0.6) -> tu
     top, left = (SIZE - rows) // 2, (SIZE - columns) // 2
     result[:, top : top + rows, left : left + columns] = inner
     return result, (height / rows, width / columns)
+
+
+def fit_cover(cover: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """What `fit` did to frames, done to what a mask of them covers: float (T, H, W) in 0 to 1 to (T, SIZE, SIZE).
+
+    Args:
+        scale: acquired pixels per finished pixel along rows and columns, as `fit` told.
+    """
+    rows, columns = (round(side / factor) for side, factor in zip(cover.shape[1:], scale, strict=True))
+    result = np.zeros((len(cover), SIZE, SIZE), np.float32)
+    top, left = (SIZE - rows) // 2, (SIZE - columns) // 2
+    for slice_of, layer in zip(result, cover, strict=True):
+        inner = Image.fromarray(layer.astype(np.float32)).resize((columns, rows), Image.Resampling.BOX)
+        slice_of[top : top + rows, left : left + columns] = np.asarray(inner)
+    return result
+
+
+def lesion_map(cover: np.ndarray) -> np.ndarray:
+    """The `Sample.lesions` of what lesions cover in finished frames: float (T, SIZE, SIZE) in 0 to 1."""
+    cell = SIZE // LESION_GRID
+    cells = cover.reshape(len(cover), LESION_GRID, cell, LESION_GRID, cell).mean(axis=(2, 4))
+    return np.round(np.clip(cells, 0, 1) * 255).astype(np.uint8)
 
 
 def photograph(frames: np.ndarray, rng: np.random.Generator, coarsest: int = 40) -> np.ndarray:

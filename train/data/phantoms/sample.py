@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+LESION_GRID = 16
+"""Rows and columns of the map that says where in a frame lesions lie."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -18,6 +21,8 @@ class Sample:
         positions: float64 (T,), mm along the slice axis for a volume, seconds for a video, zero for an image.
         pixel_spacing: mm per pixel (rows, columns), or (0, 0) where a file of this modality would not say.
         facts: what is true of the sample by construction; always "modality", others where they apply.
+        lesions: uint8 (T, LESION_GRID, LESION_GRID), how much of each cell of a frame its lesions cover, 255 for all of
+            it; all zero without a lesion. None where the sample does not say whether there is one, or where it is.
     """
 
     frames: np.ndarray
@@ -25,3 +30,4 @@ class Sample:
     positions: np.ndarray
     pixel_spacing: tuple[float, float]
     facts: dict[str, str]
+    lesions: np.ndarray | None = None
