@@ -78,14 +78,35 @@ def test_an_item_is_what_the_encoder_takes_and_depends_on_seed_and_index_alone(v
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from((0, 255, None)))
-def test_varied_frames_stay_in_range_and_stand_whole_in_their_margin(seed, level) -> None:
+def test_varied_frames_stay_in_range(seed, level) -> None:
     rng = np.random.default_rng(seed)
     frames = np.full((2, 30, 40, 3), level, np.uint8) if level is not None else rng.integers(0, 256, (2, 30, 40, 3))
-    varied = vary(frames.astype(np.uint8), 56, 84, 0.75, rng)
-    assert varied.shape == (2, 3, 56, 84)
+    varied = vary(frames.astype(np.uint8), 42, 63, rng)
+    assert varied.shape == (2, 3, 42, 63)
     assert varied.isfinite().all()
     assert float(varied.abs().max()) <= 1
-    assert int((varied == -1).all(dim=(0, 1)).sum()) >= 56 * 84 - 42 * 63
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_where_a_lesion_is_said_to_be_follows_stretch_and_margins(seed) -> None:
+    """A white square on black is its own map: however the picture is shown, its patches and the map agree."""
+    cells = np.zeros((1, 16, 16), np.uint8)
+    cells[0, 3:9, 8:13] = 255
+    frames = np.repeat(np.kron(cells, np.ones((7, 7), np.uint8))[..., None], 3, axis=-1)
+    sample = Sample(frames, "image", np.zeros(1), (1.0, 1.3), {"modality": "CT", "lesion": "yes"}, cells)
+    item = SampleDataset([sample], VOCABULARY, 1, seed, clips=0.0)[0]
+    brightness = item["pixel_values"].mean(dim=1)
+    brightness = (brightness - brightness.min()) / (brightness.max() - brightness.min())
+    assert torch.corrcoef(torch.stack([brightness, item["lesions"].flatten()]))[0, 1] > 0.97
+
+
+def test_a_sample_that_does_not_say_where_its_lesion_lies_does_not_teach_it(make_model, tokenizer, video) -> None:
+    nowhere = Sample(video.frames, video.kind, video.positions, video.pixel_spacing, video.facts, None)
+    heads = EncoderWithHeads(make_model(**VISION), tokenizer, VOCABULARY)
+    outputs = heads(**collate([SampleDataset([nowhere], VOCABULARY, 1, seed=0, clips=1.0)[0]]))
+    assert outputs["pointed"].tolist() == [IGNORED]
+    outputs["loss"].backward()
+    assert not heads.places.weight.grad.any()
 
 
 def test_a_missing_fact_is_not_scored_and_a_known_one_is_numbered(video) -> None:
@@ -114,5 +135,6 @@ def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, 
     metrics = json.loads((tmp_path / "round2" / "eval_results.json").read_text(encoding="utf-8"))
     for way in ("classified", "read"):
         assert metrics[f"eval_modality_{way}"] > 0.9 > 0.6 > metrics["eval_modality_majority"]
+    assert 0 <= metrics["eval_pointing_game"] <= 1
     assert not torch.equal(before, model.model.projector.readout[0].weight)
     assert model.model.vision_model.config.prune_stage == "language"

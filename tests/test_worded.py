@@ -7,14 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub_model.processing_omniv_med import MEDIA_TOKEN
-from train.data.conversations import IGNORED, encode_conversation
+from train.data.conversations import IGNORED, Conversation, encode_conversation, pack
 from train.data.phantoms import KINDS_OF, MODALITIES, generate
 from train.data.pool import PoolPlan, build_pool
-from train.data.worded import LONGEST, TURNS, WordedConversations, word_of, worded_conversation
+from train.data.worded import (
+    CLIPS_AGAIN,
+    LONGEST,
+    TURNS,
+    WordedConversations,
+    places_of_words,
+    word_of,
+    worded_conversation,
+)
+from train.told_words import as_visual_tokens
 
 FACTS = {
     "modality": "CT",
@@ -79,10 +89,40 @@ def test_words_stand_where_the_visual_tokens_would_and_answers_alone_are_scored(
 
 def test_a_pool_is_told_without_its_pixels_and_always_alike(pool) -> None:
     told, again, other = WordedConversations(pool, 1), WordedConversations(pool, 1), WordedConversations(pool, 2)
-    assert len(told) == 8
-    assert [told[i] for i in range(8)] == [again[i] for i in range(8)]
+    assert len(told) == 6 + 2 * CLIPS_AGAIN
+    assert [told[i] for i in range(16)] == [again[i] for i in range(16)]
     assert told[0] != other[0]
 
 
 def test_a_lesion_is_told_as_more_than_yes_and_a_size_without_its_unit() -> None:
     assert (word_of("lesion", "no"), word_of("size", "7 mm"), word_of("region", "knee")) == ("normal", "7", "knee")
+
+
+def test_each_told_word_has_a_number_of_its_own_in_a_packed_row(pool, processor) -> None:
+    def item(conversation):
+        encoded = encode_conversation(conversation, processor, separate=True)
+        return encoded | {"told": places_of_words(conversation, encoded["input_ids"], processor.tokenizer)}
+
+    conversations = [worded_conversation(FACTS, "image", np.random.default_rng(seed)) for seed in (0, 1)]
+    spoken = encode_conversation(Conversation((("Hello", "Good day."),)), processor)
+    row = pack([item(conversations[0]), spoken, item(conversations[1])])
+    words = [word for one in conversations for word in one.clips[0].words]
+    assert row["told"].shape == row["input_ids"].shape
+    for number, word in enumerate(words, start=1):
+        assert processor.tokenizer.decode(row["input_ids"][row["told"] == number]) == f" {word}"
+    assert "told" not in pack([spoken])
+
+
+def test_a_told_word_is_one_vector_as_loud_as_words_are_and_near_the_mean_of_its_tokens() -> None:
+    torch.manual_seed(0)
+    embeddings = torch.nn.Embedding(500, 64)
+    ids, told = torch.tensor([[3, 10, 11, 12, 4, 20]]), torch.tensor([[0, 1, 1, 2, 0, 0]])
+    embedded = embeddings(ids)
+    shown = as_visual_tokens(embeddings, embedded, told)
+    centre = embeddings.weight.mean(dim=0)
+    assert torch.equal(shown[told == 0], embedded[told == 0])
+    loudness = (embeddings.weight - centre).norm(dim=-1).mean()
+    assert torch.allclose((shown - centre)[told > 0].norm(dim=-1), loudness.expand(3), rtol=1e-4)
+    mean = (embedded - centre)[told == 1].mean(dim=0)
+    angles = torch.nn.functional.cosine_similarity((shown - centre)[0, 1:4], mean[None])
+    assert angles[:2].min() > 0.6 > angles[2]

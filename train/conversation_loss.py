@@ -18,6 +18,7 @@ from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from train.data.conversations import IGNORED
 from train.data.prepared_media import to_pixel_values
 from train.packed_attention import PACKED, conversations_of
+from train.told_words import as_visual_tokens
 
 POSITIONS_AT_ONCE = 1024
 
@@ -84,6 +85,7 @@ class ConversationLoss(nn.Module):
         lengths: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
         pixel_values: torch.Tensor | None = None,
+        told: torch.Tensor | None = None,
         **inputs: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Takes a batch as `pack` makes it.
@@ -91,6 +93,7 @@ class ConversationLoss(nn.Module):
         Args:
             labels: int64 (1, length), of each position's next token.
             parts, lengths: which positions see which, see `conversations_of`.
+            told: which tokens tell a picture in words, see `as_visual_tokens`.
             num_items_in_batch: labels of the whole step, over all passes and devices; None divides by this batch's.
 
         Returns:
@@ -98,6 +101,9 @@ class ConversationLoss(nn.Module):
         """
         if pixel_values is not None:
             inputs["pixel_values"] = to_pixel_values(pixel_values)
+        if told is not None:
+            embeddings = self.model.get_input_embeddings()
+            inputs["inputs_embeds"] = as_visual_tokens(embeddings, embeddings(input_ids), told)
         if self.model.config.text_config._attn_implementation == PACKED:
             inputs["conversations"] = conversations_of(parts[0], lengths)
         hidden = self.model.model(input_ids=input_ids, use_cache=False, **inputs).last_hidden_state

@@ -2,10 +2,11 @@
 """Pre-trains encoder and projector on the facts of generated samples, before the language model itself is run.
 
 A language model on two CPU cores sees a few images a second, the encoder alone more than a hundred; so the encoder
-learns here what there is to see (modality, plane, region, stain, lesion, side, …), by one classifier a fact, and the
-projector where those words lie among the language model's input embeddings: a clip's tokens are scored against the
-embedding of every possible answer, so that afterwards a picture reads to the language model much like a few words.
-Multiple-instance pooling by log-sum-exp (Pinheiro and Collobert, arXiv 1411.6228) lets each token say another word.
+learns here what there is to see: facts (modality, plane, region, stain, lesion, side, …), by one classifier each, and
+where in the picture lesions lie, by one more for every patch. The projector learns where the words of those facts lie
+among the language model's input embeddings: a clip's tokens are scored against the embedding of every possible answer,
+so that afterwards a picture reads to the language model much like a few words. Multiple-instance pooling by
+log-sum-exp (Pinheiro and Collobert, arXiv 1411.6228) lets each token say another word.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ LARGEST_DROP = 0.9
 """In half of the clips, up to this share of the tokens behind the first frame is dropped, as pruning will."""
 SHARPNESS = 20.0
 """Scale of cosine similarities before the softmax over answers."""
+WEIGHT_OF_PLACES = 10.0
+"""Of the loss of the lesions' places: most patches are easily told to be healthy, so its mean is small."""
+UNKNOWN = -1.0
+"""Share of a patch that lesions cover, where the sample does not say it."""
 
 
 def fact_vocabulary(samples: Sequence[Sample]) -> dict[str, list[str]]:
@@ -74,7 +79,10 @@ def word_vectors(
 
 
 class EncoderWithHeads(nn.Module):
-    """Encoder and projector, one linear classifier a fact on the encoder, and the words that the projector reads.
+    """Encoder and projector, with what they are taught by.
+
+    On the encoder one linear classifier a fact, and one that says of each token's patches how much of them lesions
+    cover; on the projector the words that it should read.
 
     Args:
         model: whose vision encoder and projector are trained, in place; its language model gives the embeddings.
@@ -92,20 +100,26 @@ class EncoderWithHeads(nn.Module):
         self.projector: OmniVMedProjector = model.model.projector
         self.sizes = [len(values) for values in vocabulary.values()]
         self.heads = nn.Linear(2 * self.vision_model.config.hidden_size, sum(self.sizes))
+        self.places = nn.Linear(self.vision_model.config.hidden_size, NANO_PROCESSOR["merge_size"] ** 2)
         centre, words = word_vectors(model.get_input_embeddings(), tokenizer, vocabulary)
         self.register_buffer("centre", centre.clone())
         self.register_buffer("words", nn.functional.normalize(words, dim=-1))
         self.word_norm = float((model.get_input_embeddings().weight.detach() - centre).norm(dim=-1).mean())
 
-    def forward(self, labels: torch.Tensor, keep_mask: torch.Tensor, **visual: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Mean cross-entropy over all known facts, of the classifiers and of the words.
+    def forward(
+        self, labels: torch.Tensor, keep_mask: torch.Tensor, lesions: torch.Tensor, **visual: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Mean cross-entropy over all known facts, of the classifiers and of the words, and that of lesions' places.
 
         Args:
             labels: int64 (clips, facts) in the order of the vocabulary, -100 where a clip lacks the fact.
+            lesions: float (tokens, patches of a token), share that lesions cover, `UNKNOWN` where a sample lacks it.
             keep_mask, visual: as the encoder takes them.
 
         Returns:
-            `loss`, and `predictions` int64 (2, clips, facts) transposed to (clips, 2, facts): classifiers, words.
+            `loss`; `predictions` int64 (2, clips, facts) transposed to (clips, 2, facts): classifiers, words; and
+            `pointed` int64 (clips,): 1 where the patch most like a lesion is one, 0 where it is not, -100 where no
+            lesion is in sight (the pointing game, Zhang et al., arXiv 1608.00507).
         """
         tokens = self.vision_model(keep_mask=keep_mask, **visual).last_hidden_state.float()
         grid, merge = visual["grid_thw"], visual["merge_sizes"]
@@ -126,7 +140,29 @@ class EncoderWithHeads(nn.Module):
                 for fact, part in enumerate(parts)
             ]
             predictions.append(torch.stack([part.argmax(dim=-1) for part in parts], dim=1))
-        return {"loss": torch.stack(losses).sum() + loudness, "predictions": torch.stack(predictions, dim=1)}
+        found, covered = self.places(tokens).float(), lesions[keep_mask]
+        placed = _place_loss(found, covered)
+        return {
+            "loss": torch.stack(losses).sum() + loudness + WEIGHT_OF_PLACES * placed,
+            "predictions": torch.stack(predictions, dim=1),
+            "pointed": _pointing_game(found, covered, counts.tolist()),
+        }
+
+
+def _place_loss(found: torch.Tensor, covered: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of what was found in patches whose cover is known; the root lets small lesions count."""
+    known = covered != UNKNOWN
+    losses = nn.functional.binary_cross_entropy_with_logits(found, covered.clamp(min=0).sqrt(), reduction="none")
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+def _pointing_game(found: torch.Tensor, covered: torch.Tensor, counts: list[int]) -> torch.Tensor:
+    """int64 (clips,): whether a lesion lies where a clip looks most like one, -100 where it shows none."""
+    hits = [
+        int(there.flatten()[likely.argmax()] > 0) if (there > 0).any() else IGNORED
+        for likely, there in zip(found.split(counts), covered.split(counts), strict=True)
+    ]
+    return torch.tensor(hits, device=found.device)
 
 
 class SampleDataset(Dataset):
@@ -161,7 +197,18 @@ class SampleDataset(Dataset):
         side = patch_size * merge_size
         rows, columns = token_grid(height * stretch, width / stretch, side, tokens, tokens)
         share = rng.uniform(SMALLEST_SHARE, 1) if rng.random() < SELDOM else 1.0
-        pixels = patchify(vary(frames, rows * side, columns * side, share, rng), patch_size, merge_size)
+        height_shown, width_shown = round(rows * side * share), round(columns * side * share)
+        top = int(rng.integers(rows * side - height_shown + 1))
+        left = int(rng.integers(columns * side - width_shown + 1))
+        margins = (left, columns * side - width_shown - left, top, rows * side - height_shown - top)
+        picture = nn.functional.pad(vary(frames, height_shown, width_shown, rng), margins, value=-1.0)
+        pixels = patchify(picture, patch_size, merge_size)
+        covered = torch.full((len(frames) * rows * columns, merge_size**2), UNKNOWN)
+        if sample.lesions is not None:
+            maps = torch.from_numpy(sample.lesions[chosen]).float()[:, None] / 255
+            maps = nn.functional.pad(nn.functional.interpolate(maps, (height_shown, width_shown)), margins)
+            patches = nn.functional.avg_pool2d(maps, patch_size).view(-1, rows, merge_size, columns, merge_size)
+            covered = patches.transpose(2, 3).reshape(len(covered), -1)
         keep_mask = torch.ones(len(frames), rows * columns, dtype=torch.bool)
         if rng.random() < 0.5:
             drawn = rng.random((len(frames) - 1, rows * columns)) >= rng.uniform(0, LARGEST_DROP)
@@ -176,28 +223,27 @@ class SampleDataset(Dataset):
             "keep_mask": keep_mask.flatten(),
             "frame_positions": torch.from_numpy(positions).float(),
             "patch_spacing": torch.tensor([spacing]),
+            "lesions": covered,
             "labels": torch.tensor([[n.get(sample.facts.get(fact), IGNORED) for fact, n in self.numbers.items()]]),
         }
 
 
-def vary(frames: np.ndarray, height: int, width: int, share: float, rng: np.random.Generator) -> torch.Tensor:
-    """Frames as another machine or export might have shown them: other tones, sharpness, noise and margins.
+def vary(frames: np.ndarray, height: int, width: int, rng: np.random.Generator) -> torch.Tensor:
+    """Frames as another machine or export might have shown them: other tones, sharpness and noise.
 
     Args:
         frames: uint8 (T, H, W, 3).
         height, width: of the result, in pixels.
-        share: of both sides that the picture takes; the rest is a black margin, anywhere around it.
 
     Returns:
         float32 (T, 3, height, width) in [-1, 1].
     """
-    inner_height, inner_width = round(height * share), round(width * share)
     if rng.random() < SELDOM:
         detail = rng.uniform(SMALLEST_DETAIL, 1)
-        coarse = resize_frames(frames, math.ceil(inner_height * detail), math.ceil(inner_width * detail))
-        picture = nn.functional.interpolate(coarse, (inner_height, inner_width), mode="bilinear")
+        coarse = resize_frames(frames, math.ceil(height * detail), math.ceil(width * detail))
+        picture = nn.functional.interpolate(coarse, (height, width), mode="bilinear")
     else:
-        picture = resize_frames(frames, inner_height, inner_width)
+        picture = resize_frames(frames, height, width)
     share_of_range = picture.add_(1).div_(2).clamp_(0, 1)
     picture = share_of_range.pow_(2 ** rng.uniform(-LARGEST_GAMMA, LARGEST_GAMMA)).mul_(2).sub_(1)
     gain, offset = 1 + rng.uniform(-LARGEST_GAIN, LARGEST_GAIN), rng.uniform(-LARGEST_GAIN, LARGEST_GAIN)
@@ -205,10 +251,7 @@ def vary(frames: np.ndarray, height: int, width: int, share: float, rng: np.rand
     if rng.random() < SELDOM:
         noise = rng.standard_normal(picture.shape, dtype=np.float32) * rng.uniform(0, LARGEST_NOISE)
         picture = picture.add_(torch.from_numpy(noise))
-    canvas = picture.new_full((len(frames), 3, height, width), -1.0)
-    top, left = (int(rng.integers(free + 1)) for free in (height - inner_height, width - inner_width))
-    canvas[:, :, top : top + inner_height, left : left + inner_width] = picture.clamp_(-1, 1)
-    return canvas
+    return picture.clamp_(-1, 1)
 
 
 def shown_frames(sample: Sample) -> np.ndarray:
@@ -226,13 +269,16 @@ def collate(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
 
 def _accuracy(vocabulary: dict[str, list[str]]):
     def compute(prediction: EvalPrediction) -> dict[str, float]:
+        predictions, pointed = prediction.predictions
         scores = {}
+        if (pointed != IGNORED).any():
+            scores["pointing_game"] = float(pointed[pointed != IGNORED].mean())
         for fact, name in enumerate(vocabulary):
             known = prediction.label_ids[:, fact] != IGNORED
             if not known.any():
                 continue
             labels = prediction.label_ids[known, fact]
-            for way, predicted in zip(("classified", "read"), prediction.predictions[known, :, fact].T, strict=True):
+            for way, predicted in zip(("classified", "read"), predictions[known, :, fact].T, strict=True):
                 scores[f"{name}_{way}"] = float((predicted == labels).mean())
             scores[f"{name}_majority"] = Counter(labels.tolist()).most_common(1)[0][1] / len(labels)
         return scores

@@ -129,12 +129,20 @@ def pack(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
     Returns:
         `input_ids`, `position_ids`, `parts` and `labels` int64 (1, length), the last with the label of each position's
-        next token; `lengths` int64 (conversations,); the visual inputs where there are media.
+        next token; `lengths` int64 (conversations,); the visual inputs where there are media; `told` int64 (1, length)
+        where pictures are told in words, another number for each word and 0 on everything else.
     """
     row = {name: torch.cat([item[name] for item in items])[None] for name in ("input_ids", "position_ids", "parts")}
     labels = [torch.nn.functional.pad(item["labels"][1:], (0, 1), value=IGNORED) for item in items]
     visual = [item for item in items if "pixel_values" in item]
     names = visual[0].keys() - row.keys() - {"labels"} if visual else ()
+    if any("told" in item for item in items):
+        words, told = 0, []
+        for item in items:
+            places = item.get("told", torch.zeros_like(item["input_ids"]))
+            told.append(torch.where(places > 0, places + words, 0))
+            words += int(places.max())
+        row["told"] = torch.cat(told)[None]
     return row | {
         "labels": torch.cat(labels)[None],
         "lengths": torch.tensor([len(item["input_ids"]) for item in items]),

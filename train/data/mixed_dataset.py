@@ -18,6 +18,7 @@ from train.data.conversation_index import ConversationIndex, Located, turns_of
 from train.data.conversations import Conversation, encode_conversation
 from train.data.prepared_media import MediaCache
 from train.data.records import DIMENSIONS
+from train.data.worded import places_of_words
 
 TEXT, WORDED = "text", "worded"
 STRATA = (*DIMENSIONS, TEXT, WORDED)
@@ -113,7 +114,10 @@ class MixedDataset(Dataset):
             rng = np.random.default_rng((self.seed, item, attempt))
             member = self._member(stratum, place + attempt)
             if (name := STRATA[stratum]) in self.spoken:
-                encoded = encode_conversation(self.spoken[name][member], self.media.processor, self.separate)
+                conversation, processor = self.spoken[name][member], self.media.processor
+                encoded = encode_conversation(conversation, processor, self.separate)
+                if name == WORDED:
+                    encoded["told"] = places_of_words(conversation, encoded["input_ids"], processor.tokenizer)
                 return encoded | {"unreadable": unreadable}
             located = self.index.records(member)
             try:

@@ -17,10 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from hub_model.media_omniv_med import Clip
-from train.data.phantoms import KINDS_OF, MODALITIES, Sample, generate
+from train.data.phantoms import KINDS_OF, LESION_GRID, MODALITIES, Sample, generate
 
 SHARD_SIZE = 250
+FORMAT = 2
+"""Of the shards; since 2 they say where lesions lie."""
 SHARDS = "shard-?????.npz"
+NO_MAP = np.zeros((0, LESION_GRID, LESION_GRID), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,15 @@ def _write_shard(arguments: tuple[Path, PoolPlan, int]) -> None:
             "positions": sample.positions.tolist(),
             "pixel_spacing": sample.pixel_spacing,
             "facts": sample.facts,
+            "shows_lesions": sample.lesions is not None,
         }
         for sample in samples
     ]
     path = _shard_path(folder, shard)
     part = path.with_suffix(".part.npz")
     pixels = np.concatenate([sample.frames.reshape(-1) for sample in samples])
-    np.savez(part, pixels=pixels, described=np.array(json.dumps(described)))
+    lesions = np.concatenate([NO_MAP, *(sample.lesions for sample in samples if sample.lesions is not None)])
+    np.savez(part, pixels=pixels, lesions=lesions, described=np.array(json.dumps(described)))
     part.replace(path)
 
 
@@ -84,12 +89,12 @@ def build_pool(folder: Path, plan: PoolPlan, processes: int) -> None:
     """Writes the shards that are missing, with a progress bar.
 
     Raises:
-        ValueError: when the folder holds a pool of another plan.
+        ValueError: when the folder holds a pool of another plan, or of an older format.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    described, record = json.dumps(vars(plan)), folder / "plan.json"
+    described, record = json.dumps({"format": FORMAT, **vars(plan)}), folder / "plan.json"
     if record.exists() and record.read_text(encoding="utf-8") != described:
-        raise ValueError(f"{folder} holds a pool of another plan; remove it or choose another folder.")
+        raise ValueError(f"{folder} holds a pool of another plan or format; remove it or choose another folder.")
     record.write_text(described, encoding="utf-8")
     shards = [shard for shard in range(-(-len(plan) // SHARD_SIZE)) if not _shard_path(folder, shard).exists()]
     if not shards:
@@ -114,31 +119,36 @@ def facts_and_kinds(folder: Path) -> list[tuple[dict[str, str], str]]:
 
 
 class SamplePool(Sequence[Sample]):
-    """The samples of a finished pool, pixels kept in memory."""
+    """The samples of a finished pool, pixels and lesion maps kept in memory."""
 
     def __init__(self, folder: Path):
         self.pixels: list[np.ndarray] = []
-        self.described: list[tuple[int, int, dict]] = []
+        self.lesions: list[np.ndarray] = []
+        self.described: list[tuple[int, int, int, dict]] = []
         for shard, path in enumerate(sorted(folder.glob(SHARDS))):
             with np.load(path) as data:
                 self.pixels.append(data["pixels"])
-                offset = 0
+                self.lesions.append(data["lesions"])
+                pixel, map_of_frame = 0, 0
                 for description in _descriptions(data):
-                    self.described.append((shard, offset, description))
-                    offset += int(np.prod(description["shape"]))
+                    self.described.append((shard, pixel, map_of_frame, description))
+                    pixel += int(np.prod(description["shape"]))
+                    map_of_frame += description["shape"][0] if description["shows_lesions"] else 0
 
     def __len__(self) -> int:
         return len(self.described)
 
     def __getitem__(self, index: int) -> Sample:
-        shard, offset, description = self.described[index]
-        size = int(np.prod(description["shape"]))
+        shard, pixel, map_of_frame, description = self.described[index]
+        shape = description["shape"]
+        lesions = self.lesions[shard][map_of_frame : map_of_frame + shape[0]]
         return Sample(
-            frames=self.pixels[shard][offset : offset + size].reshape(description["shape"]),
+            frames=self.pixels[shard][pixel : pixel + int(np.prod(shape))].reshape(shape),
             kind=description["kind"],
             positions=np.array(description["positions"]),
             pixel_spacing=tuple(description["pixel_spacing"]),
             facts=description["facts"],
+            lesions=lesions if description["shows_lesions"] else None,
         )
 
 

@@ -3,7 +3,8 @@
 
 The encoder is pre-trained so that a picture reads like a few words (`train.pretrain`). What is then left to learn, to
 compare those words with a question and to answer in the form that is asked for, needs no pictures: here the words
-themselves stand where the visual tokens will. Seen on the Nano's language model: after 1,900 yes/no questions about
+themselves stand where the visual tokens will, each as the single, noisy vector that a visual token is
+(`train.told_words`). Seen on the Nano's language model: after 1,900 yes/no questions about
 modalities and regions in words it answered 97 % of them rightly, after 7,200 about pictures alone it still guessed.
 """
 
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerFast
 
+from train.assemble import ADDED_TOKENS
 from train.data.conversations import Conversation
 from train.data.pool import facts_and_kinds
 from train.data.questions import captioned, match, questions
@@ -27,6 +30,8 @@ WORD_OF_LESION = {"yes": "abnormal", "no": "normal"}
 LONGEST = 16
 """Words at most, as an image has visual tokens."""
 TURNS = 8
+CLIPS_AGAIN = 5
+"""How often a volume or video of the pool comes for every time an image does: they alone show motion, and are few."""
 
 
 def word_of(fact: str, value: str) -> str:
@@ -71,16 +76,37 @@ def worded_conversation(facts: dict[str, str], kind: str, rng: np.random.Generat
 
 
 class WordedConversations(Sequence[Conversation]):
-    """One conversation for each sample of a pool (`train.data.pool`), whose pixels are not read.
+    """One conversation for each image of a pool (`train.data.pool`) and several for each clip; no pixels are read.
 
     Conversation i depends on the pool, the seed and i alone.
     """
 
     def __init__(self, pool: Path, seed: int):
-        self.seed, self.told = seed, facts_and_kinds(pool)
+        self.seed = seed
+        told = facts_and_kinds(pool)
+        self.told = told + (CLIPS_AGAIN - 1) * [one for one in told if one[1] != "image"]
 
     def __len__(self) -> int:
         return len(self.told)
 
     def __getitem__(self, index: int) -> Conversation:
         return worded_conversation(*self.told[index], np.random.default_rng((self.seed, index)))
+
+
+def places_of_words(
+    conversation: Conversation, input_ids: torch.Tensor, tokenizer: PreTrainedTokenizerFast
+) -> torch.Tensor:
+    """Which of an encoded conversation's tokens tell the picture: 1 on those of its first word, 2 of its second, …
+
+    Args:
+        input_ids: int64 (length,).
+
+    Returns:
+        int64 (length,), 0 on all other tokens.
+    """
+    words = conversation.clips[0].words
+    lengths = torch.tensor([len(tokenizer(" " + word, add_special_tokens=False).input_ids) for word in words])
+    begin = int((input_ids == tokenizer.convert_tokens_to_ids(ADDED_TOKENS[0])).nonzero()[0]) + 1
+    places = torch.zeros_like(input_ids)
+    places[begin : begin + int(lengths.sum())] = torch.arange(1, len(words) + 1).repeat_interleave(lengths)
+    return places

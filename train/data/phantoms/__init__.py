@@ -70,4 +70,4 @@ def generate(modality: str, kind: str, rng: np.random.Generator) -> Sample:
     return sample
 
 
-__all__ = ["KINDS_OF", "MODALITIES", "Sample", "generate"]
+__all__ = ["KINDS_OF", "LESION_GRID", "MODALITIES", "Sample", "generate"]
