@@ -77,7 +77,7 @@ def test_every_preparation_is_named_by_its_stain_or_contrast():
 def test_fluorescent_nuclei_are_as_many_as_counted():
     right = asked = 0
     for seed in range(40):
-        light, facts = microscopy._fluorescence(np.random.default_rng([23, seed]), lesion=False)
+        light, facts, _ = microscopy._fluorescence(np.random.default_rng([23, seed]), lesion=False)
         if "count" in facts:
             blue = ndimage.gaussian_filter(light[..., 2], 1.5)
             labels, _ = ndimage.label(blue > 0.45 * blue.max())
@@ -92,7 +92,7 @@ def test_germs_take_the_colour_of_their_gram_reaction():
     """Gram-positive germs are violet: they take more red than blue from the lamp. Gram-negative ones are pink."""
     seen = set()
     for seed in range(60):
-        light, facts = microscopy._gram(np.random.default_rng([24, seed]), lesion=True)
+        light, facts, _ = microscopy._gram(np.random.default_rng([24, seed]), lesion=True)
         if facts["severity"] == "4+":
             brightness = light.sum(axis=-1)
             darkest = light[brightness < np.percentile(brightness, 1)].mean(axis=0)

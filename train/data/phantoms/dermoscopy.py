@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .geometry import SIZE, photograph, smooth_noise
+from .geometry import SIZE, lesion_map, photograph, smooth_noise
 from .sample import Sample
 
 
@@ -101,6 +101,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
             tick = np.clip(1.1 - away, 0, 1) * (v > top) * (v < 0.96)
             picture += tick[..., None] * (0.1 - picture)
     frames = (np.clip(picture, 0, 1) * 255).astype(np.uint8)[None]
+    lesions = None
     facts = {"modality": "dermoscopy", "region": "skin", "lesion": "yes" if lesion else "no"}
     if lesion:
         facts["border"] = "irregular" if irregular else "regular"
@@ -111,4 +112,5 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         if ticks and whole and lens > 1.1:
             millimetres = greatest_diameter(pigmented) * 2 * ticks / SIZE
             facts |= {"size": f"{millimetres:.0f} mm", "measured": "the lesion"}
-    return Sample(photograph(frames, rng), kind, np.zeros(1), (0.0, 0.0), facts)
+        lesions = lesion_map((cover * np.clip((lens - r) * 30, 0, 1))[None])
+    return Sample(photograph(frames, rng), kind, np.zeros(1), (0.0, 0.0), facts, lesions)

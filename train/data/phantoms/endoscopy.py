@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .geometry import SIZE, annotate, photograph, quadrant, smooth_noise
+from .geometry import SIZE, annotate, lesion_map, photograph, quadrant, smooth_noise
 from .sample import Sample
 
 REGIONS = ("colon", "stomach", "oesophagus")
@@ -100,6 +100,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     axis = np.linspace(-1, 1, SIZE, dtype=np.float32)
     v, u = np.meshgrid(axis, axis, indexing="ij")
     result = np.empty((frames, SIZE, SIZE, 3), np.uint8)
+    polyps_cover = np.zeros((frames, SIZE, SIZE), np.float32)
     # A still may show several polyps, whose number a generator of its own says.
     several = rng.spawn(1)[0]
     wanted = int(several.choice([1, 2, 3, 4], p=[0.4, 0.3, 0.2, 0.1])) if kind == "image" else 1
@@ -136,6 +137,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
                 height = np.sqrt(np.clip(1 - rr, 0, 1))
                 toward = np.clip(0.35 + 0.75 * height - 0.25 * (pu * lumen[0] + pv * lumen[1]), 0.2, 1.2)
                 cover = np.clip((1 - rr) * 5, 0, 1)[..., None]
+                polyps_cover[t] = np.maximum(polyps_cover[t], cover[..., 0])
                 ring = np.exp(-(((rr - 1.15) / 0.25) ** 2))[..., None]
                 picture = picture * (1 - 0.35 * ring)
                 picture = picture * (1 - cover) + cover * polyp_colour * (toward * (1 + 0.08 * noise))[..., None]
@@ -143,9 +145,10 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         gloss = np.clip((bump + 0.1 * noise - 0.98) * 5 * shine, 0, 1) * np.clip(light, 0, 1) ** 2
         picture = picture + gloss[..., None] * (1 - picture)
         result[t] = (np.clip(picture * mask, 0, 1) * 255).astype(np.uint8)
+    polyps_cover *= mask[..., 0]
     mirrored = rng.random() < 0.3
     if mirrored:
-        result, mask = result[:, :, ::-1], mask[:, ::-1]
+        result, mask, polyps_cover = result[:, :, ::-1], mask[:, ::-1], polyps_cover[:, :, ::-1]
     result = np.maximum(result, text[None] * (mask < 0.1))
     facts = {"modality": "endoscopy", "region": region, "lesion": "yes" if lesion else "no"}
     if lesion:
@@ -158,4 +161,5 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
             facts |= places[0]
     if kind == "video":
         facts["motion"] = motion
-    return Sample(photograph(np.ascontiguousarray(result), rng), kind, seconds, (0.0, 0.0), facts)
+    lesions = lesion_map(polyps_cover) if lesion else None
+    return Sample(photograph(np.ascontiguousarray(result), rng), kind, seconds, (0.0, 0.0), facts, lesions)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .geometry import SIZE, photograph, smooth_noise
+from .geometry import SIZE, fit_cover, lesion_map, photograph, smooth_noise
 from .sample import Sample
 
 SCALE = 2
@@ -114,6 +114,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     lesion = bool(rng.random() < 0.5)
     finding = "normal"
     drawn: list[tuple[float, float, float]] = []
+    cover = np.zeros((SIZE, SIZE, 1), np.float32)
     if lesion:
         finding = ("haemorrhages", "exudates")[int(rng.integers(2))]
         count = int(rng.integers(6, 30))
@@ -134,6 +135,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
                 draw.ellipse([x - a, y - b, x + a, y + b], fill=fill)
                 drawn.append((x, y, max(a, b)))
         mask = _mask(canvas)
+        cover = _mask(canvas.point(lambda level: 255 if level else 0))
         colour = np.array([0.38, 0.06, 0.03] if finding == "haemorrhages" else [1.0, 0.9, 0.5], np.float32)
         picture += mask * (colour - picture) * np.float32(0.85)
 
@@ -148,10 +150,12 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         if rng.random() < 0.4:
             shown *= np.abs(row - side / 2) < side * rng.uniform(0.36, 0.48)
         picture *= shown[..., None].astype(np.float32)
+        cover = cover * shown[..., None]
     frame = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
     if framing >= 0.8 and rng.random() < 0.6:
         cut = int(SIZE * rng.uniform(0.05, 0.2))
         frame = frame.crop((cut, cut, SIZE - cut, SIZE - cut))
+        cover = cover[cut : SIZE - cut, cut : SIZE - cut]
     frames = np.asarray(frame.resize((SIZE, SIZE), Image.Resampling.BICUBIC))[None]
     facts = {"modality": "fundus photography", "region": "retina", "lesion": "yes" if lesion else "no"}
     if lesion:
@@ -164,4 +168,6 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     elif finding != "exudates":
         facts |= {"severity": retinopathy_grade(len(drawn)), "graded": "the diabetic retinopathy"}
     facts["side"] = "right" if right_eye else "left"
-    return Sample(photograph(frames, rng, coarsest=80 if drawn else 40), kind, np.zeros(1), (0.0, 0.0), facts)
+    lesions = lesion_map(fit_cover(cover[None, ..., 0], (len(cover) / SIZE,) * 2)) if lesion else None
+    frames = photograph(frames, rng, coarsest=80 if drawn else 40)
+    return Sample(frames, kind, np.zeros(1), (0.0, 0.0), facts, lesions)

@@ -12,10 +12,12 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from .geometry import SIZE, jpeg, smooth_noise
+from .geometry import SIZE, jpeg, lesion_map, smooth_noise
 from .sample import Sample
 
 Facts = dict[str, str]
+Preparation = tuple[np.ndarray, Facts, np.ndarray]
+"""Light (SIZE, SIZE, 3), what is true of it, and the share of each pixel (SIZE, SIZE) that is a sick cell or a germ."""
 Colour = tuple[float, float, float]
 
 RED_CELL = (0.86, 0.64, 0.62)
@@ -50,26 +52,42 @@ def germ_load(germs: int) -> str:
 class Slide:
     """A field of view, painted cell by cell.
 
-    Points are (x, y) in pixels. `seen` is the radius of a round eyepiece around the middle, or infinite.
+    Points are (x, y) in pixels. `seen` is the radius of a round eyepiece around the middle, or infinite. `lesions` is
+    the share of each pixel, 0 to 1, that sick cells or germs cover.
     """
 
     def __init__(self, background: Colour | np.ndarray, seen: float = np.inf) -> None:
         self.picture = np.ones((SIZE, SIZE, 3), np.float32) * np.asarray(background, np.float32)
+        self.lesions = np.zeros((SIZE, SIZE), np.float32)
         self.seen = seen
+
+    def window(self, centre: np.ndarray, reach: float) -> tuple[slice, slice]:
+        """Rows and columns of the picture within `reach` of a point."""
+        left, top = (int(np.clip(np.floor(c - reach - 2), 0, SIZE)) for c in centre)
+        right, bottom = (int(np.clip(np.ceil(c + reach + 3), 0, SIZE)) for c in centre)
+        return slice(top, bottom), slice(left, right)
 
     def near(self, centre: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The part of the picture (h, w, 3) within `reach` of a point, and x, y (1, w), (h, 1) relative to it."""
-        left, top = (int(np.clip(np.floor(c - reach - 2), 0, SIZE)) for c in centre)
-        right, bottom = (int(np.clip(np.ceil(c + reach + 3), 0, SIZE)) for c in centre)
-        x = np.arange(left, right, dtype=np.float32)[None] - np.float32(centre[0])
-        y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(centre[1])
-        return self.picture[top:bottom, left:right], x, y
+        rows, columns = self.window(centre, reach)
+        x = np.arange(columns.start, columns.stop, dtype=np.float32)[None] - np.float32(centre[0])
+        y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(centre[1])
+        return self.picture[rows, columns], x, y
 
-    def dye(self, centre: np.ndarray, radii: tuple[float, float], colour: Colour, angle: float = 0.0) -> None:
-        """A stained ellipse (radii in pixels): light is multiplied by `colour` where the layer is full."""
+    def mark(self, centre: np.ndarray, reach: float, cover: np.ndarray) -> None:
+        """Adds what a sick cell or a germ covers (h, w) of the part that `near` gives for this point and reach."""
+        part = self.lesions[self.window(centre, reach)]
+        np.maximum(part, cover, out=part)
+
+    def dye(self, centre: np.ndarray, radii: tuple[float, float], colour: Colour, angle: float = 0.0) -> np.ndarray:
+        """A stained ellipse (radii in pixels): light is multiplied by `colour` where the layer is full.
+
+        Returns what it covers, for `mark` with the larger radius as the reach.
+        """
         part, x, y = self.near(centre, max(radii))
         cover = soft_ellipse(x, y, radii, angle)
         part *= np.exp(cover[..., None] * np.log(np.asarray(colour, np.float32)))
+        return cover
 
     def whole(self, centre: np.ndarray, radius: float) -> bool:
         """Whether a round cell lies inside the picture and the eyepiece."""
@@ -115,6 +133,7 @@ def _sickle_cell(slide: Slide, rng: np.random.Generator, centre: np.ndarray, rad
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     bowed = across - bend * (along**2 / radius - 0.4 * radius)
     thickness = soft_ellipse(along, bowed, (1.35 * radius, 0.37 * radius))
+    slide.mark(centre, 1.4 * radius, thickness)
     part *= np.exp(1.35 * thickness[..., None] * np.log(np.asarray(RED_CELL, np.float32)))
 
 
@@ -122,6 +141,8 @@ def _white_cell(slide: Slide, rng: np.random.Generator, centre: np.ndarray, radi
     """A white blood cell: stained cytoplasm, granules, and the nucleus that its kind is known by."""
     part, x, y = slide.near(centre, radius)
     body = soft_ellipse(x, y, (radius, radius * rng.uniform(0.9, 1)), rng.uniform(0, 3))
+    if name == "blast":
+        slide.mark(centre, radius, body)
     grain = 1 + (0.5 if name in ("neutrophil", "eosinophil") else 0.15) * rng.standard_normal(body.shape).clip(
         -1.5, 1.5
     )
@@ -150,6 +171,8 @@ def _white_cell(slide: Slide, rng: np.random.Generator, centre: np.ndarray, radi
 
 def _parasite(slide: Slide, rng: np.random.Generator, centre: np.ndarray, radius: float) -> None:
     """A ring stage of Plasmodium in a red cell: a blue ring of cytoplasm with a red chromatin dot on it."""
+    _, x, y = slide.near(centre, radius)
+    slide.mark(centre, radius, soft_ellipse(x, y, (radius, radius)))  # all of the infected cell is sick
     ring = radius * rng.uniform(0.36, 0.46)
     angle = rng.uniform(0, 2 * np.pi)
     middle = centre + 0.35 * radius * rng.uniform(-1, 1, 2)
@@ -160,7 +183,7 @@ def _parasite(slide: Slide, rng: np.random.Generator, centre: np.ndarray, radius
     slide.dye(dot, (max(1.2, 0.2 * radius),) * 2, (0.38, 0.05, 0.28))
 
 
-def _blood(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, Facts]:
+def _blood(rng: np.random.Generator, lesion: bool) -> Preparation:
     """A thin Giemsa-stained blood film: red and white cells, platelets; malaria, sickle cells or leukaemic blasts."""
     finding = ("malaria parasites", "sickle cells", "leukaemic blasts")[int(rng.choice(3, p=[0.5, 0.25, 0.25]))]
     radius = rng.uniform(6.0, 8.5)
@@ -218,10 +241,10 @@ def _blood(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, Facts]:
         facts |= {"count": str(number), "counted": counted}
     if lesion and finding == "malaria parasites":
         facts |= {"severity": parasitaemia(len(chosen), len(whole)), "graded": "the parasitaemia"}
-    return _brightfield(slide, rng), facts
+    return _brightfield(slide, rng), facts, slide.lesions
 
 
-def _gram(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, Facts]:
+def _gram(rng: np.random.Generator, lesion: bool) -> Preparation:
     """A Gram-stained smear: pus cells and mucus, and in half of them cocci or rods, purple or pink."""
     slide = Slide(rng.uniform((0.90, 0.84, 0.82), (0.99, 0.97, 0.95)))
     haze = np.clip(smooth_noise((SIZE, SIZE), rng, 18) * rng.uniform(0.3, 1.0), 0, 2)
@@ -241,7 +264,7 @@ def _gram(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, Facts]:
             slide.dye(lobe, (0.36 * radius, 0.27 * radius), (0.82, 0.36, 0.50), turn + 1.2 * k)
     facts = {"stain": "Gram", "lesion": "yes" if lesion else "no"}
     if not lesion:
-        return _brightfield(slide, rng), facts | {"count": str(cells), "counted": "pus cells"}
+        return _brightfield(slide, rng), facts | {"count": str(cells), "counted": "pus cells"}, slide.lesions
 
     finding = tuple(GERMS)[int(rng.choice(4, p=[0.4, 0.35, 0.15, 0.1]))]
     colour, rods = GERMS[finding]
@@ -260,16 +283,18 @@ def _gram(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, Facts]:
             centre = middle + np.array([x, y])
             part, u, v = slide.near(centre, 4 * size)
             cover = _rod(u, v, 2 * size, size, angle) if rods else soft_ellipse(u, v, (size, size))
+            slide.mark(centre, 4 * size, cover)
             part *= np.exp(cover[..., None].astype(np.float32) * np.log(np.asarray(colour, np.float32)))
         germs += many
     if not germs:  # no free place: a single one in the corner of the field
         centre = np.array([4 * size, 4 * size])
-        slide.dye(centre, ((2.5 if rods else 1) * size, size), colour)
+        radii = ((2.5 if rods else 1) * size, size)
+        slide.mark(centre, radii[0], slide.dye(centre, radii, colour))
         germs = 1
     facts |= {"finding": finding, "severity": germ_load(germs), "graded": "the amount of bacteria"}
     if germs <= LARGEST_COUNT:
         facts |= {"count": str(germs), "counted": "bacteria"}
-    return _brightfield(slide, rng), facts
+    return _brightfield(slide, rng), facts, slide.lesions
 
 
 def _coccus_places(rng: np.random.Generator, many: int, size: float, grouping: int) -> np.ndarray:
@@ -293,7 +318,7 @@ def _rod_places(rng: np.random.Generator, many: int, size: float) -> np.ndarray:
     return np.column_stack([places - places.mean(axis=0), rng.uniform(0, np.pi, many)])
 
 
-def _fluorescence(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, Facts]:
+def _fluorescence(rng: np.random.Generator, lesion: bool) -> Preparation:
     """Cultured cells on black: blue nuclei, green fibres of the cell body, red mitochondria; some nuclei in pieces."""
     radius = rng.uniform(6, 12)
     slide = Slide((0.0, 0.0, 0.0))
@@ -331,6 +356,7 @@ def _fluorescence(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, F
                 away, size = radius * rng.uniform(0.45, 0.75), radius * rng.uniform(0.18, 0.32)
                 u, v = x - away * np.cos(turn + 1.15 * piece), y - away * np.sin(turn + 1.15 * piece)
                 nucleus = np.maximum(nucleus, 1.25 * soft_ellipse(u, v, (size, size)))
+            slide.mark(centre, 1.3 * radius, nucleus.clip(0, 1))
         else:
             radii = radius * rng.uniform((0.9, 0.68), (1.1, 0.95))
             nucleus = soft_ellipse(x, y, (radii[0], radii[1]), rng.uniform(0, 3)) * rng.uniform(0.6, 0.95)
@@ -351,10 +377,10 @@ def _fluorescence(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, F
         facts |= {"finding": "fragmented nuclei", "count": str(broken), "counted": "fragmented nuclei"}
     elif len(centres) <= LARGEST_COUNT:
         facts |= {"count": str(len(centres)), "counted": "nuclei"}
-    return light, facts
+    return light, facts, slide.lesions
 
 
-def _phase_contrast(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, Facts]:
+def _phase_contrast(rng: np.random.Generator, lesion: bool) -> Preparation:
     """Unstained cultured cells in grey: dark bodies in bright halos, round dividing cells; yeast as contamination."""
     thickness = 0.10 * smooth_noise((SIZE, SIZE), rng, 30) * rng.uniform(0.2, 1)
     slide = Slide((0.0, 0.0, 0.0))
@@ -403,7 +429,7 @@ def _phase_contrast(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray,
         facts["finding"] = "yeast contamination"
     if cells <= LARGEST_COUNT:
         facts |= {"count": str(cells), "counted": "cultured cells"}
-    return level[..., None] * np.asarray(tint), facts
+    return level[..., None] * np.asarray(tint), facts, bright.lesions
 
 
 def _yeast(slide: Slide, rng: np.random.Generator, taken: list[tuple[np.ndarray, float]]) -> None:
@@ -417,6 +443,7 @@ def _yeast(slide: Slide, rng: np.random.Generator, taken: list[tuple[np.ndarray,
         for k in range(int(rng.integers(1, 5))):
             centre = start + 1.9 * size * k * np.array([np.cos(heading + 0.3 * k), np.sin(heading + 0.3 * k)])
             part, x, y = slide.near(centre, 2 * size)
+            slide.mark(centre, 2 * size, soft_ellipse(x, y, (1.2 * size, 1.2 * size)))
             distance = np.hypot(x, y) / size
             part += (0.55 * np.exp(-((distance / 0.6) ** 2)) - 0.4 * np.exp(-(((distance - 1) / 0.25) ** 2)))[..., None]
 
@@ -441,7 +468,7 @@ def _brightfield(slide: Slide, rng: np.random.Generator) -> np.ndarray:
     return light + rng.standard_normal(light.shape) * rng.uniform(0.003, 0.02)
 
 
-PREPARATIONS: dict[str, Callable[[np.random.Generator, bool], tuple[np.ndarray, Facts]]] = {
+PREPARATIONS: dict[str, Callable[[np.random.Generator, bool], Preparation]] = {
     "blood film": _blood,
     "Gram stain": _gram,
     "fluorescence": _fluorescence,
@@ -453,8 +480,9 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     """One field of view under the microscope."""
     lesion = bool(rng.random() < 0.5)
     prepare = tuple(PREPARATIONS.values())[int(rng.choice(len(PREPARATIONS), p=[0.4, 0.2, 0.2, 0.2]))]
-    light, facts = prepare(rng, lesion)
+    light, facts, cover = prepare(rng, lesion)
     frames = np.round(np.clip(light, 0, 1) * 255).astype(np.uint8)[None]
     if rng.random() < 0.5:
         frames = jpeg(frames, int(rng.integers(60, 95)))
-    return Sample(frames, kind, np.zeros(1), (0.0, 0.0), {"modality": "microscopy"} | facts)
+    lesions = lesion_map(cover[None]) if lesion else None
+    return Sample(frames, kind, np.zeros(1), (0.0, 0.0), {"modality": "microscopy"} | facts, lesions)
