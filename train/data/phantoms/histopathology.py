@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from .geometry import SIZE, fit_cover, lesion_map, photograph, smooth_noise
+from .geometry import SIZE, photograph, smooth_noise
 from .sample import Sample
 
 HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
@@ -39,13 +39,10 @@ def allred_proportion(share: float) -> str:
 
 def _mitoses(
     haematoxylin: np.ndarray, eosin: np.ndarray, holes: np.ndarray, radius: float, rng: np.random.Generator
-) -> tuple[int, np.ndarray]:
-    """Paints dividing cells into the dye maps (side, side), in place.
+) -> int:
+    """Paints dividing cells into the dye maps (side, side), in place, and returns how many found room in the tissue.
 
     A mitotic figure is a dense bar of chromosomes, or two that part, in a cell cleared of all else.
-
-    Returns:
-        How many found room in the tissue, and what they cover of it: float32 (side, side) in 0 to 1.
     """
     side = len(holes)
     row, column = np.mgrid[0:side, 0:side].astype(np.float32)
@@ -58,19 +55,16 @@ def _mitoses(
         if len(places) < wanted and apart and tissue:
             places.append((x, y))
     rough = smooth_noise((side, side), rng, max(1.5, 0.35 * radius))
-    cover = np.zeros((side, side), np.float32)
     for x, y in places:
         turn, parted = rng.uniform(0, np.pi), rng.random() < 0.35
         c, s = np.cos(turn), np.sin(turn)
         u, v = (column - x) * c + (row - y) * s, (row - y) * c - (column - x) * s
-        cleared = np.clip((1.6 * radius - np.hypot(u, v)) / (0.5 * radius), 0, 1)
-        cover = np.maximum(cover, cleared)
-        cell = 0.85 * cleared
+        cell = 0.85 * np.clip((1.6 * radius - np.hypot(u, v)) / (0.5 * radius), 0, 1)
         away = np.abs(np.abs(v) - 0.7 * radius) if parted else np.abs(v)
         distance = np.hypot(away / (0.42 * radius), u / (1.15 * radius)) + 0.3 * rough
         haematoxylin += cell * (0.12 - haematoxylin) + 1.9 * np.clip((1 - distance) * radius / 2, 0, 1)
         eosin += cell * (0.42 - eosin)
-    return len(places), cover
+    return len(places)
 
 
 def generate(kind: str, rng: np.random.Generator) -> Sample:
@@ -161,7 +155,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     dividing = rng.spawn(1)[0]
     mitoses = 0
     if tumour and not ihc and radius * SIZE / side >= 3.5 and dividing.random() < 0.7:
-        mitoses, cover = _mitoses(haematoxylin, eosin, holes, radius, dividing)
+        mitoses = _mitoses(haematoxylin, eosin, holes, radius, dividing)
     if ihc:
         dab = _ellipses(
             points[positive], sizes[positive] * (1.5 if membrane else 1.05), angles[positive], levels[positive], side
@@ -191,8 +185,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     picture = np.asarray(
         Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BOX if side > SIZE else Image.Resampling.BICUBIC)
     )
-    turns = int(rng.integers(4))
-    picture = np.rot90(picture, turns).copy()
+    picture = np.rot90(picture, int(rng.integers(4))).copy()
     facts = {
         "modality": "histopathology",
         "stain": "immunohistochemistry" if ihc else "H&E",
@@ -201,14 +194,11 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
             pattern
         ],
     }
-    lesions = None  # a growth pattern fills the picture: it has no place
     if mitoses:
         facts |= {"count": str(mitoses), "counted": "mitotic figures"}
-        lesions = lesion_map(np.rot90(fit_cover(cover[None], (side / SIZE,) * 2), turns, axes=(1, 2)))
     row_of, column_of = (points[:, axis].astype(int) for axis in (1, 0))
     shown = (points.min(axis=1) >= 0) & (points.max(axis=1) < side)
     shown[shown] = holes[row_of[shown], column_of[shown]] < 0.5
     if ihc and not membrane and shown.sum() >= 20:
         facts |= {"severity": allred_proportion(float(positive[shown].mean())), "graded": "the staining of the nuclei"}
-    frames = photograph(picture[None], rng, coarsest=80 if mitoses else 40)
-    return Sample(frames, kind, np.zeros(1), (0.0, 0.0), facts, lesions)
+    return Sample(photograph(picture[None], rng, coarsest=80 if mitoses else 40), kind, np.zeros(1), (0.0, 0.0), facts)
