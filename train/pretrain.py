@@ -30,6 +30,7 @@ from train.assemble import NANO_PROCESSOR
 from train.data.conversations import IGNORED
 from train.data.phantoms import Sample
 from train.data.worded import NAMES_OF_FACTS, word_of
+from train.muon import MuonWithAdamW
 
 LARGEST_STRETCH = 1.35
 """Frames are stretched by up to this factor, so that the encoder meets every token grid that real files lead to."""
@@ -267,6 +268,19 @@ def collate(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
     return {name: torch.cat([item[name] for item in items]) for name in items[0]}
 
 
+class PretrainingTrainer(Trainer):
+    """The Trainer with Muon on the matrices of encoder layers and projector, AdamW on the rest."""
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            learner = model or self.model
+            inner = [*learner.vision_model.encoder.parameters(), *learner.projector.parameters()]
+            matrices = {id(parameter): parameter for parameter in inner if parameter.ndim == 2}
+            others = [p for p in learner.parameters() if p.requires_grad and id(p) not in matrices]
+            self.optimizer = MuonWithAdamW(matrices.values(), others, self.args.learning_rate, self.args.weight_decay)
+        return self.optimizer
+
+
 def _accuracy(vocabulary: dict[str, list[str]]):
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         predictions, pointed = prediction.predictions
@@ -295,7 +309,7 @@ class PretrainConfig:
         rounds: optimizer steps of each round. Every round begins from what the one before learned, with a fresh
             optimizer and the whole schedule: so a finished encoder can be trained on (warm restarts, arXiv 1608.03983).
         batch_size: samples in a step.
-        learning_rate: peak rate, cosine, 3 % warm-up.
+        learning_rate: AdamW's peak rate (see `MuonWithAdamW`), cosine, 3 % warm-up.
         clips: share of volumes and videos among the samples.
     """
 
@@ -330,7 +344,7 @@ def pretrain(
         seed = config.seed + 2 * (number - 1)
         output = folder / f"round{number}"
         checkpoint = get_last_checkpoint(str(output)) if output.exists() else None
-        trainer = Trainer(
+        trainer = PretrainingTrainer(
             model=learner,
             args=_arguments(output, config, steps, seed),
             train_dataset=SampleDataset(training, vocabulary, steps * config.batch_size, seed, config.clips),
