@@ -273,8 +273,9 @@ def test_contrast_darkens_vessels_and_subtraction_removes_the_anatomy():
     background = np.zeros((128, 128), np.float32)
     background[:, 80:] = 2.0
     bolus = angiography.Bolus(1.8, 1.5, 0.3)
+    ill = np.zeros_like(thickness)
     plain, subtracted = (
-        angiography.acquire(background, thickness, arrival, bolus, np.array([1.4]), rng, flag, False)[0]
+        angiography.acquire(background, thickness, arrival, bolus, np.array([1.4]), rng, flag, False, ill)[0][0]
         for flag in (False, True)
     )
     vessel = thickness > 0.08

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import interpolate, ndimage
 
-from .geometry import annotate, fit, grey, jpeg, quadrant, resize, smooth_noise
+from .geometry import annotate, fit, fit_cover, grey, jpeg, lesion_map, quadrant, resize, smooth_noise
 from .sample import Sample
 from .xray import Film
 
@@ -50,11 +50,12 @@ class Tree:
 
 @dataclass(frozen=True)
 class Lesion:
-    """Where a lesion lies (u, v), what it is, and the grade of a stenosis."""
+    """Where a lesion lies (u, v), what it is, the grade of a stenosis, and the discs that cover all of it."""
 
     place: tuple[float, float]
     finding: str
     grade: str | None
+    body: Vessel
 
 
 def course(way: Way, radius: tuple[float, float], start: float, rng: np.random.Generator) -> Vessel:
@@ -213,11 +214,15 @@ def place_lesion(tree: Tree, finding: str, rng: np.random.Generator) -> tuple[Tr
     if finding == "stenosis":
         grade = tuple(GRADES)[int(rng.integers(len(GRADES)))]
         narrowed = rng.uniform(*GRADES[grade])
-        profile = np.exp(-((apart / max(1.1 * radius, 0.045)) ** 2))
+        length = max(1.1 * radius, 0.045)
+        profile = np.exp(-((apart / length) ** 2))
         mains[number] = replace(vessel, radii=vessel.radii * (1 - narrowed * profile))
+        body = Vessel(vessel.points[i : i + 1], np.array([1.5 * length]), vessel.arrival[i : i + 1])
     elif rng.random() < 0.35:
         profile = np.exp(-((apart / (2.5 * radius)) ** 2))
         mains[number] = replace(vessel, radii=vessel.radii * (1 + rng.uniform(1.0, 1.8) * profile))
+        bulge = profile > 0.1
+        body = Vessel(vessel.points[bulge], mains[number].radii[bulge], vessel.arrival[bulge])
     else:
         du, dv = vessel.points[i + 1] - vessel.points[i - 1]
         outwards = rng.choice([-1, 1]) * np.array([-dv, du]) / np.hypot(du, dv)
@@ -225,8 +230,9 @@ def place_lesion(tree: Tree, finding: str, rng: np.random.Generator) -> tuple[Tr
         place = place + outwards * (radius * 0.5 + sac * 0.7)
         lobes = place + rng.normal(0, 0.25 * sac, (3, 2))
         # A sac fills late and empties late.
-        branches.append(Vessel(lobes, sac * rng.uniform(0.7, 1.0, 3), np.full(3, vessel.arrival[i] + 0.15)))
-    return Tree(mains, branches), Lesion((float(place[0]), float(place[1])), finding, grade)
+        body = Vessel(lobes, sac * rng.uniform(0.7, 1.0, 3), np.full(3, vessel.arrival[i] + 0.15))
+        branches.append(body)
+    return Tree(mains, branches), Lesion((float(place[0]), float(place[1])), finding, grade, body)
 
 
 @dataclass(frozen=True)
@@ -372,7 +378,8 @@ def acquire(
     rng: np.random.Generator,
     subtracted: bool,
     beating: bool,
-) -> np.ndarray:
+    ill: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """X-ray frames of the bolus as log attenuation (T, pixels, pixels): Poisson counts, moving anatomy, subtraction.
 
     Args:
@@ -381,6 +388,10 @@ def acquire(
         subtracted: whether a mask taken before the contrast is subtracted; motion since then leaves bright and dark
             edges. Motion is below a pixel, so that displacement times gradient describes it.
         beating: whether the vessels move with the heart.
+        ill: share of each pixel that a lesion of the vessels covers at rest (pixels, pixels).
+
+    Returns:
+        The frames, and `ill` in every one of them, both float32 (T, pixels, pixels).
     """
     side = len(background)
     counts = np.exp(rng.uniform(np.log(300), np.log(4000)))
@@ -396,9 +407,9 @@ def acquire(
     mask = background + np.float32(0.5) * rng.standard_normal(background.shape, dtype=np.float32) / np.sqrt(
         counts * np.exp(-background)
     ).astype(np.float32)
-    frames = []
+    frames, covers = [], []
     for time in seconds:
-        depth, when = thickness, arrival
+        depth, when, cover = thickness, arrival, ill
         if beating and len(seconds) > 1:
             phase = np.float32(np.sin(2 * np.pi * rate * time))
             at = np.stack(
@@ -407,7 +418,9 @@ def acquire(
                     columns + phase * (swing[1] - twist * (rows - side / 2)),
                 ]
             ).astype(np.float32)
-            depth, when = (ndimage.map_coordinates(m, at, order=1, mode="nearest") for m in (thickness, arrival))
+            depth, when, cover = (
+                ndimage.map_coordinates(still, at, order=1, mode="nearest") for still in (thickness, arrival, ill)
+            )
         filled = ndimage.gaussian_filter(iodine * depth * bolus.concentration(when, time), focus)
         filled += stain * bolus.concentration(stain_at, time - 0.6)
         moved = drift * (np.sin(0.9 * time + drift[0] * 9) if len(seconds) > 1 else 1)
@@ -415,7 +428,8 @@ def acquire(
         measured = rng.poisson(counts * np.exp(-expected))
         live = -np.log((measured + 0.5) / counts)
         frames.append(live - mask if subtracted else live)
-    return np.stack(frames).astype(np.float32)
+        covers.append(cover)
+    return np.stack(frames).astype(np.float32), np.stack(covers).astype(np.float32)
 
 
 def _display(logs: np.ndarray, background: np.ndarray, subtracted: bool, rng: np.random.Generator) -> np.ndarray:
@@ -497,6 +511,9 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         focus = np.clip(np.asarray(target) + rng.uniform(-0.5, 0.5, 2) * reach, -0.4, 0.4)
     field = Field(int(rng.integers(112, 150)), (float(focus[0]), float(focus[1])), reach)
     thickness, arrival = project(tree.mains + tree.branches, field)
+    ill = np.zeros_like(thickness)
+    if lesion:
+        ill = (project([lesion.body], field)[0] > 0).astype(np.float32)
     film = Film(*field.grid)
     if region == "heart":
         _heart_background(film, rng)
@@ -512,13 +529,13 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     transit = rng.uniform(0.7, 1.6) * (2 if region == "leg" else 1)
     bolus = Bolus(transit * rng.uniform(1.3, 2.2), arteries / transit, transit * rng.uniform(0.2, 0.35))
     seconds, motion = _times(kind, bolus, transit, rng)
-    logs = acquire(background, thickness, arrival, bolus, seconds, rng, subtracted, region == "heart")
+    logs, cover = acquire(background, thickness, arrival, bolus, seconds, rng, subtracted, region == "heart", ill)
     frames = _display(logs, background, subtracted, rng)
     opening = _collimator(field.pixels, rng)
     frames = (frames * opening[..., None] + (0 if rng.random() < 0.8 else 235) * (1 - opening[..., None])).astype(
         np.uint8
     )
-    frames, _ = fit(_marks(frames, rng), rng)
+    frames, scale = fit(_marks(frames, rng), rng)
     if rng.random() < 0.4:
         frames = jpeg(frames, int(rng.integers(40, 92)))
 
@@ -527,7 +544,11 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         facts["plane"] = plane
     if motion:
         facts["motion"] = motion
+    lesions = None
     if lesion:
+        # A lesion of a vessel is seen only while there is contrast in it.
+        seen = bolus.concentration(lesion.body.arrival.mean(), seconds) > 0.3
+        lesions = lesion_map(fit_cover(cover * opening * seen[:, None, None], scale))
         facts["finding"] = lesion.finding
         if lesion.grade:
             facts |= {"severity": lesion.grade, "graded": "the stenosis"}
@@ -536,4 +557,4 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
             facts["side"] = "left" if lesion.place[0] > 0 else "right"
         right, down = (np.asarray(lesion.place) - focus) / (2 * reach)
         facts |= quadrant(float(down), float(right))
-    return Sample(frames, kind, seconds - seconds[0], (0.0, 0.0), facts)
+    return Sample(frames, kind, seconds - seconds[0], (0.0, 0.0), facts, lesions)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from .geometry import SIZE, photograph, quadrant, smooth_noise
+from .geometry import SIZE, lesion_map, photograph, quadrant, smooth_noise
 from .sample import Sample
 
 Point = tuple[float, float]
@@ -47,6 +47,7 @@ class Photo:
         pixel: mm per pixel.
         skin: share of each pixel that is skin, set by `flesh`.
         depth: mm from the nearest edge of the body part, positive inside.
+        ill: share of each pixel that findings cover.
     """
 
     def __init__(self, rng: np.random.Generator, width: float, centre: Point, angle: float, mirrored: bool) -> None:
@@ -60,6 +61,7 @@ class Photo:
         self.picture = _background(rng)
         self.skin = np.zeros((SIZE, SIZE), np.float32)
         self.depth = np.full((SIZE, SIZE), -1e3, np.float32)
+        self.ill = np.zeros((SIZE, SIZE), np.float32)
 
     def place(self, point: Point) -> tuple[float, float]:
         """Row and column in the picture of a point of the patient (mm), both from -0.5 to 0.5 inside the picture."""
@@ -91,6 +93,10 @@ class Photo:
     def absorb(self, cover: np.ndarray, colour: Colour = BLOOD) -> None:
         """Multiplies skin by `colour` where the layer is full, by its powers where it is thinner or thicker."""
         self.picture *= np.exp((cover * self.skin)[..., None] * np.log(np.asarray(colour, np.float32)))
+
+    def mark(self, cover: np.ndarray) -> None:
+        """Notes that a finding covers skin by `cover`, 0 to 1 or bool."""
+        self.ill = np.maximum(self.ill, cover * self.skin)
 
     def capsule(self, start: Point, end: Point, first: float, last: float) -> np.ndarray:
         """Distance inside (mm) of a limb between two points whose radius changes from `first` to `last`."""
@@ -340,6 +346,8 @@ def _eye(photo: Photo, finding: str) -> None:
     iris = colour * (0.85 + 0.3 * smooth_noise((SIZE, SIZE), rng, 2))[..., None]
     radius = photo.near(look)
     photo.paint(opening * photo.soft(5.8 - radius, 1.8), iris)
+    if finding:
+        photo.mark(opening * photo.soft(radius - 5.8, 1.8))
     photo.absorb(opening * np.exp(-(((radius - 5.7) / 0.6) ** 2)), (0.4, 0.4, 0.4))
     photo.paint(opening * photo.soft(rng.uniform(1.5, 2.8) - radius), (0.02, 0.02, 0.02))
     photo.paint(opening * photo.soft(0.9 - photo.near((look[0] - 1.8, look[1] - 1.8))), (1.0, 1.0, 1.0))
@@ -403,6 +411,7 @@ def _pressure_ulcer(photo: Photo, centre: Point, radii: Point, stage: str) -> No
     """A pressure injury whose look tells its stage (PRESSURE_STAGES)."""
     distance = outline(photo, centre, radii, 0.25)
     inside = np.clip((1 - distance) * 6 + 0.5, 0, 1)
+    photo.mark(inside)
     if stage == "stage 1":
         photo.absorb(2.0 * inside)
         return
@@ -425,6 +434,7 @@ def _burn(photo: Photo, centre: Point, radii: Point, depth: str) -> None:
     rng = photo.rng
     distance = outline(photo, centre, radii, 0.5)
     inside = np.clip((1 - distance) * 5 + 0.5, 0, 1)
+    photo.mark(inside)
     photo.absorb((1.0 if depth == "superficial" else 1.5) * inside)
     if depth == "partial thickness":
         for _ in range(int(rng.integers(3, 7))):
@@ -460,6 +470,7 @@ def _laceration(photo: Photo, centre: Point, length: float, sutures: int) -> Non
     photo.absorb(1.1 * np.exp(-((v / (2.6 * width)) ** 2)) * np.clip(1.2 - (2 * u / length) ** 4, 0, 1))
     cut = photo.soft(width * np.sqrt(along) - np.abs(v)) * (np.abs(u) <= length / 2)
     photo.paint(0.95 * cut, (0.42, 0.04, 0.05))
+    photo.mark(photo.soft(2 * width - np.abs(v)) * (np.abs(u) <= length / 2))  # the cut and its red margin
     for k in range(sutures):
         at = length * ((k + 0.5) / sutures - 0.5)
         thread = photo.soft(0.55 * photo.pixel - np.abs(u - at)) * (np.abs(v) < max(0.09 * length, 2.6 * photo.pixel))
@@ -479,6 +490,7 @@ def _rash(photo: Photo, centre: Point, spread: float, wanted: int) -> int:
     for spot in placed:
         distance = photo.near(spot) / np.float32(size * rng.uniform(0.85, 1.15))
         photo.absorb(0.5 * np.exp(-((distance / 1.9) ** 2)) + 1.7 * np.clip((1.1 - distance) * 2.5, 0, 1))
+        photo.mark(np.clip((1.5 - distance) * 2, 0, 1))
         photo.picture += (0.05 * np.exp(-(((distance - 0.3) / 0.4) ** 2)) * photo.skin)[..., None].astype(np.float32)
     return len(placed)
 
@@ -486,6 +498,7 @@ def _rash(photo: Photo, centre: Point, spread: float, wanted: int) -> int:
 def _bruise(photo: Photo, centre: Point, radii: Point) -> None:
     """A bruise: violet in its middle, yellow-green as it fades."""
     distance = outline(photo, centre, radii, 0.3)
+    photo.mark(np.clip((1.05 - distance) * 2, 0, 1))
     patches = 1 + 0.35 * smooth_noise((SIZE, SIZE), photo.rng, 8)
     photo.absorb(0.8 * np.clip((1.05 - distance) * 2, 0, 1), (0.90, 0.82, 0.50))
     photo.absorb(np.clip((0.95 - distance) * 1.6, 0, 1) * np.clip(patches, 0.2, 1.6), (0.66, 0.52, 0.84))
@@ -507,6 +520,7 @@ def _ruler(photo: Photo, row: float, column: float, reach: float) -> bool:
     mm = ((share - column) * SIZE * photo.pixel)[None, :]
     paper = (v > 0) & (v < 1) & (np.abs(share - column) < rng.uniform(0.25, 0.45))
     photo.picture[paper] = rng.uniform(0.85, 0.97)
+    photo.ill[paper] = 0
     step = 1 if photo.pixel < 0.35 else 5 if photo.pixel < 1.7 else 10
     for every, tall in ((step, 0.35), (10, 0.6), (50, 0.8)):
         tick = np.abs((mm / every + 0.5) % 1 - 0.5) * every < 0.5 * photo.pixel
@@ -580,6 +594,7 @@ def _find(photo: Photo, finding: str, centre: Point, radius: float, number: int)
         # Blood pigment browns the skin around a venous ulcer; a diabetic one has a rim of pale callus.
         photo.absorb(0.9 * around, (0.72, 0.55, 0.45) if finding == "venous ulcer" else (1.05, 1.02, 0.90))
         _wound_bed(photo, distance, rng.uniform(0.2, 0.7))
+        photo.mark(np.clip((1 - distance) * 8 + 0.5, 0, 1))
     elif finding in ("laceration", "sutured wound"):
         _laceration(photo, centre, 2 * radius, number)
     elif finding == "rash":
@@ -588,6 +603,7 @@ def _find(photo: Photo, finding: str, centre: Point, radius: float, number: int)
         _bruise(photo, centre, radii)
     else:
         photo.absorb(0.7 * np.exp(-((photo.near(centre) / radius) ** 2)).astype(np.float32))
+        photo.mark(photo.soft(radius - photo.near(centre)))
     if 0 < number <= LARGEST_COUNT and (finding == "rash" or photo.shows(centre, radius)):
         return {"count": str(number), "counted": "stitches" if finding == "sutured wound" else "spots of the rash"}
     return {}
@@ -652,7 +668,8 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         photo, facts = _skin_photograph(rng, lesion)
     frames = (np.clip(photo.picture * _room_light(rng), 0, 1) * 255).astype(np.uint8)[None]
     frames = photograph(frames, rng, coarsest=80 if "count" in facts else 40)
-    return Sample(frames, kind, np.zeros(1), (0.0, 0.0), {"modality": "clinical photograph"} | facts)
+    lesions = lesion_map(photo.ill[None]) if lesion else None
+    return Sample(frames, kind, np.zeros(1), (0.0, 0.0), {"modality": "clinical photograph"} | facts, lesions)
 
 
 def _room_light(rng: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from .geometry import SIZE, annotate, fit, grey, jpeg, quadrant, resize, smooth_noise
+from .geometry import SIZE, annotate, fit, fit_cover, grey, jpeg, lesion_map, quadrant, resize, smooth_noise
 from .sample import Sample
 
 FAT, GLAND, CALCIUM = 0.0456, 0.0802, 2.0
@@ -238,18 +238,21 @@ def _marks(frames: np.ndarray, side: str, view: str, rng: np.random.Generator) -
 
 def _add_lesions(
     breast: Breast, gland: np.ndarray, calcium: np.ndarray, rng: np.random.Generator
-) -> tuple[dict[str, str], tuple[float, float] | None]:
+) -> tuple[dict[str, str], tuple[float, float] | None, np.ndarray]:
     """Adds one to three masses to the rays in gland, or a cluster of grains to those in calcium (mm, in place).
 
     Returns:
-        Their facts, and the pixel (row, column) of a lesion that is the only one.
+        Their facts, the pixel (row, column) of a lesion that is the only one, and where they lie, bool (rows, columns):
+        the masses without the strands around them, the cluster with the tissue between its grains.
     """
+    where = np.zeros(gland.shape, bool)
     if rng.random() < 0.4:
         centre = free_place(breast, 12, rng, [])
         if centre is None:
-            return {"lesion": "no"}, None
+            return {"lesion": "no"}, None, where
         add_calcifications(calcium, centre, breast.pixel, rng)
-        return {"lesion": "yes", "finding": "microcalcifications"}, centre
+        where = ndimage.distance_transform_edt(calcium == 0) * breast.pixel < 3
+        return {"lesion": "yes", "finding": "microcalcifications"}, centre, where
     wanted = int(rng.choice(3, p=[0.75, 0.15, 0.1])) + 1
     spiculated = bool(rng.random() < 0.5)
     masses: list[tuple[tuple[float, float], float]] = []
@@ -257,15 +260,15 @@ def _add_lesions(
         radius = float(rng.uniform(6, 14) if wanted == 1 else rng.uniform(6, 9))
         centre = free_place(breast, radius * (2 if spiculated else 1.2), rng, [place for place, _ in masses])
         if centre:
-            add_mass(gland, centre, radius, breast.pixel, spiculated, rng)
+            where |= add_mass(gland, centre, radius, breast.pixel, spiculated, rng)
             masses.append((centre, radius))
     if not masses:
-        return {"lesion": "no"}, None
+        return {"lesion": "no"}, None, where
     facts = {"lesion": "yes", "finding": "mass", "count": str(len(masses)), "counted": "masses"}
     if len(masses) > 1:
-        return facts, None
+        return facts, None, where
     centre, radius = masses[0]
-    return facts | {"size": f"{2 * radius:.0f} mm", "measured": "the mass"}, centre
+    return facts | {"size": f"{2 * radius:.0f} mm", "measured": "the mass"}, centre, where
 
 
 def generate(kind: str, rng: np.random.Generator) -> Sample:
@@ -289,7 +292,9 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
 
     facts = {"modality": "mammography", "region": "breast", "plane": view, "side": side}
     facts |= {"severity": density, "graded": "the breast density"}
-    found, centre = _add_lesions(breast, gland, calcium, rng) if rng.random() < 0.5 else ({"lesion": "no"}, None)
+    found, centre, where = {"lesion": "no"}, None, None
+    if rng.random() < 0.5:
+        found, centre, where = _add_lesions(breast, gland, calcium, rng)
     facts |= found
     frames = _display(expose(breast, gland, calcium, thickness, rng), breast.inside, rng)
     rows, columns = gland.shape
@@ -302,4 +307,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     if centre:
         out = (centre[1] + 0.5 - columns / 2) * (1 if side == "left" else -1)
         facts |= quadrant((centre[0] + 0.5 - rows / 2) / scale[0] / SIZE, out / scale[1] / SIZE)
-    return Sample(frames, kind, np.zeros(1), (breast.pixel * scale[0], breast.pixel * scale[1]), facts)
+    lesions = None
+    if facts["lesion"] == "yes":
+        lesions = lesion_map(fit_cover((where if side == "left" else where[:, ::-1])[None], scale))
+    return Sample(frames, kind, np.zeros(1), (breast.pixel * scale[0], breast.pixel * scale[1]), facts, lesions)

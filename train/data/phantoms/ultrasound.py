@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from .geometry import SIZE, annotate, fit, jpeg, quadrant, resize, smooth_noise
+from .geometry import SIZE, annotate, fit, fit_cover, jpeg, lesion_map, quadrant, resize, smooth_noise
 from .sample import Sample
 
 DEPTHS, BEAMS = 160, 96
@@ -71,13 +71,17 @@ class Probe:
 
 
 class Echo:
-    """Echo strength (DEPTHS, BEAMS) of tissue, painted ellipse by ellipse at the polar sample points."""
+    """Echo strength (DEPTHS, BEAMS) of tissue, painted ellipse by ellipse at the polar sample points.
+
+    `ill` is the share of every sample that lesions cover.
+    """
 
     def __init__(self, lateral: np.ndarray, axial: np.ndarray, rng: np.random.Generator, base: float) -> None:
         self.u, self.v = lateral, axial
         self.bend = 0.02 * smooth_noise((DEPTHS, BEAMS), rng, (40, 30))
         self.values = np.full(lateral.shape, base, np.float32)
         self.shadow = np.ones(lateral.shape, np.float32)
+        self.ill = np.zeros(lateral.shape, np.float32)
 
     def distance(self, centre: tuple[float, float], radii: tuple[float, float], angle: float = 0.0) -> np.ndarray:
         """Normalised distance from an ellipse's centre, 1 on its outline."""
@@ -92,11 +96,18 @@ class Echo:
         value: float,
         angle: float = 0.0,
         rim: float = 0.0,
+        ill: bool = False,
     ) -> None:
-        """An ellipse of echo strength `value`; its optional rim is brightest where the beam meets it head-on."""
+        """An ellipse of echo strength `value`; its optional rim is brightest where the beam meets it head-on.
+
+        `ill` says that it is a lesion.
+        """
         d = self.distance(centre, radii, angle)
         soft = np.float32(min(radii) / 0.012)
-        self.values += np.clip((1 - d) * soft + 0.5, 0, 1) * (np.float32(value) - self.values)
+        cover = np.clip((1 - d) * soft + 0.5, 0, 1)
+        self.values += cover * (np.float32(value) - self.values)
+        if ill:
+            self.ill = np.maximum(self.ill, cover)
         if rim:
             facing = np.abs(self.v - centre[1]) / (np.abs(self.v - centre[1]) + np.abs(self.u - centre[0]) + 1e-3)
             self.values += np.float32(rim) * np.exp(-(((d - 1) * soft / 1.3) ** 2)) * (0.25 + 0.75 * facing)
@@ -189,9 +200,8 @@ def _heart(rng: np.random.Generator, lesion: bool, whole_beat: bool) -> View:
                 )
                 echo.blob((-0.14 * size + shift, 0.43), (0.085 * size * shrunk, 0.2 * size * shrunk), blood, 0.12)
                 echo.blob((-0.13 * size + shift, 0.77), (0.105 * size * atrium, 0.10 * size * atrium), blood)
-            echo.blob(
-                (left_u, 0.40), (0.14 * size + thickness, 0.30 * size + thickness), myocardium, -0.1 + tilt, rim * 0.6
-            )
+            outer = (0.14 * size + thickness, 0.30 * size + thickness)
+            echo.blob((left_u, 0.40), outer, myocardium, -0.1 + tilt, rim * 0.6, ill=weak)
             echo.blob((left_u + 0.01, 0.79), (0.15 * size * atrium, 0.13 * size * atrium), myocardium, 0, rim)
             echo.blob((left_u, 0.41), (0.14 * size * shrunk, 0.28 * size * shrunk), blood, -0.1 + tilt, rim * 0.5)
             echo.blob((left_u + 0.01, 0.79), (0.12 * size * atrium, 0.105 * size * atrium), blood, 0, rim * 0.4)
@@ -215,7 +225,7 @@ def _heart(rng: np.random.Generator, lesion: bool, whole_beat: bool) -> View:
             echo.line(np.array([[-0.4, 0.80], [0.0, 0.84 + 0.015 * shrunk], [0.4, 0.80]]), 0.016, 0.9)
         if lesion and not weak:
             wobble = 0.02 * np.sin(2 * np.pi * phase)
-            echo.blob((mass[0] + wobble, mass[1]), (0.045, 0.04), 0.65, 0, 0.2)
+            echo.blob((mass[0] + wobble, mass[1]), (0.045, 0.04), 0.65, 0, 0.2, ill=True)
 
     plane, chambers = HEART_VIEWS[view]
     facts = {"plane": plane, "count": str(chambers), "counted": "heart chambers"}
@@ -259,11 +269,12 @@ def _abdomen(rng: np.random.Generator, region: str, lesion: bool) -> View:
             echo.blob((bladder[0], bladder[1] + breathing), (0.09, 0.16), 0.01, 0.5, 0.5)
             echo.cast((bladder[0], bladder[1] + 0.12), 0.08, 1.5)
             if gallstone:
-                echo.blob((bladder[0], bladder[1] + 0.09 + breathing), (0.035, 0.022), 1.2)
+                echo.blob((bladder[0], bladder[1] + 0.09 + breathing), (0.035, 0.022), 1.2, ill=True)
                 echo.cast((bladder[0], bladder[1] + 0.11), 0.035, 0.1)
         if lesion and not gallstone:
             place = (spot[0], spot[1] + breathing)
-            echo.blob(place, (radius, radius * 0.85), 0.0 if cyst else strength * 1.3, 0, 0.4 if cyst else 0.1)
+            level, rim = (0.0, 0.4) if cyst else (strength * 1.3, 0.1)
+            echo.blob(place, (radius, radius * 0.85), level, 0, rim, ill=True)
             echo.cast((place[0], place[1] + radius), radius, 1.6 if cyst else 0.9)
 
     if not lesion:
@@ -293,7 +304,7 @@ def _small_parts(rng: np.random.Generator, region: str, lesion: bool) -> View:
             echo.blob(carotid[:2], (carotid[2] * pulse, carotid[2] * pulse), 0.01, 0, 0.8)
             echo.blob((carotid[0] + 0.2, carotid[1] - 0.12), (0.12 / pulse, 0.06), 0.01, 0.2, 0.5)
         if lesion:
-            echo.blob(spot, (radius * 1.2, radius * 0.8), 0.0 if cyst else 0.12, angle, 0.25)
+            echo.blob(spot, (radius * 1.2, radius * 0.8), 0.0 if cyst else 0.12, angle, 0.25, ill=True)
             echo.cast((spot[0], spot[1] + radius * 0.7), radius, 1.6 if cyst else 0.55)
 
     return View(paint, spot, {"finding": "cyst" if cyst else "hypoechoic mass"}) if lesion else View(paint)
@@ -318,7 +329,7 @@ def _fetus(rng: np.random.Generator, lesion: bool) -> View:
         echo.line(np.array([[0.15, 0.8], [0.28, 0.72 + 3 * move]]), 0.018, 1.1)
         echo.cast((head[0], head[1] + radius), radius * 1.1, 0.55)
         if lesion:
-            echo.blob((cyst[0] + move, cyst[1]), (radius * 0.3, radius * 0.25), 0.0, 0, 0.5)
+            echo.blob((cyst[0] + move, cyst[1]), (radius * 0.3, radius * 0.25), 0.0, 0, 0.5, ill=True)
 
     return View(paint, cyst, {"finding": "intracranial cyst"}) if lesion else View(paint)
 
@@ -479,6 +490,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     seed = int(state.integers(2**63))
 
     pictures = overlay
+    cover = np.zeros(overlay.shape[:3], np.float32)
     for t in range(frames):
         echo = Echo(lateral, axial, np.random.default_rng(seed), base)
         view.paint(echo, float(phases[t]))
@@ -496,6 +508,8 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
             _doppler(coloured, inside, flow, colour_box, float(np.sin(2 * np.pi * phases[t]) if frames > 1 else 1.0))
         window = pictures[t, top : top + box_h, left : left + box_w]
         np.maximum(window, coloured, out=window)
+        ill = ndimage.map_coordinates(echo.ill, coordinates, order=1, mode="nearest") * inside
+        cover[t, top : top + box_h, left : left + box_w] = ill
     if rng.random() < 0.2:
         # A crop inside the picture, where no probe geometry is left to see.
         cut_h, cut_w = int(box_h * rng.uniform(0.4, 0.7)), int(box_w * rng.uniform(0.3, 0.5))
@@ -512,8 +526,12 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     if rng.random() < 0.4:
         finished = jpeg(finished, int(rng.integers(35, 92)))
     facts = {"modality": "ultrasound", "region": region}
+    lesions = None
     if lesion_shown:
         facts |= {"lesion": "yes" if lesion else "no"} | view.facts
+        if lesion:
+            whole = (scale[0] * height / shown[0], scale[1] * width / shown[1])
+            lesions = lesion_map(fit_cover(cover, whole))
         if view.place:
             row, column = probe.pixel_of(view.place, box_h, box_w)
             row, column = (top + row) / height - 0.5, (left + column) / width - 0.5
@@ -527,4 +545,4 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         facts["motion"] = "pulsing" if region == "neck" else "moving" if region == "uterus" else "breathing"
     if colour_flow and lesion_shown:
         facts["contrast"] = "colour Doppler"
-    return Sample(finished, kind, seconds, (0.0, 0.0), facts)
+    return Sample(finished, kind, seconds, (0.0, 0.0), facts, lesions)
