@@ -118,10 +118,11 @@ def test_a_missing_fact_is_not_scored_and_a_known_one_is_numbered(video) -> None
 def test_a_token_that_is_a_word_is_read_as_that_word(make_model, tokenizer, video) -> None:
     model = make_model(**VISION)
     heads = EncoderWithHeads(model, tokenizer, VOCABULARY)
-    centre, words = word_vectors(model.get_input_embeddings(), tokenizer, VOCABULARY)
+    words = word_vectors(model.get_input_embeddings(), tokenizer, VOCABULARY)
     batch = collate([SampleDataset([video], VOCABULARY, 1, seed=0, clips=1.0)[0]])
     for place, expected in ((1, [1, None]), (4, [None, 2])):  # "abnormal", "dermoscopy"
-        model.model.projector.forward = lambda tokens, place=place: (centre + words[place]).expand(len(tokens), -1)
+        shown = heads.centre + words[place]
+        model.model.projector.forward = lambda tokens, shown=shown: shown.expand(len(tokens), -1)
         read = heads(**batch)["predictions"][0, 1].tolist()
         assert all(wanted in (None, got) for wanted, got in zip(expected, read, strict=True))
 

@@ -24,7 +24,7 @@ from train.data.worded import (
     word_of,
     worded_conversation,
 )
-from train.told_words import as_visual_tokens
+from train.told_words import FADING, as_visual_tokens, centre_and_loudness, word_directions
 
 FACTS = {
     "modality": "CT",
@@ -113,16 +113,23 @@ def test_each_told_word_has_a_number_of_its_own_in_a_packed_row(pool, processor)
     assert "told" not in pack([spoken])
 
 
-def test_a_told_word_is_one_vector_as_loud_as_words_are_and_near_the_mean_of_its_tokens() -> None:
+def test_a_told_word_is_one_vector_as_loud_as_words_are_and_near_the_tokens_that_spell_it() -> None:
     torch.manual_seed(0)
     embeddings = torch.nn.Embedding(500, 64)
     ids, told = torch.tensor([[3, 10, 11, 12, 4, 20]]), torch.tensor([[0, 1, 1, 2, 0, 0]])
     embedded = embeddings(ids)
     shown = as_visual_tokens(embeddings, embedded, told)
-    centre = embeddings.weight.mean(dim=0)
+    centre, loudness = centre_and_loudness(embeddings.weight)
     assert torch.equal(shown[told == 0], embedded[told == 0])
-    loudness = (embeddings.weight - centre).norm(dim=-1).mean()
     assert torch.allclose((shown - centre)[told > 0].norm(dim=-1), loudness.expand(3), rtol=1e-4)
-    mean = (embedded - centre)[told == 1].mean(dim=0)
-    angles = torch.nn.functional.cosine_similarity((shown - centre)[0, 1:4], mean[None])
+    word = (embedded[0, 1] - centre) + FADING * (embedded[0, 2] - centre)
+    angles = torch.nn.functional.cosine_similarity((shown - centre)[0, 1:4], word[None])
     assert angles[:2].min() > 0.6 > angles[2]
+
+
+def test_numbers_of_the_same_digits_look_different() -> None:
+    torch.manual_seed(0)
+    one, two = torch.randn(2, 64)
+    directions = word_directions(torch.stack([one, two, two, one]), torch.tensor([0, 0, 1, 1]))
+    assert torch.allclose(directions.norm(dim=-1), torch.ones(2))
+    assert float(directions[0] @ directions[1]) < 0.95

@@ -31,6 +31,7 @@ from train.data.conversations import IGNORED
 from train.data.phantoms import Sample
 from train.data.worded import NAMES_OF_FACTS, word_of
 from train.muon import MuonWithAdamW
+from train.told_words import centre_and_loudness, word_directions
 
 LARGEST_STRETCH = 1.35
 """Frames are stretched by up to this factor, so that the encoder meets every token grid that real files lead to."""
@@ -63,20 +64,19 @@ def fact_vocabulary(samples: Sequence[Sample]) -> dict[str, list[str]]:
     }
 
 
-@torch.no_grad()
 def word_vectors(
     embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerFast, vocabulary: dict[str, list[str]]
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     """Where the words of all facts lie among the language model's input embeddings.
 
     Returns:
-        centre (hidden,), the mean of all embeddings, and vectors (values of all facts in order, hidden), the mean
-        embedding of each value's tokens, from the centre.
+        (values of all facts in order, hidden), of length 1, from the centre of the embeddings.
     """
-    centre = embeddings.weight.mean(dim=0)
     words = [word_of(fact, value) for fact, values in vocabulary.items() for value in values]
-    ids = [tokenizer(" " + word, add_special_tokens=False).input_ids for word in words]
-    return centre, torch.stack([embeddings.weight[token].mean(dim=0) for token in ids]) - centre
+    ids = [torch.tensor(tokenizer(" " + word, add_special_tokens=False).input_ids) for word in words]
+    numbers = torch.arange(len(ids)).repeat_interleave(torch.tensor([len(one) for one in ids]))
+    weight = embeddings.weight.detach().float()
+    return word_directions(weight[torch.cat(ids)] - centre_and_loudness(weight)[0], numbers)
 
 
 class EncoderWithHeads(nn.Module):
@@ -102,10 +102,11 @@ class EncoderWithHeads(nn.Module):
         self.sizes = [len(values) for values in vocabulary.values()]
         self.heads = nn.Linear(2 * self.vision_model.config.hidden_size, sum(self.sizes))
         self.places = nn.Linear(self.vision_model.config.hidden_size, NANO_PROCESSOR["merge_size"] ** 2)
-        centre, words = word_vectors(model.get_input_embeddings(), tokenizer, vocabulary)
-        self.register_buffer("centre", centre.clone())
-        self.register_buffer("words", nn.functional.normalize(words, dim=-1))
-        self.word_norm = float((model.get_input_embeddings().weight.detach() - centre).norm(dim=-1).mean())
+        embeddings = model.get_input_embeddings()
+        centre, loudness = centre_and_loudness(embeddings.weight)
+        self.register_buffer("centre", centre)
+        self.register_buffer("words", word_vectors(embeddings, tokenizer, vocabulary))
+        self.loudness = float(loudness)
 
     def forward(
         self, labels: torch.Tensor, keep_mask: torch.Tensor, lesions: torch.Tensor, **visual: torch.Tensor
@@ -131,7 +132,7 @@ class EncoderWithHeads(nn.Module):
         similarities = SHARPNESS * nn.functional.normalize(offsets, dim=-1) @ self.words.T
         read = torch.segment_reduce(similarities.float().exp(), "sum", lengths=counts).log()
         # Visual tokens stay as loud as words are.
-        loudness = (offsets.norm(dim=-1) / self.word_norm - 1).square().mean()
+        loudness = (offsets.norm(dim=-1) / self.loudness - 1).square().mean()
         known = (labels != IGNORED).sum().clamp(min=1)
         losses, predictions = [], []
         for logits in (classified, read):
