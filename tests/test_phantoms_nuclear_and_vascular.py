@@ -110,7 +110,7 @@ def painted(x: np.ndarray, y: np.ndarray, z: np.ndarray, seed: int = 1) -> np.nd
 def test_a_sphere_holds_its_volume():
     line = np.arange(-30.0, 31.0, 2.0)
     body = pet.Body((line, line, line), 2.0, False, np.random.default_rng(0))
-    body.solid((0, 0, 0), (15, 15, 15), 1.02, bent=False)
+    body.hot_spot((0, 0, 0), (15, 15, 15), 1.02)
     assert (body.suv - 0.02).sum() * 2**3 == pytest.approx(4 / 3 * np.pi * 15**3, rel=0.05)
 
 

@@ -13,7 +13,18 @@ from scipy import ndimage
 from hub_model.media_omniv_med import scale_intensity
 
 from .anatomy import REGIONS
-from .geometry import Scene, cross_section, fit, jpeg, lesion_facts, patient_grid, smooth_noise, warp
+from .geometry import (
+    Scene,
+    cross_section,
+    fit,
+    fit_cover,
+    jpeg,
+    lesion_facts,
+    lesion_map,
+    patient_grid,
+    smooth_noise,
+    warp,
+)
 from .sample import Sample
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -290,13 +301,17 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     facts = {"modality": "MRI", "plane": plane, "contrast": contrast, "lesion": "yes" if has_lesion else "no"}
     if zoom < 0.8:
         facts["region"] = region
+    lesions = None
     if has_lesion:
         distance = float(np.abs(focus[axis] + offsets - lesion[axis]).min())
         long, _ = cross_section(tuple(shape_mm), turn, axis, distance)
-        facts |= lesion_facts(scene.coverage(tuple(lesion), tuple(shape_mm), turn), scale, long)
+        cover = scene.coverage(tuple(lesion), tuple(shape_mm), turn)
+        facts |= lesion_facts(cover, scale, long)
+        lesions = lesion_map(fit_cover(cover, scale))
     if has_lesion and region == "brain" and plane != "sagittal" and zoom < 0.55:
         facts["side"] = "left" if lesion[0] > 0 else "right"
-    return Sample(frames, kind, offsets - offsets[0], (field / pixels * scale[0], field / pixels * scale[1]), facts)
+    pixel_spacing = (field / pixels * scale[0], field / pixels * scale[1])
+    return Sample(frames, kind, offsets - offsets[0], pixel_spacing, facts, lesions)
 
 
 def _acquire(values: np.ndarray, rng: np.random.Generator, surface_coil: bool) -> np.ndarray:

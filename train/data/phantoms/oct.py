@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage, signal
 
-from .geometry import fit, grey, jpeg, smooth_noise
+from .geometry import fit, fit_cover, grey, jpeg, lesion_map, smooth_noise
 from .sample import Sample
 
 LAYERS = (
@@ -88,8 +88,10 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         * (1 + 0.35 * smooth_noise(share.shape, rng, (6, 10)))
     )
     values = np.where(share >= 1, np.maximum(choroid, 0.03), values)
+    deposits = np.zeros(share.shape, bool)
     if finding == "drusen":
-        values = np.where((depth > bottom) & (depth < floor), np.float32(0.45), values)
+        deposits = (depth > bottom) & (depth < floor)
+        values = np.where(deposits, np.float32(0.45), values)
     fluid = np.zeros(share.shape, bool)
     if finding == "fluid":
         for _ in range(int(rng.integers(2, 7))):
@@ -128,4 +130,5 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
             facts |= {"count": str(number), "counted": "fluid pockets", "size": f"{widest:.1f} mm"}
             facts["measured"] = "the widest fluid pocket"
     spacing_mm = (height / rows * scale[0], width / columns * scale[1])
-    return Sample(frames, kind, offsets - offsets[0], spacing_mm, facts)
+    lesions = lesion_map(fit_cover(deposits | fluid, scale))
+    return Sample(frames, kind, offsets - offsets[0], spacing_mm, facts, lesions)

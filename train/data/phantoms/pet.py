@@ -12,7 +12,20 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from .geometry import SIZE, Point, annotate, fit, grey, jpeg, patient_grid, quadrant, resize, smooth_noise
+from .geometry import (
+    SIZE,
+    Point,
+    annotate,
+    fit,
+    fit_cover,
+    grey,
+    jpeg,
+    lesion_map,
+    patient_grid,
+    quadrant,
+    resize,
+    smooth_noise,
+)
 from .mri import ORIGIN, PLANES, brain_maps
 from .sample import Sample
 
@@ -44,6 +57,7 @@ class Body:
         self.bend = np.float32(rng.uniform(1.5, 3.5)) * smooth_noise(shape, rng, float(rng.uniform(6, 14)))
         self.suv = np.full(shape, 0.02, np.float32)
         self.hu = np.full(shape, -1000, np.float32) if with_ct else None
+        self.lesions = np.zeros(shape, np.float32)
 
     def near(self, low: np.ndarray, high: np.ndarray) -> tuple[tuple[slice, ...], tuple[np.ndarray, ...]]:
         """The part of the grid between two corners: index (z, y, x), and its x, y, z that broadcast to it."""
@@ -59,22 +73,15 @@ class Body:
         if self.hu is not None and hu is not None:
             self.hu[index] += cover * (np.float32(hu) - self.hu[index])
 
-    def solid(
-        self,
-        centre: Point,
-        radii: Point,
-        suv: float,
-        hu: float | None = 40,
-        angle: float = 0.0,
-        power: float = 2.0,
-        bent: bool = True,
-    ) -> None:
-        """An ellipsoid, or for a power above 2 a box with round corners, turned about z by `angle` (radians)."""
+    def coverage(
+        self, centre: Point, radii: Point, angle: float = 0.0, power: float = 2.0, bent: bool = True
+    ) -> tuple[tuple[slice, ...], np.ndarray]:
+        """The part of the grid (z, y, x) around a solid, and the share, 0 to 1, of each of its voxels inside it."""
         c, s = abs(np.cos(angle)), abs(np.sin(angle))
         reach = np.array([c * radii[0] + s * radii[1], s * radii[0] + c * radii[1], radii[2]])
         index, (x, y, z) = self.near(np.asarray(centre) - reach, np.asarray(centre) + reach)
         if not self.suv[index].size:
-            return
+            return index, self.suv[index]
         dx, dy, dz = x - np.float32(centre[0]), y - np.float32(centre[1]), z - np.float32(centre[2])
         if angle:
             c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -88,7 +95,19 @@ class Body:
             total = sum(parts) ** np.float32(1 / power)
         if bent:
             total = total + self.bend[index] / np.float32(max(min(radii), 20))
-        self._mix(index, np.clip((1 - total) * np.float32(min(radii) / self.edge) + np.float32(0.5), 0, 1), suv, hu)
+        return index, np.clip((1 - total) * np.float32(min(radii) / self.edge) + np.float32(0.5), 0, 1)
+
+    def solid(
+        self, centre: Point, radii: Point, suv: float, hu: float | None = 40, angle: float = 0.0, power: float = 2.0
+    ) -> None:
+        """An ellipsoid, or for a power above 2 a box with round corners, turned about z by `angle` (radians)."""
+        self._mix(*self.coverage(centre, radii, angle, power), suv, hu)
+
+    def hot_spot(self, centre: Point, radii: Point, suv: float) -> None:
+        """A lesion: an ellipsoid that keeps its exact shape, and whose place `lesions` keeps."""
+        index, cover = self.coverage(centre, radii, bent=False)
+        self._mix(index, cover, suv, 40)
+        self.lesions[index] = np.maximum(self.lesions[index], cover)
 
     def rod(self, start: Point, end: Point, radius: float, suv: float, hu: float | None = 40) -> None:
         """A round rod between two points."""
@@ -287,6 +306,7 @@ class View:
     Attributes:
         suv: float32 (slices, rows, columns).
         hu: CT of the same slices where they are to be fused, else None.
+        cover: share of each pixel that lesions cover, float32 (slices, rows, columns).
         pixel: mm per pixel, the same along rows and columns.
         offsets: (slices,) mm along the slice axis.
         centre: mm down and right of the view's middle to the lesion, if there is one that alone can be pointed at.
@@ -296,6 +316,7 @@ class View:
 
     suv: np.ndarray
     hu: np.ndarray | None
+    cover: np.ndarray
     pixel: float
     offsets: np.ndarray
     centre: tuple[float, float] | None
@@ -359,15 +380,16 @@ def _body_view(kind: str, plane: str, projected: bool, rng: np.random.Generator)
         if projected:
             # No lesion slips between the layers of a projection; its outline from the front stays.
             radii[1] = max(radii[1], 12)
-        body.solid(spot.centre, (radii[0], radii[1], radii[2]), spot.suv, bent=False)
-    suv, hu = body.suv, body.hu
+        body.hot_spot(spot.centre, (radii[0], radii[1], radii[2]), spot.suv)
+    suv, hu, cover = body.suv, body.hu, body.lesions
     suv *= 1 + np.float32(0.08) * smooth_noise(suv.shape, rng, 4)
     if plane == "coronal":
         suv = suv.transpose(1, 0, 2)[:, ::-1]
         hu = None if hu is None else hu.transpose(1, 0, 2)[:, ::-1]
+        cover = cover.transpose(1, 0, 2)[:, ::-1]
     suv = acquire(suv, pixel, rng)
     if projected:
-        suv = suv.max(axis=0, keepdims=True)
+        suv, cover = suv.max(axis=0, keepdims=True), cover.max(axis=0, keepdims=True)
 
     facts = {"region": region, "plane": plane} | _hot_spot_facts(spots, longest / SIZE)
     if spots and projected and region == "whole body":
@@ -379,7 +401,7 @@ def _body_view(kind: str, plane: str, projected: bool, rng: np.random.Generator)
         centre = (float(vertical), float(place[0] - across.mean()))
     # A slice without hot organs is shown in a narrower window, as a reader would.
     top = min(rng.uniform(3.5, 7), max(1.6 * float(np.percentile(suv, 99.5)), 1.8))
-    return View(suv, hu, pixel, offsets, centre, top, facts)
+    return View(suv, hu, cover, pixel, offsets, centre, top, facts)
 
 
 def _hot_spot_facts(spots: list[HotSpot], pixel: float) -> dict[str, str]:
@@ -438,6 +460,7 @@ def _brain_view(kind: str, rng: np.random.Generator) -> View:
     )
     suv = cortex * (sampled(grey_map, voxel) * back + np.float32(0.27) * sampled(white_map, voxel)) / 255
     suv += np.float32(rng.uniform(0.5, 1.4)) * (away > 5) * np.clip((16 - away) / 4, 0, 1)
+    cover = np.zeros_like(suv)
     if has_lesion:
         apart = np.sqrt(sum(((g - c * s) / radius) ** 2 for g, c, s in zip(grid, lesion, size, strict=True)))
         cover = np.clip((1 - apart) * np.float32(radius / 3) + 0.5, 0, 1)
@@ -458,7 +481,7 @@ def _brain_view(kind: str, rng: np.random.Generator) -> View:
         down, right = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1)}[plane]
         centre = (float(away_from_middle[down] * (1 if down == 1 else -1)), float(away_from_middle[right]))
     top = float(cortex * rng.uniform(0.85, 1.15))
-    return View(acquire(suv, pixel, rng), hu, pixel, offsets, centre, top, facts)
+    return View(acquire(suv, pixel, rng), hu, cover, pixel, offsets, centre, top, facts)
 
 
 def _share(grey_map: np.ndarray, at: np.ndarray) -> float:
@@ -532,4 +555,5 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     facts = {"modality": "PET"} | view.facts
     if view.centre:
         facts |= quadrant(view.centre[0] / spacing[0] / SIZE, view.centre[1] / spacing[1] / SIZE)
-    return Sample(frames, kind, view.offsets - view.offsets[0], spacing, facts)
+    lesions = lesion_map(fit_cover(view.cover, scale))
+    return Sample(frames, kind, view.offsets - view.offsets[0], spacing, facts, lesions)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from .geometry import SIZE, fit, grey, jpeg, quadrant, resize, smooth_noise
+from .geometry import SIZE, fit, fit_cover, grey, jpeg, lesion_map, quadrant, resize, smooth_noise
 from .sample import Sample
 
 REGIONS = ("chest", "hand", "leg", "knee", "pelvis", "skull", "spine")
@@ -40,6 +40,8 @@ class Film:
     def __init__(self, u: np.ndarray, v: np.ndarray) -> None:
         self.u, self.v = u, v
         self.density = np.zeros(u.shape, np.float32)
+        self.lesion = np.zeros(u.shape, np.float32)
+        """Share of each pixel, 0 to 1, that the lesion covers."""
 
     def distance(self, centre: Pair, radii: Pair, angle: float = 0.0) -> np.ndarray:
         """Normalised squared distance from an ellipse's centre, 1 on its outline."""
@@ -51,6 +53,15 @@ class Film:
         """A solid whose thickness falls to its outline as an ellipsoid's (flat 0.5) or more like a slab's (smaller)."""
         thickness = np.maximum(1 - self.distance(centre, radii, angle), 0)
         self.density += np.float32(amount) * thickness ** np.float32(flat)
+
+    def focus(self, centre: Pair, radii: Pair, amount: float) -> None:
+        """An oval lesion, denser than what it lies in or, for a negative amount, less dense."""
+        self.body(centre, radii, amount)
+        self.mark(centre, radii)
+
+    def mark(self, centre: Pair, radii: Pair) -> None:
+        """Says that the lesion lies in an ellipse."""
+        self.lesion = (self.distance(centre, radii) < 1).astype(np.float32)
 
     def shell(self, centre: Pair, radii: Pair, wall: float, amount: float, angle: float = 0.0) -> None:
         """A hollow ellipsoid: bright where rays run along its wall, as a skull or a bone's cortex is."""
@@ -138,12 +149,15 @@ def _chest(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
             fluid = lung * np.clip((film.v - border) / 0.05 + 0.5, 0, 1)
             # As dense as the heart, whose border is lost in it; ribs still show through.
             film.density += (0.75 * fluid * (2.0 - film.density)).astype(np.float32)
+            film.lesion = fluid.astype(np.float32)
         elif nodule:
             finding = "nodule"
-            film.body((lesion.u, lesion.v), (radius, radius), 0.5)
+            film.focus((lesion.u, lesion.v), (radius, radius), 0.5)
         else:
             finding = "consolidation"
-            cloud = np.exp(-film.distance((lesion.u, lesion.v), (radius * 1.8, radius * 1.5)))
+            place = (lesion.u, lesion.v), (radius * 1.8, radius * 1.5)
+            cloud = np.exp(-film.distance(*place))
+            film.mark(*place)
             film.density += (0.5 * cloud * (1 + 0.3 * smooth_noise(film.u.shape, rng, 5))).astype(np.float32)
     if rng.random() < 0.25:
         film.bone((rng.uniform(-0.2, 0.3), -1.2), (rng.uniform(-0.15, 0.1), rng.uniform(-0.2, 0.4)), 0.01, 0.25, 0.0)
@@ -170,7 +184,9 @@ def _hand(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
             film.bone(tuple(point + gap), tuple(end - gap), (0.045, 0.038, 0.032, 0.026)[k], 0.5, 0.5)
             if lesion and finger == 2 and k == 0:
                 middle = (point + end) / 2
-                film.body((float(middle[0]), float(middle[1])), (0.05, 0.016), -0.45, rng.uniform(-0.5, 0.5))
+                place = (float(middle[0]), float(middle[1]))
+                film.body(place, (0.05, 0.016), -0.45, rng.uniform(-0.5, 0.5))
+                film.mark(place, (0.065, 0.065))
             point = end
     for row in range(2):
         for k in range(4):
@@ -191,6 +207,7 @@ def _leg(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
         step = rng.uniform(0.04, 0.14)
         film.bone((-0.08, -0.8), (-0.08 + lean * 0.5, break_v - 0.015), thick, 0.7, 0.2)
         film.bone((-0.08 + lean * 0.5 + step, break_v + 0.02), (-0.06 + lean + step, 0.95), thick, 0.7, 0.2)
+        film.mark((-0.08 + (lean + step) / 2, break_v), (thick + step / 2,) * 2)
     else:
         film.bone((-0.08, -0.8), (-0.06 + lean, 0.95), thick, 0.7, 0.7)
     film.bone((0.2, -0.72), (0.16 + lean, 1.0), thick * rng.uniform(0.45, 0.8), 0.6, 0.5)
@@ -211,7 +228,7 @@ def _knee(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
     film.bone((0.33, 0.35), (0.3, 1.7), 0.06, 0.4, 0.5)
     film.shell((0.02, -0.3), (0.14, 0.14), 0.03, 0.25)
     if lesion:
-        film.body((lesion.u * 0.3, 0.35 + 0.1 * lesion.v), (rng.uniform(0.07, 0.13), 0.09), -0.35)
+        film.focus((lesion.u * 0.3, 0.35 + 0.1 * lesion.v), (rng.uniform(0.07, 0.13), 0.09), -0.35)
     return "lytic bone lesion"
 
 
@@ -241,7 +258,7 @@ def _pelvis(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
     amount = 0.0
     if lesion:
         amount = float(rng.choice([-0.4, 0.45]))
-        film.body((0.6 * np.sign(lesion.u), -0.3 + 0.2 * lesion.v), (0.12, 0.1), amount)
+        film.focus((0.6 * np.sign(lesion.u), -0.3 + 0.2 * lesion.v), (0.12, 0.1), amount)
     return "sclerotic bone lesion" if amount > 0 else "lytic bone lesion"
 
 
@@ -260,7 +277,7 @@ def _skull(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
         film.body((0.2 + 0.02 * k, 0.62 + 0.17 * k), (0.13, 0.07), 0.35)
     film.body((0.1, 1.3), (0.42, 0.7), 0.4)
     if lesion:
-        film.body((lesion.u * 0.5, -0.3 + 0.25 * lesion.v), (0.12, 0.1), -0.35)
+        film.focus((lesion.u * 0.5, -0.3 + 0.25 * lesion.v), (0.12, 0.1), -0.35)
     return "lytic bone lesion"
 
 
@@ -274,6 +291,8 @@ def _spine(film: Film, rng: np.random.Generator, lesion: Lesion | None) -> str:
         tilt = -bend * np.sin(v * 1.5 + phase)
         height = 0.125 * (1 - lesion.collapse) if lesion and k == 3 else 0.125
         box = np.clip((1 - ((film.u - u) / 0.19) ** 6 - ((film.v - v - tilt * (film.u - u)) / height) ** 6) * 3, 0, 1)
+        if lesion and k == 3:
+            film.lesion = box.astype(np.float32)
         rim = np.clip(
             (1 - ((film.u - u) / 0.16) ** 6 - ((film.v - v - tilt * (film.u - u)) / (height - 0.025)) ** 6) * 3, 0, 1
         )
@@ -356,7 +375,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     level += rng.standard_normal(level.shape) * rng.uniform(0, 0.04)
     inverted = rng.random() < 0.1
     frames = grey(1 - level if inverted else level)[None]
-    frames = _film_marks(frames, rng)
+    frames, cover = _film_marks(frames, film.lesion, rng)
     shown = frames.shape[1:3]
     frames, scale = fit(frames, rng)
     if rng.random() < 0.1:
@@ -383,11 +402,15 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     if lesion and region == "chest" and zoom < 0.7:
         # The film is read as if facing the patient: image right is the patient's left.
         facts["side"] = "left" if side > 0 else "right"
-    return Sample(frames, kind, np.zeros(1), (0.0, 0.0), facts)
+    return Sample(frames, kind, np.zeros(1), (0.0, 0.0), facts, lesion_map(fit_cover(cover[None], scale)))
 
 
-def _film_marks(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Collimator borders, a lead side marker and film text on uint8 frames (1, H, W, 3)."""
+def _film_marks(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Collimator borders, a lead side marker and film text on uint8 frames (1, H, W, 3).
+
+    Returns:
+        The frames at no more than SIZE rows and columns, and of `cover`, float32 (H, W), what the borders leave.
+    """
     rows, columns = frames.shape[1:3]
     picture = Image.fromarray(resize(frames, (2 * rows, 2 * columns))[0])
     draw = ImageDraw.Draw(picture)
@@ -398,6 +421,10 @@ def _film_marks(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         draw.rectangle([0, 0, 2 * columns, cut[1]], fill=shade)
         draw.rectangle([2 * columns - cut[2], 0, 2 * columns, 2 * rows], fill=shade)
         draw.rectangle([0, 2 * rows - cut[3], 2 * columns, 2 * rows], fill=shade)
+        left, top, right, bottom = (side // 2 for side in cut)
+        kept = np.zeros_like(cover)
+        kept[top : rows - bottom, left : columns - right] = cover[top : rows - bottom, left : columns - right]
+        cover = kept
     if rng.random() < 0.35:
         x = 2 * columns * (rng.uniform(0.03, 0.12) if rng.random() < 0.5 else rng.uniform(0.84, 0.92))
         draw.text(
@@ -410,4 +437,6 @@ def _film_marks(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         draw.text(
             (4, 2 * rows - 14), ("PORTABLE", "SUPINE", "ERECT", "AP", "PA")[int(rng.integers(5))], fill=(230, 230, 230)
         )
-    return resize(np.asarray(picture)[None], (min(rows, SIZE), min(columns, SIZE)), rng)
+    shape = (min(rows, SIZE), min(columns, SIZE))
+    cover = np.asarray(Image.fromarray(cover).resize(shape[::-1], Image.Resampling.BOX))
+    return resize(np.asarray(picture)[None], shape, rng), cover
