@@ -307,15 +307,14 @@ class PretrainConfig:
 
     Attributes:
         seed: of weights and of what is drawn.
-        rounds: optimizer steps of each round. Every round begins from what the one before learned, with a fresh
-            optimizer and the whole schedule: so a finished encoder can be trained on (warm restarts, arXiv 1608.03983).
+        steps: optimizer steps.
         batch_size: samples in a step.
         learning_rate: AdamW's peak rate (see `MuonWithAdamW`), cosine, 3 % warm-up.
         clips: share of volumes and videos among the samples.
     """
 
     seed: int
-    rounds: tuple[int, ...]
+    steps: int
     batch_size: int
     learning_rate: float
     clips: float
@@ -341,39 +340,35 @@ def pretrain(
         model.model.vision_model.set_attn_implementation("eager")  # its backward pass is the faster one on CPUs
     vision_config.prune_stage = "encoder"  # dropped tokens are not encoded, so they cannot be leant on
     learner = EncoderWithHeads(model, tokenizer, vocabulary)
-    for number, steps in enumerate(config.rounds, start=1):
-        seed = config.seed + 2 * (number - 1)
-        output = folder / f"round{number}"
-        checkpoint = get_last_checkpoint(str(output)) if output.exists() else None
-        trainer = PretrainingTrainer(
-            model=learner,
-            args=_arguments(output, config, steps, seed),
-            train_dataset=SampleDataset(training, vocabulary, steps * config.batch_size, seed, config.clips),
-            eval_dataset=SampleDataset(held_out, vocabulary, 1536, config.seed + 1, config.clips),
-            data_collator=collate,
-            compute_metrics=_accuracy(vocabulary),
-        )
-        trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.save_metrics("eval", trainer.evaluate())
+    trainer = PretrainingTrainer(
+        model=learner,
+        args=_arguments(folder, config),
+        train_dataset=SampleDataset(training, vocabulary, config.steps * config.batch_size, config.seed, config.clips),
+        eval_dataset=SampleDataset(held_out, vocabulary, 1536, config.seed + 1, config.clips),
+        data_collator=collate,
+        compute_metrics=_accuracy(vocabulary),
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
+    trainer.save_metrics("eval", trainer.evaluate())
     vision_config.prune_stage = stage
     model.model.vision_model.set_attn_implementation(attention)
 
 
-def _arguments(folder: Path, config: PretrainConfig, steps: int, seed: int) -> TrainingArguments:
+def _arguments(folder: Path, config: PretrainConfig) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
-        max_steps=steps,
+        max_steps=config.steps,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=round(0.03 * steps),
+        warmup_steps=round(0.03 * config.steps),
         weight_decay=0.05,
         max_grad_norm=1.0,
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
-        seed=seed,
-        data_seed=seed,
+        seed=config.seed,
+        data_seed=config.seed,
         dataloader_num_workers=1,
         logging_steps=50,
         save_steps=250,
