@@ -137,5 +137,9 @@ def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, 
     for way in ("classified", "read"):
         assert metrics[f"eval_modality_{way}"] > 0.9 > 0.6 > metrics["eval_modality_majority"]
     assert 0 <= metrics["eval_pointing_game"] <= 1
+    again = make_model(**VISION)
+    pretrain(again, tokenizer, training, training, tmp_path, config)
+    for mine, theirs in zip(model.model.vision_model.parameters(), again.model.vision_model.parameters(), strict=True):
+        assert torch.equal(mine, theirs), "a finished run goes on from its last checkpoint, which is its end"
     assert not torch.equal(before, model.model.projector.readout[0].weight)
     assert model.model.vision_model.config.prune_stage == "language"
