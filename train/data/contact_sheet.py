@@ -1,6 +1,8 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Draws a contact sheet of the phantoms, for a specialist's eye: single images of every modality, strips of the clips.
 
+Red bars above and left of a frame tell in which columns and rows its lesions lie, and leave the frame itself as it is.
+
 python -m train.data.contact_sheet --out docs/phantoms.png
 """
 
@@ -12,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from train.data.phantoms import KINDS_OF, MODALITIES, Sample, generate
+from train.data.phantoms import KINDS_OF, LESION_GRID, MODALITIES, Sample, generate
 
 SIZE, LABEL_WIDTH, CAPTION_HEIGHT, GAP = 84, 120, 12, 3
 """Pixels: side of a frame on the sheet, and the space for words."""
+BAR_COLOUR = (220, 0, 0)
 LABELLED_FACTS = ("region", "stain", "plane", "contrast", "finding", "motion")
 
 
@@ -26,12 +29,25 @@ def describe(sample: Sample) -> str:
     return short[: SIZE // 5]
 
 
+def mark_lesions(draw: ImageDraw.ImageDraw, lesions: np.ndarray, left: int, top: int) -> None:
+    """Bars beside a frame at (left, top) for the columns and rows that a lesion map (LESION_GRID, LESION_GRID) fills."""
+    cell = SIZE / LESION_GRID
+    for axis in (0, 1):
+        for place in np.flatnonzero(lesions.any(axis=axis)):
+            begin, end = round(place * cell), round((place + 1) * cell) - 1
+            if axis == 0:
+                bar = (left + begin, top - 2, left + end, top - 2)
+            else:
+                bar = (left - 2, top + begin, left - 2, top + end)
+            draw.line(bar, fill=BAR_COLOUR, width=2)
+
+
 def contact_sheet(columns: int, seed: int) -> Image.Image:
     """One row of images per modality, then one row per modality that has volumes or videos."""
     rows = [(name, "image") for name in MODALITIES]
     rows += [(name, kind) for name in MODALITIES for kind in KINDS_OF[name] if kind != "image"]
     pitch, step = SIZE + GAP, SIZE + CAPTION_HEIGHT + GAP
-    sheet = Image.new("RGB", (LABEL_WIDTH + columns * pitch, len(rows) * step), "white")
+    sheet = Image.new("RGB", (LABEL_WIDTH + columns * pitch, GAP + len(rows) * step), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (modality, kind) in enumerate(rows):
         rng = np.random.default_rng([seed, row])
@@ -39,6 +55,7 @@ def contact_sheet(columns: int, seed: int) -> Image.Image:
         if kind == "image":
             samples = [generate(modality, kind, rng) for _ in range(columns)]
             frames, labels = [sample.frames[0] for sample in samples], [describe(sample) for sample in samples]
+            maps = [sample.lesions[0] if sample.lesions is not None else None for sample in samples]
         else:
             sample = generate(modality, kind, rng)
             unit = "mm" if kind == "volume" else "s"
@@ -47,11 +64,14 @@ def contact_sheet(columns: int, seed: int) -> Image.Image:
                 list(sample.frames[shown]),
                 [f"{position:.2f} {unit}" for position in sample.positions[shown]],
             )
+            maps = list(sample.lesions[shown]) if sample.lesions is not None else [None] * columns
             draw.text((4, row * step + SIZE // 2 + 26), describe(sample), fill="black")
-        for column, (frame, label) in enumerate(zip(frames, labels, strict=True)):
-            left, top = LABEL_WIDTH + column * pitch, row * step
+        for column, (frame, label, lesions) in enumerate(zip(frames, labels, maps, strict=True)):
+            left, top = LABEL_WIDTH + column * pitch, GAP + row * step
             sheet.paste(Image.fromarray(frame).resize((SIZE, SIZE), Image.Resampling.LANCZOS), (left, top))
             draw.text((left + 1, top + SIZE), label, fill="black")
+            if lesions is not None:
+                mark_lesions(draw, lesions, left, top)
     return sheet
 
 
