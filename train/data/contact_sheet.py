@@ -30,7 +30,7 @@ def describe(sample: Sample) -> str:
 
 
 def mark_lesions(draw: ImageDraw.ImageDraw, lesions: np.ndarray, left: int, top: int) -> None:
-    """Bars beside a frame at (left, top), for the columns and rows of a lesion map (rows, columns) that are not empty."""
+    """Bars beside a frame at (left, top), for all columns and rows of a lesion map that are not empty."""
     cell = SIZE / LESION_GRID
     for axis in (0, 1):
         for place in np.flatnonzero(lesions.any(axis=axis)):
