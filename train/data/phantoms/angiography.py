@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import interpolate, ndimage
 
-from .geometry import annotate, fit, fit_cover, grey, jpeg, lesion_map, quadrant, resize, smooth_noise
+from .geometry import annotate, fit, grey, jpeg, lesion_map, quadrant, resize, smooth_noise
 from .sample import Sample
 from .xray import Film
 
@@ -548,7 +548,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     if lesion:
         # A lesion of a vessel is seen only while there is contrast in it.
         seen = bolus.concentration(lesion.body.arrival.mean(), seconds) > 0.3
-        lesions = lesion_map(fit_cover(cover * opening * seen[:, None, None], scale))
+        lesions = lesion_map(cover * opening * seen[:, None, None], scale)
         facts["finding"] = lesion.finding
         if lesion.grade:
             facts |= {"severity": lesion.grade, "graded": "the stenosis"}

@@ -13,7 +13,6 @@ from .geometry import (
     Scene,
     cross_section,
     fit,
-    fit_cover,
     jpeg,
     lesion_facts,
     lesion_map,
@@ -157,7 +156,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         long, short = cross_section(radii, 0.0, 2, float(np.abs(middle + offsets - centre[2]).min()))
         cover = scene.coverage(centre, radii)
         facts |= lesion_facts(cover, scale, long)
-        lesions = lesion_map(fit_cover(cover, scale))
+        lesions = lesion_map(cover, scale)
     if has_lesion and zoom < 0.72:
         facts["finding"] = _finding(site.tissue, value)
         if site.tissue == "lung" and "size" in facts:

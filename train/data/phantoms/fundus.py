@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .geometry import SIZE, fit_cover, lesion_map, photograph, smooth_noise
+from .geometry import SIZE, lesion_map, photograph, smooth_noise
 from .sample import Sample
 
 SCALE = 2
@@ -168,6 +168,6 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     elif finding != "exudates":
         facts |= {"severity": retinopathy_grade(len(drawn)), "graded": "the diabetic retinopathy"}
     facts["side"] = "right" if right_eye else "left"
-    lesions = lesion_map(fit_cover(cover[None, ..., 0], (len(cover) / SIZE,) * 2)) if lesion else None
+    lesions = lesion_map(cover[None, ..., 0], (len(cover) / SIZE,) * 2) if lesion else None
     frames = photograph(frames, rng, coarsest=80 if drawn else 40)
     return Sample(frames, kind, np.zeros(1), (0.0, 0.0), facts, lesions)

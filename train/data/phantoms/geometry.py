@@ -205,8 +205,15 @@ def fit_cover(cover: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
     return result
 
 
-def lesion_map(cover: np.ndarray) -> np.ndarray:
-    """The `Sample.lesions` of what lesions cover in finished frames: float (T, SIZE, SIZE) in 0 to 1."""
+def lesion_map(cover: np.ndarray, scale: tuple[float, float] | None = None) -> np.ndarray:
+    """The `Sample.lesions` of what lesions cover, float (T, H, W) in 0 to 1.
+
+    Args:
+        cover: in frames as acquired, or, without `scale`, in finished frames (T, SIZE, SIZE).
+        scale: as `fit` told.
+    """
+    if scale is not None:
+        cover = fit_cover(cover, scale)
     cell = SIZE // LESION_GRID
     cells = cover.reshape(len(cover), LESION_GRID, cell, LESION_GRID, cell).mean(axis=(2, 4))
     return np.round(np.clip(cells, 0, 1) * 255).astype(np.uint8)

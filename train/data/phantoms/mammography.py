@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from .geometry import SIZE, annotate, fit, fit_cover, grey, jpeg, lesion_map, quadrant, resize, smooth_noise
+from .geometry import SIZE, annotate, fit, grey, jpeg, lesion_map, quadrant, resize, smooth_noise
 from .sample import Sample
 
 FAT, GLAND, CALCIUM = 0.0456, 0.0802, 2.0
@@ -309,5 +309,5 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         facts |= quadrant((centre[0] + 0.5 - rows / 2) / scale[0] / SIZE, out / scale[1] / SIZE)
     lesions = None
     if facts["lesion"] == "yes":
-        lesions = lesion_map(fit_cover((where if side == "left" else where[:, ::-1])[None], scale))
+        lesions = lesion_map((where if side == "left" else where[:, ::-1])[None], scale)
     return Sample(frames, kind, np.zeros(1), (breast.pixel * scale[0], breast.pixel * scale[1]), facts, lesions)

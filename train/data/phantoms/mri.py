@@ -17,7 +17,6 @@ from .geometry import (
     Scene,
     cross_section,
     fit,
-    fit_cover,
     jpeg,
     lesion_facts,
     lesion_map,
@@ -307,7 +306,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         long, _ = cross_section(tuple(shape_mm), turn, axis, distance)
         cover = scene.coverage(tuple(lesion), tuple(shape_mm), turn)
         facts |= lesion_facts(cover, scale, long)
-        lesions = lesion_map(fit_cover(cover, scale))
+        lesions = lesion_map(cover, scale)
     if has_lesion and region == "brain" and plane != "sagittal" and zoom < 0.55:
         facts["side"] = "left" if lesion[0] > 0 else "right"
     pixel_spacing = (field / pixels * scale[0], field / pixels * scale[1])

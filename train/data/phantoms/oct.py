@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage, signal
 
-from .geometry import fit, fit_cover, grey, jpeg, lesion_map, smooth_noise
+from .geometry import fit, grey, jpeg, lesion_map, smooth_noise
 from .sample import Sample
 
 LAYERS = (
@@ -130,5 +130,5 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
             facts |= {"count": str(number), "counted": "fluid pockets", "size": f"{widest:.1f} mm"}
             facts["measured"] = "the widest fluid pocket"
     spacing_mm = (height / rows * scale[0], width / columns * scale[1])
-    lesions = lesion_map(fit_cover(deposits | fluid, scale))
+    lesions = lesion_map(deposits | fluid, scale)
     return Sample(frames, kind, offsets - offsets[0], spacing_mm, facts, lesions)

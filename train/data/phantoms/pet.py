@@ -17,7 +17,6 @@ from .geometry import (
     Point,
     annotate,
     fit,
-    fit_cover,
     grey,
     jpeg,
     lesion_map,
@@ -555,5 +554,5 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     facts = {"modality": "PET"} | view.facts
     if view.centre:
         facts |= quadrant(view.centre[0] / spacing[0] / SIZE, view.centre[1] / spacing[1] / SIZE)
-    lesions = lesion_map(fit_cover(view.cover, scale))
+    lesions = lesion_map(view.cover, scale)
     return Sample(frames, kind, view.offsets - view.offsets[0], spacing, facts, lesions)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from .geometry import SIZE, annotate, fit, fit_cover, jpeg, lesion_map, quadrant, resize, smooth_noise
+from .geometry import SIZE, annotate, fit, jpeg, lesion_map, quadrant, resize, smooth_noise
 from .sample import Sample
 
 DEPTHS, BEAMS = 160, 96
@@ -531,7 +531,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         facts |= {"lesion": "yes" if lesion else "no"} | view.facts
         if lesion:
             whole = (scale[0] * height / shown[0], scale[1] * width / shown[1])
-            lesions = lesion_map(fit_cover(cover, whole))
+            lesions = lesion_map(cover, whole)
         if view.place:
             row, column = probe.pixel_of(view.place, box_h, box_w)
             row, column = (top + row) / height - 0.5, (left + column) / width - 0.5

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from .geometry import SIZE, fit, fit_cover, grey, jpeg, lesion_map, quadrant, resize, smooth_noise
+from .geometry import SIZE, fit, grey, jpeg, lesion_map, quadrant, resize, smooth_noise
 from .sample import Sample
 
 REGIONS = ("chest", "hand", "leg", "knee", "pelvis", "skull", "spine")
@@ -402,7 +402,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     if lesion and region == "chest" and zoom < 0.7:
         # The film is read as if facing the patient: image right is the patient's left.
         facts["side"] = "left" if side > 0 else "right"
-    return Sample(frames, kind, np.zeros(1), (0.0, 0.0), facts, lesion_map(fit_cover(cover[None], scale)))
+    return Sample(frames, kind, np.zeros(1), (0.0, 0.0), facts, lesion_map(cover[None], scale))
 
 
 def _film_marks(frames: np.ndarray, cover: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
