@@ -11,8 +11,8 @@ from .sample import Sample
 
 SCALE = 2
 """Vessels are drawn at this multiple of SIZE, so that fine ones are thinner than a pixel."""
-
-
+RED_FREE = 0.15
+"""Share of the photographs taken in green light, or shown as their green channel: grey, with the vessels dark."""
 LARGEST_COUNT = 9
 """More lesions than this are not asked to be counted."""
 
@@ -55,7 +55,7 @@ def _mask(canvas: Image.Image) -> np.ndarray:
 
 
 def generate(kind: str, rng: np.random.Generator) -> Sample:
-    """One colour photograph of a retina."""
+    """One photograph of a retina, in colour or red-free."""
     side = SIZE * SCALE
     right_eye = bool(rng.random() < 0.5)
     toward_nose = 1 if right_eye else -1
@@ -157,6 +157,11 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         frame = frame.crop((cut, cut, SIZE - cut, SIZE - cut))
         cover = cover[cut : SIZE - cut, cut : SIZE - cut]
     frames = np.asarray(frame.resize((SIZE, SIZE), Image.Resampling.BICUBIC))[None]
+    # A generator of its own, so that red-free pictures leave the draws of everything else as they are.
+    filtered = rng.spawn(1)[0]
+    if filtered.random() < RED_FREE:
+        green = frames[..., 1:2] * filtered.uniform(1.0, 1.8)
+        frames = np.broadcast_to(green.clip(0, 255).astype(np.uint8), frames.shape)
     facts = {"modality": "fundus photography", "region": "retina", "lesion": "yes" if lesion else "no"}
     if lesion:
         facts["finding"] = finding

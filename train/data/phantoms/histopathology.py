@@ -91,9 +91,9 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     points = lattice.reshape(-1, 2) + rng.uniform(-0.45, 0.45, (lattice.size // 2, 2)) * spacing
     if pattern == "stroma":
         points = points[rng.random(len(points)) < 0.45]
-    lumen = np.zeros((side, side), np.float32)
+    lumen, epithelium = np.zeros((2, side, side), np.float32)
     if pattern == "glands":
-        rings, epithelium = [], np.zeros((side, side), np.float32)
+        rings = []
         for _ in range(int(np.clip(10 / magnification * side / SIZE, 2, 12))):
             centre = rng.uniform(0, side, 2)
             a, b = radius * rng.uniform(4, 9) * np.array([1, rng.uniform(0.55, 1)])
@@ -157,10 +157,16 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
     if tumour and not ihc and radius * SIZE / side >= 3.5 and dividing.random() < 0.7:
         mitoses = _mitoses(haematoxylin, eosin, holes, radius, dividing)
     if ihc:
+        # Again a generator of its own.
+        stained = rng.spawn(1)[0]
+        cytoplasm = membrane and stained.random() < 0.6
         dab = _ellipses(
             points[positive], sizes[positive] * (1.5 if membrane else 1.05), angles[positive], levels[positive], side
         )
-        if membrane:
+        if cytoplasm:  # around the nuclei of the positive cells, in glands of all of the epithelium
+            cells = _ellipses(points[positive], sizes[positive] * 1.9, angles[positive], levels[positive], side)
+            dab = (epithelium if pattern == "glands" else cells) * (0.7 + 0.2 * fibres) * (1 - 0.7 * nuclei)
+        elif membrane:
             dab = np.clip(
                 dab
                 - 0.8 * _ellipses(points[positive], sizes[positive] * 1.15, angles[positive], levels[positive], side),

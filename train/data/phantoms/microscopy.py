@@ -319,7 +319,10 @@ def _rod_places(rng: np.random.Generator, many: int, size: float) -> np.ndarray:
 
 
 def _fluorescence(rng: np.random.Generator, lesion: bool) -> Preparation:
-    """Cultured cells on black: blue nuclei, green fibres of the cell body, red mitochondria; some nuclei in pieces."""
+    """Cultured cells on black: nuclei, fibres of the cell body and mitochondria in colours or grey; some nuclei broken.
+
+    Blue is the dye of the nuclei, green that of the fibres, red that of the mitochondria; half show the nuclei alone.
+    """
     radius = rng.uniform(6, 12)
     slide = Slide((0.0, 0.0, 0.0))
     taken: list[tuple[np.ndarray, float]] = []
@@ -372,6 +375,11 @@ def _fluorescence(rng: np.random.Generator, lesion: bool) -> Preparation:
     light = (
         light + np.sqrt(light.clip(0) / photons) * rng.standard_normal(light.shape) + rng.normal(0, 0.01, light.shape)
     )
+    # A generator of its own, so that grey pictures leave the draws of everything else as they are.
+    recorded = rng.spawn(1)[0]
+    if recorded.random() < 0.5:  # as most cameras do: the channel of the nuclei alone, in grey, often dim
+        nuclei = light[..., 2:] * recorded.uniform(0.25, 1.1)
+        light = np.broadcast_to(nuclei + recorded.uniform(0, 0.08), light.shape)
     facts = {"stain": "fluorescence", "region": "cultured cells", "lesion": "yes" if lesion else "no"}
     if lesion:
         facts |= {"finding": "fragmented nuclei", "count": str(broken), "counted": "fragmented nuclei"}
