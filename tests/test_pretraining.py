@@ -19,11 +19,9 @@ from train.pretrain import (
     PretrainConfig,
     SampleDataset,
     collate,
-    fact_vocabulary,
     pretrain,
     shown_frames,
     vary,
-    word_vectors,
 )
 
 VOCABULARY = {"lesion": ["no", "yes"], "modality": ["CT", "OCT", "dermoscopy", "endoscopy"]}
@@ -47,13 +45,6 @@ def volume() -> Sample:
 @pytest.fixture(scope="module")
 def video() -> Sample:
     return generate("endoscopy", "video", np.random.default_rng(1))
-
-
-def test_names_of_what_was_counted_and_facts_of_one_value_are_not_learned(volume, video) -> None:
-    vocabulary = fact_vocabulary([volume, video, generate("CT", "image", np.random.default_rng(3))])
-    assert vocabulary["modality"] == ["CT", "endoscopy"]
-    assert not {"counted", "measured", "graded"} & vocabulary.keys()
-    assert all(len(values) > 1 for values in vocabulary.values())
 
 
 def test_a_clip_shows_all_slices_of_a_volume_and_a_video_at_the_rate_of_the_processor(volume, video) -> None:
@@ -118,13 +109,23 @@ def test_a_missing_fact_is_not_scored_and_a_known_one_is_numbered(video) -> None
 def test_a_token_that_is_a_word_is_read_as_that_word(make_model, tokenizer, video) -> None:
     model = make_model(**VISION)
     heads = EncoderWithHeads(model, tokenizer, VOCABULARY)
-    words = word_vectors(model.get_input_embeddings(), tokenizer, VOCABULARY)
     batch = collate([SampleDataset([video], VOCABULARY, 1, seed=0, clips=1.0)[0]])
     for place, expected in ((1, [1, None]), (4, [None, 2])):  # "abnormal", "dermoscopy"
-        shown = heads.centre + words[place]
+        shown = heads.words.centre + heads.words.vectors[place]
         model.model.projector.forward = lambda tokens, shown=shown: shown.expand(len(tokens), -1)
         read = heads(**batch)["predictions"][0, 1].tolist()
         assert all(wanted in (None, got) for wanted, got in zip(expected, read, strict=True))
+
+
+def test_what_a_token_says_beside_the_true_words_is_punished(make_model, tokenizer, video) -> None:
+    heads = EncoderWithHeads(make_model(**VISION), tokenizer, VOCABULARY)
+    labels, counts = torch.tensor([[1, 3], [IGNORED, 2]]), torch.tensor([2, 1])  # "abnormal", "endoscopy"; "dermoscopy"
+    abnormal, dermoscopy, endoscopy = (heads.words.vectors[place] for place in (1, 4, 5))
+    mixture = torch.nn.functional.normalize(abnormal + 2 * endoscopy, dim=0)
+    true = torch.stack([mixture, endoscopy, dermoscopy])
+    unsaid = heads._unsaid(true, labels, counts)
+    assert 0 <= unsaid < 0.1
+    assert heads._unsaid(true.roll(1, dims=0), labels, counts) > unsaid + 0.2
 
 
 def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, tmp_path: Path) -> None:

@@ -17,14 +17,15 @@ from train.data.phantoms import KINDS_OF, MODALITIES, generate
 from train.data.pool import PoolPlan, build_pool
 from train.data.worded import (
     CLIPS_AGAIN,
-    LONGEST,
+    TOKENS,
     TURNS,
+    WordedClip,
     WordedConversations,
-    places_of_words,
-    word_of,
+    fact_vocabulary,
+    told_inputs,
     worded_conversation,
 )
-from train.told_words import FADING, as_visual_tokens, centre_and_loudness, word_directions
+from train.told_words import NO_WORD, WordVectors, word_directions, word_numbers, word_of
 
 FACTS = {
     "modality": "CT",
@@ -35,6 +36,8 @@ FACTS = {
     "size": "12 mm",
     "measured": "the nodule",
 }
+VOCABULARY = fact_vocabulary([FACTS, {"modality": "OCT", "lesion": "no"}])
+NUMBERS = word_numbers(VOCABULARY)
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +47,17 @@ def pool(tmp_path_factory) -> Path:
     return folder
 
 
+def told(facts: dict[str, str], spelled: bool) -> Conversation:
+    """The facts in their order, told in letters or not."""
+    words = tuple((name, value) for name, value in facts.items() if name != "measured")
+    turns = worded_conversation(facts, "image", np.random.default_rng(0)).turns
+    return Conversation(turns, (WordedClip(words, spelled),), ("image",))
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_all_facts_are_told_and_yes_and_no_follow_from_them(seed) -> None:
     conversation = worded_conversation(FACTS, "image", np.random.default_rng(seed))
-    words = conversation.clips[0].words
-    assert set(words) == {"CT", "axial", "chest", "abnormal", "nodule", "12"}
-    assert len(words) <= LONGEST
+    assert dict(conversation.clips[0].words) == {name: FACTS[name] for name in FACTS if name != "measured"}
     assert 0 < len(conversation.turns) <= TURNS
     for question, answer in conversation.turns:
         if question.startswith("Is the imaging modality "):
@@ -72,19 +80,24 @@ def test_every_kind_of_sample_can_be_told(modality, seed) -> None:
     for kind in KINDS_OF[modality]:
         rng = np.random.default_rng(seed)
         told = worded_conversation(generate(modality, kind, rng).facts, kind, rng)
-        assert modality in told.clips[0].words
+        assert ("modality", modality) in told.clips[0].words
 
 
-def test_words_stand_where_the_visual_tokens_would_and_answers_alone_are_scored(processor) -> None:
-    conversation = worded_conversation(FACTS, "image", np.random.default_rng(0))
+@pytest.mark.parametrize("spelled", [True, False])
+def test_a_told_picture_stands_where_tokens_of_an_image_would_and_answers_alone_are_scored(processor, spelled) -> None:
+    conversation = told(FACTS, spelled)
     item = encode_conversation(conversation, processor, separate=True)
+    shown = " CT axial chest abnormal nodule 12" if spelled else TOKENS * MEDIA_TOKEN
     text = processor.tokenizer.decode(item["input_ids"])
-    words = " ".join(conversation.clips[0].words)
-    assert text.startswith(f"<|im_start|>user\n<|vision_start|> {words}<|vision_end|>")
-    assert MEDIA_TOKEN not in text
+    assert text.startswith(f"<|im_start|>user\n<|vision_start|>{shown}<|vision_end|>")
     assert "pixel_values" not in item
     scored = processor.tokenizer.decode(item["labels"][item["labels"] != IGNORED])
     assert [part.strip() for part in scored.split("<|im_end|>")[:-1]] == [answer for _, answer in conversation.turns]
+
+
+def test_half_of_the_pictures_are_told_in_letters() -> None:
+    spelled = [worded_conversation(FACTS, "image", np.random.default_rng(i)).clips[0].spelled for i in range(200)]
+    assert 70 < sum(spelled) < 130
 
 
 def test_a_pool_is_told_without_its_pixels_and_always_alike(pool) -> None:
@@ -98,33 +111,54 @@ def test_a_lesion_is_told_as_more_than_yes_and_a_size_without_its_unit() -> None
     assert (word_of("lesion", "no"), word_of("size", "7 mm"), word_of("region", "knee")) == ("normal", "7", "knee")
 
 
-def test_each_told_word_has_a_number_of_its_own_in_a_packed_row(pool, processor) -> None:
-    def item(conversation):
+def test_a_packed_row_says_which_tokens_tell_which_words_and_holds_no_media(processor) -> None:
+    def item(facts, spelled=False):
+        conversation = told(facts, spelled)
         encoded = encode_conversation(conversation, processor, separate=True)
-        return encoded | {"told": places_of_words(conversation, encoded["input_ids"], processor.tokenizer)}
+        return told_inputs(conversation, encoded, NUMBERS, processor.image_token_id)
 
-    conversations = [worded_conversation(FACTS, "image", np.random.default_rng(seed)) for seed in (0, 1)]
     spoken = encode_conversation(Conversation((("Hello", "Good day."),)), processor)
-    row = pack([item(conversations[0]), spoken, item(conversations[1])])
-    words = [word for one in conversations for word in one.clips[0].words]
-    assert row["told"].shape == row["input_ids"].shape
-    for number, word in enumerate(words, start=1):
-        assert processor.tokenizer.decode(row["input_ids"][row["told"] == number]) == f" {word}"
-    assert "told" not in pack([spoken])
+    few = {"modality": "OCT", "lesion": "no"}
+    items = [item(FACTS), spoken, item(few)]
+    row = pack(items)
+    assert row["told_at"].shape == row["input_ids"].shape
+    assert row["told"].shape == (2 * TOKENS, len(FACTS) - 1) == (int(row["told_at"].sum()), 6)
+    assert not row["told_at"][0, len(items[0]["input_ids"]) :][: len(spoken["input_ids"])].any()
+    for said, facts in zip(row["told"].split(TOKENS), (FACTS, few), strict=True):
+        words = [NUMBERS[name, value] for name, value in facts.items() if name != "measured"]
+        assert (said == torch.tensor(words + [NO_WORD] * (6 - len(words)))).all()
+    assert processor.image_token_id not in row["input_ids"]
+    assert not {"told", "told_at"} & pack([spoken, item(FACTS, spelled=True)]).keys()
 
 
-def test_a_told_word_is_one_vector_as_loud_as_words_are_and_near_the_tokens_that_spell_it() -> None:
+def test_words_of_a_fact_point_apart_even_where_their_spelling_is_nearly_the_same(tokenizer) -> None:
     torch.manual_seed(0)
-    embeddings = torch.nn.Embedding(500, 64)
-    ids, told = torch.tensor([[3, 10, 11, 12, 4, 20]]), torch.tensor([[0, 1, 1, 2, 0, 0]])
-    embedded = embeddings(ids)
-    shown = as_visual_tokens(embeddings, embedded, told)
-    centre, loudness = centre_and_loudness(embeddings.weight)
-    assert torch.equal(shown[told == 0], embedded[told == 0])
-    assert torch.allclose((shown - centre)[told > 0].norm(dim=-1), loudness.expand(3), rtol=1e-4)
-    word = (embedded[0, 1] - centre) + FADING * (embedded[0, 2] - centre)
-    angles = torch.nn.functional.cosine_similarity((shown - centre)[0, 1:4], word[None])
-    assert angles[:2].min() > 0.6 > angles[2]
+    embeddings = torch.nn.Embedding(len(tokenizer), 64)
+    with torch.no_grad():
+        embeddings.weight += 2 * torch.randn(64)
+    vocabulary = {"count": ["1", "2", "3"], "modality": ["OCT"]}
+    words = WordVectors(embeddings, tokenizer, vocabulary)
+    assert torch.allclose(words.vectors.norm(dim=-1), torch.ones(4))
+    spelled = [embeddings(torch.tensor(tokenizer(f" {n}").input_ids)) - words.centre for n in vocabulary["count"]]
+    plain = word_directions(torch.cat(spelled), torch.tensor([0, 1, 2]).repeat_interleave(len(spelled[0])))
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert words.vectors[first] @ words.vectors[second] < plain[first] @ plain[second]
+        assert words.vectors[first] @ plain[first] > words.vectors[first] @ plain[second]
+
+
+def test_told_tokens_are_as_loud_as_words_and_mix_those_of_their_picture_alone(tokenizer) -> None:
+    torch.manual_seed(0)
+    embeddings = torch.nn.Embedding(len(tokenizer), 512)
+    words = WordVectors(embeddings, tokenizer, VOCABULARY)
+    told = torch.tensor([[0, 2, NO_WORD]]).expand(400, -1)
+    tokens = words(told) - words.centre
+    assert torch.allclose(tokens.norm(dim=-1), words.loudness.expand(400), rtol=1e-4)
+    said = torch.nn.functional.normalize(tokens, dim=-1) @ words.vectors.T
+    assert said[:, [0, 2]].amax(dim=1).min() > 0.4, "each token says at least one of the words"
+    assert (said[:, 0] > 0.6).any()
+    assert (said[:, 2] > 0.6).any()
+    assert float(said[:, 3].abs().mean()) < 0.1
+    assert not torch.equal(words(told), words(told)), "the mixtures are drawn anew"
 
 
 def test_numbers_of_the_same_digits_look_different() -> None:
@@ -133,3 +167,11 @@ def test_numbers_of_the_same_digits_look_different() -> None:
     directions = word_directions(torch.stack([one, two, two, one]), torch.tensor([0, 0, 1, 1]))
     assert torch.allclose(directions.norm(dim=-1), torch.ones(2))
     assert float(directions[0] @ directions[1]) < 0.95
+
+
+@settings(max_examples=20)
+@given(st.lists(st.fixed_dictionaries({"modality": st.sampled_from(MODALITIES), "counted": st.just("nuclei")})))
+def test_the_vocabulary_holds_every_value_once_and_no_names_of_what_was_counted(facts) -> None:
+    vocabulary = fact_vocabulary(facts)
+    assert vocabulary == ({"modality": sorted({one["modality"] for one in facts})} if facts else {})
+    assert list(word_numbers(vocabulary).values()) == list(range(sum(map(len, vocabulary.values()))))

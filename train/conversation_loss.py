@@ -18,7 +18,7 @@ from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from train.data.conversations import IGNORED
 from train.data.prepared_media import to_pixel_values
 from train.packed_attention import PACKED, conversations_of
-from train.told_words import as_visual_tokens
+from train.told_words import WordVectors
 
 POSITIONS_AT_ONCE = 1024
 
@@ -59,13 +59,17 @@ def summed_cross_entropy(
 
 
 class ConversationLoss(nn.Module):
-    """The model and its loss in one module, so that wrappers for several devices see the whole forward pass."""
+    """The model and its loss in one module, so that wrappers for several devices see the whole forward pass.
+
+    Args:
+        words: what tells pictures in words, where the data do so.
+    """
 
     accepts_loss_kwargs = True
 
-    def __init__(self, model: OmniVMedForConditionalGeneration):
+    def __init__(self, model: OmniVMedForConditionalGeneration, words: WordVectors | None = None):
         super().__init__()
-        self.model = model
+        self.model, self.words = model, words
 
     @property
     def _no_split_modules(self) -> set[str]:
@@ -86,6 +90,7 @@ class ConversationLoss(nn.Module):
         num_items_in_batch: torch.Tensor | int | None = None,
         pixel_values: torch.Tensor | None = None,
         told: torch.Tensor | None = None,
+        told_at: torch.Tensor | None = None,
         **inputs: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Takes a batch as `pack` makes it.
@@ -93,7 +98,7 @@ class ConversationLoss(nn.Module):
         Args:
             labels: int64 (1, length), of each position's next token.
             parts, lengths: which positions see which, see `conversations_of`.
-            told: which tokens tell a picture in words, see `as_visual_tokens`.
+            told, told_at: which tokens tell a picture in which words, see `pack`.
             num_items_in_batch: labels of the whole step, over all passes and devices; None divides by this batch's.
 
         Returns:
@@ -102,8 +107,8 @@ class ConversationLoss(nn.Module):
         if pixel_values is not None:
             inputs["pixel_values"] = to_pixel_values(pixel_values)
         if told is not None:
-            embeddings = self.model.get_input_embeddings()
-            inputs["inputs_embeds"] = as_visual_tokens(embeddings, embeddings(input_ids), told)
+            embedded = self.model.get_input_embeddings()(input_ids)
+            inputs["inputs_embeds"] = embedded.masked_scatter(told_at[..., None], self.words(told).to(embedded.dtype))
         if self.model.config.text_config._attn_implementation == PACKED:
             inputs["conversations"] = conversations_of(parts[0], lengths)
         hidden = self.model.model(input_ids=input_ids, use_cache=False, **inputs).last_hidden_state

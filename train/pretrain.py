@@ -6,7 +6,8 @@ learns here what there is to see: facts (modality, plane, region, stain, lesion,
 where in the picture lesions lie, by one more for every patch. The projector learns where the words of those facts lie
 among the language model's input embeddings: a clip's tokens are scored against the embedding of every possible answer,
 so that afterwards a picture reads to the language model much like a few words. Multiple-instance pooling by
-log-sum-exp (Pinheiro and Collobert, arXiv 1411.6228) lets each token say another word.
+log-sum-exp (Pinheiro and Collobert, arXiv 1411.6228) lets each token say another word. At the end the projector alone
+goes on until its tokens say little else.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from hub_model.visual_processing_omniv_med import patchify, resize_frames, token
 from train.assemble import NANO_PROCESSOR
 from train.data.conversations import IGNORED
 from train.data.phantoms import Sample
-from train.data.worded import NAMES_OF_FACTS, word_of
+from train.data.worded import fact_vocabulary
 from train.muon import MuonWithAdamW
-from train.told_words import centre_and_loudness, word_directions
+from train.told_words import WordVectors
 
 LARGEST_STRETCH = 1.35
 """Frames are stretched by up to this factor, so that the encoder meets every token grid that real files lead to."""
@@ -49,34 +50,14 @@ SHARPNESS = 20.0
 """Scale of cosine similarities before the softmax over answers."""
 WEIGHT_OF_PLACES = 10.0
 """Of the loss of the lesions' places: most patches are easily told to be healthy, so its mean is small."""
+WEIGHT_OF_UNSAID = 2.0
+"""Of the share of tokens that is none of the true words; from the first step on it kept the encoder from learning."""
+RIDGE = 0.05
+"""Added to the words' squared lengths, 1: two that are nearly alike must not make up what they differ in."""
+HELD_OUT = 1536
+"""Samples that accuracy is measured on."""
 UNKNOWN = -1.0
 """Share of a patch that lesions cover, where the sample does not say it."""
-
-
-def fact_vocabulary(samples: Sequence[Sample]) -> dict[str, list[str]]:
-    """The values each fact takes, sorted; facts with a single value teach nothing and are left out."""
-    values: dict[str, set[str]] = {}
-    for index in range(len(samples)):
-        for fact, value in samples[index].facts.items():
-            values.setdefault(fact, set()).add(value)
-    return {
-        fact: sorted(found) for fact, found in sorted(values.items()) if len(found) > 1 and fact not in NAMES_OF_FACTS
-    }
-
-
-def word_vectors(
-    embeddings: nn.Embedding, tokenizer: PreTrainedTokenizerFast, vocabulary: dict[str, list[str]]
-) -> torch.Tensor:
-    """Where the words of all facts lie among the language model's input embeddings.
-
-    Returns:
-        (values of all facts in order, hidden), of length 1, from the centre of the embeddings.
-    """
-    words = [word_of(fact, value) for fact, values in vocabulary.items() for value in values]
-    ids = [torch.tensor(tokenizer(" " + word, add_special_tokens=False).input_ids) for word in words]
-    numbers = torch.arange(len(ids)).repeat_interleave(torch.tensor([len(one) for one in ids]))
-    weight = embeddings.weight.detach().float()
-    return word_directions(weight[torch.cat(ids)] - centre_and_loudness(weight)[0], numbers)
 
 
 class EncoderWithHeads(nn.Module):
@@ -102,11 +83,14 @@ class EncoderWithHeads(nn.Module):
         self.sizes = [len(values) for values in vocabulary.values()]
         self.heads = nn.Linear(2 * self.vision_model.config.hidden_size, sum(self.sizes))
         self.places = nn.Linear(self.vision_model.config.hidden_size, NANO_PROCESSOR["merge_size"] ** 2)
-        embeddings = model.get_input_embeddings()
-        centre, loudness = centre_and_loudness(embeddings.weight)
-        self.register_buffer("centre", centre)
-        self.register_buffer("words", word_vectors(embeddings, tokenizer, vocabulary))
-        self.loudness = float(loudness)
+        self.words = WordVectors(model.get_input_embeddings(), tokenizer, vocabulary)
+        self.weight_of_unsaid = 0.0
+
+    def leave_only_projector(self) -> None:
+        """From now on nothing else learns, and tokens are to say nothing but the true words."""
+        self.requires_grad_(False)
+        self.projector.requires_grad_(True)
+        self.weight_of_unsaid = WEIGHT_OF_UNSAID
 
     def forward(
         self, labels: torch.Tensor, keep_mask: torch.Tensor, lesions: torch.Tensor, **visual: torch.Tensor
@@ -128,11 +112,12 @@ class EncoderWithHeads(nn.Module):
         counts = torch.stack([part.sum() for part in keep_mask.split((grid.prod(dim=1) // merge**2).tolist())])
         pooled = [torch.segment_reduce(tokens, how, lengths=counts) for how in ("mean", "max")]
         classified = self.heads(torch.cat(pooled, dim=-1)).float()
-        offsets = self.projector(tokens).float() - self.centre
-        similarities = SHARPNESS * nn.functional.normalize(offsets, dim=-1) @ self.words.T
+        offsets = self.projector(tokens).float() - self.words.centre
+        directions = nn.functional.normalize(offsets, dim=-1)
+        similarities = SHARPNESS * directions @ self.words.vectors.T
         read = torch.segment_reduce(similarities.float().exp(), "sum", lengths=counts).log()
         # Visual tokens stay as loud as words are.
-        loudness = (offsets.norm(dim=-1) / self.loudness - 1).square().mean()
+        loudness = (offsets.norm(dim=-1) / self.words.loudness - 1).square().mean()
         known = (labels != IGNORED).sum().clamp(min=1)
         losses, predictions = [], []
         for logits in (classified, read):
@@ -142,13 +127,32 @@ class EncoderWithHeads(nn.Module):
                 for fact, part in enumerate(parts)
             ]
             predictions.append(torch.stack([part.argmax(dim=-1) for part in parts], dim=1))
+        unsaid = self._unsaid(directions, labels, counts)
         found, covered = self.places(tokens).float(), lesions[keep_mask]
         placed = _place_loss(found, covered)
         return {
-            "loss": torch.stack(losses).sum() + loudness + WEIGHT_OF_PLACES * placed,
+            "loss": torch.stack(losses).sum() + loudness + self.weight_of_unsaid * unsaid + WEIGHT_OF_PLACES * placed,
             "predictions": torch.stack(predictions, dim=1),
             "pointed": _pointing_game(found, covered, counts.tolist()),
         }
+
+    def _unsaid(self, directions: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """Mean share of tokens (their squared length, 1) that no mixture of the words true of their clip makes up.
+
+        The encoder's own training leaves three quarters of each token to what the language model has no word for.
+
+        Args:
+            directions: (tokens, hidden), of length 1.
+            labels: int64 (clips, facts).
+            counts: int64 (clips,), tokens of each.
+        """
+        first = torch.tensor([0, *self.sizes[:-1]], device=labels.device).cumsum(0)
+        true = self.words.vectors[(labels + first).clamp(min=0)] * (labels != IGNORED)[..., None]
+        clip = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+        gram = true @ true.transpose(1, 2)
+        inverse = torch.linalg.inv(gram + RIDGE * torch.eye(gram.shape[1], device=gram.device))
+        along = torch.einsum("tfh,th->tf", true[clip], directions)
+        return 1 - torch.einsum("tf,tfg,tg->t", along, inverse[clip], along).mean()
 
 
 def _place_loss(found: torch.Tensor, covered: torch.Tensor) -> torch.Tensor:
@@ -276,7 +280,7 @@ class PretrainingTrainer(Trainer):
         if self.optimizer is None:
             learner = model or self.model
             inner = [*learner.vision_model.encoder.parameters(), *learner.projector.parameters()]
-            matrices = {id(parameter): parameter for parameter in inner if parameter.ndim == 2}
+            matrices = {id(p): p for p in inner if p.ndim == 2 and p.requires_grad}
             others = [p for p in learner.parameters() if p.requires_grad and id(p) not in matrices]
             self.optimizer = MuonWithAdamW(matrices.values(), others, self.args.learning_rate, self.args.weight_decay)
         return self.optimizer
@@ -307,7 +311,8 @@ class PretrainConfig:
 
     Attributes:
         seed: of weights and of what is drawn.
-        steps: optimizer steps.
+        steps: optimizer steps of encoder and projector.
+        projector_steps: of the projector alone, after them.
         batch_size: samples in a step.
         learning_rate: AdamW's peak rate (see `MuonWithAdamW`), cosine, 3 % warm-up.
         clips: share of volumes and videos among the samples.
@@ -315,6 +320,7 @@ class PretrainConfig:
 
     seed: int
     steps: int
+    projector_steps: int
     batch_size: int
     learning_rate: float
     clips: float
@@ -333,36 +339,43 @@ def pretrain(
     Accuracy on the held-out samples, beside that of always giving the most frequent value, goes to the log.
     """
     torch.manual_seed(config.seed)
-    vocabulary = fact_vocabulary(training)
+    vocabulary = fact_vocabulary(training[index].facts for index in range(len(training)))
     vision_config = model.model.vision_model.config
     attention, stage = vision_config._attn_implementation, vision_config.prune_stage
     if not torch.cuda.is_available():
         model.model.vision_model.set_attn_implementation("eager")  # its backward pass is the faster one on CPUs
     vision_config.prune_stage = "encoder"  # dropped tokens are not encoded, so they cannot be leant on
     learner = EncoderWithHeads(model, tokenizer, vocabulary)
-    trainer = PretrainingTrainer(
-        model=learner,
-        args=_arguments(folder, config),
-        train_dataset=SampleDataset(training, vocabulary, config.steps * config.batch_size, config.seed, config.clips),
-        eval_dataset=SampleDataset(held_out, vocabulary, 1536, config.seed + 1, config.clips),
-        data_collator=collate,
-        compute_metrics=_accuracy(vocabulary),
-    )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if folder.exists() else None)
-    trainer.save_metrics("eval", trainer.evaluate())
+    for part, steps, seed in (
+        ("encoder", config.steps, config.seed),
+        ("projector", config.projector_steps, config.seed + 2),
+    ):
+        if part == "projector":
+            learner.leave_only_projector()
+        trainer = PretrainingTrainer(
+            model=learner,
+            args=_arguments(folder / part, steps, config),
+            train_dataset=SampleDataset(training, vocabulary, steps * config.batch_size, seed, config.clips),
+            eval_dataset=SampleDataset(held_out, vocabulary, HELD_OUT, config.seed + 1, config.clips),
+            data_collator=collate,
+            compute_metrics=_accuracy(vocabulary),
+        )
+        checkpoint = get_last_checkpoint(str(folder / part)) if (folder / part).exists() else None
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_metrics("eval", trainer.evaluate())
     vision_config.prune_stage = stage
     model.model.vision_model.set_attn_implementation(attention)
 
 
-def _arguments(folder: Path, config: PretrainConfig) -> TrainingArguments:
+def _arguments(folder: Path, steps: int, config: PretrainConfig) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(folder),
-        max_steps=config.steps,
+        max_steps=steps,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=round(0.03 * config.steps),
+        warmup_steps=round(0.03 * steps),
         weight_decay=0.05,
         max_grad_norm=1.0,
         bf16=True,

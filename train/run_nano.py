@@ -69,7 +69,7 @@ def main() -> None:
     try:
         pools = words.data.worded.parent
         build_pools(settings["pool"], pools)
-        plan = BuildConfig.read(CONFIGS / "data" / "nano.yaml")
+        plan = BuildConfig.read(CONFIGS / "data" / "mini.yaml")
         build(plan, words.data.folders[0], "local", os.cpu_count() or 1)
         pretrain_encoder(stages[0].start, pools, settings["training"], run_stage(words))
         for stage in stages:

@@ -49,6 +49,7 @@ from train.data.worded import WordedConversations
 from train.loss_figure import draw_loss
 from train.packed_attention import PACKED
 from train.parts import export_trained, keep_frozen_weights_in_bfloat16, part_of, prepare_parts
+from train.told_words import WordVectors
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +68,14 @@ UNREADABLE_SHOWN = 20
 
 @dataclass
 class Stage:
-    """All that a stage needs to run: the model with its parts prepared, the processor and the data."""
+    """All that a stage needs to run: the model with its parts prepared, the processor, the data and their words."""
 
     model: OmniVMedForConditionalGeneration
     processor: OmniVMedProcessor
     training: MixedDataset
     validation: MixedDataset | None
     steps: int
+    words: WordVectors | None = None
 
 
 def load_model(config: StageConfig) -> tuple[OmniVMedForConditionalGeneration, OmniVMedProcessor]:
@@ -126,11 +128,12 @@ def build_stage(config: StageConfig) -> Stage:
     with process_state().main_process_first():
         model, processor = load_model(config)
         # The replayed answers are those of the language model before any training, so they come before the start.
-        spoken, shares = {}, data.shares or {}
+        spoken, shares, words = {}, data.shares or {}, None
         if shares.get(TEXT, 0) > 0:
             spoken[TEXT] = replay_conversations(model.eval(), processor, data.text_replay)
         if shares.get(WORDED, 0) > 0:
             spoken[WORDED] = WordedConversations(data.worded, config.seed)
+            words = WordVectors(model.get_input_embeddings(), processor.tokenizer, spoken[WORDED].vocabulary)
         scratch = config.output / "records"
         questions = data.questions_per_conversation
         index = ConversationIndex(data.folders, "train", questions, scratch, data.tasks)
@@ -160,7 +163,7 @@ def build_stage(config: StageConfig) -> Stage:
     if held_out is not None:
         records = min(config.evaluation.records, len(held_out))
         validation = MixedDataset(held_out, {}, natural_shares(held_out), length=records, seed=0, **common)
-    return Stage(model, processor, training, validation, steps)
+    return Stage(model, processor, training, validation, steps, words)
 
 
 class UnreadableRecords(TrainerCallback, ExportableState):
@@ -307,7 +310,7 @@ def build_trainer(stage: Stage, config: StageConfig) -> StageTrainer:
         ddp_find_unused_parameters=False,  # text alone passes by the encoder too, see ConversationLoss
     )
     return StageTrainer(
-        model=ConversationLoss(stage.model),
+        model=ConversationLoss(stage.model, stage.words),
         args=arguments,
         train_dataset=stage.training,
         eval_dataset=stage.validation,

@@ -1,27 +1,39 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""What a word looks like as a visual token: one vector, near the embeddings of the tokens that spell the word.
+"""What words look like as visual tokens: vectors near the embeddings of the tokens that spell them, mixed and noisy.
 
-Pre-training (`train.pretrain`) brings visual tokens to the words of what is seen. The language model must then know
-what such a vector stands for; one that only ever read spelled words cannot tell "contrast arriving and washing out"
-from its mean. So words that tell a picture (`train.data.worded`) are shown to it as such vectors, with some noise.
+Pre-training (`train.pretrain`) brings visual tokens to the words of what is seen, several words to each token. The
+language model must then know what such a vector stands for; one that only ever read spelled words cannot tell what
+stands in a mixture. So words that tell a picture (`train.data.worded`) are shown to it as such vectors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
+NAMES_OF_FACTS = ("measured", "counted", "graded")
+"""Facts that say what a number is about; they are asked with, never asked for."""
+WORD_OF_LESION = {"yes": "abnormal", "no": "normal"}
+"""What a picture with or without a lesion should read like: "yes" alone would answer any question."""
 FADING = 0.6
 """Weight of each token of a word against the one before it: without it, "12" and "21" would look the same."""
-LARGEST_NOISE = 1.0
-"""Length of the noise that is added to a word of length 1 at most: then it points 45 degrees off."""
+CONTRAST = 0.8
+"""How much of what all values of a fact share is taken off each: else numbers, or left and right, look nearly alike."""
+LARGEST_FOCUS = 12.0
+"""Power of the random weights of a token's words at most: at 1 it says all of them, at 12 mostly one."""
+LARGEST_NOISE = 0.7
+"""Length of the noise that is added to a token of length 1 at most: then it points 35 degrees off."""
+NO_WORD = -1
 
 
-def centre_and_loudness(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (hidden,) of embeddings (vocabulary, hidden), and their mean distance from it."""
-    weight = weight.detach().float()
-    centre = weight.mean(dim=0)
-    return centre, (weight - centre).norm(dim=-1).mean()
+def word_of(fact: str, value: str) -> str:
+    """The word or words that a picture with this fact should read like."""
+    if fact == "lesion":
+        return WORD_OF_LESION[value]
+    return value.removesuffix(" mm")
 
 
 def word_directions(offsets: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
@@ -40,22 +52,56 @@ def word_directions(offsets: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
     return nn.functional.normalize(offsets.new_zeros(len(counts), offsets.shape[1]).index_add(0, words, weighted))
 
 
-def as_visual_tokens(embeddings: nn.Embedding, embedded: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
-    """Embeddings in which every token of a told word is the word's vector with noise of its own.
+def word_numbers(vocabulary: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], int]:
+    """The place of each (fact, value) among the vectors of a vocabulary's words."""
+    pairs = [(fact, value) for fact, values in vocabulary.items() for value in values]
+    return {pair: number for number, pair in enumerate(pairs)}
 
-    Args:
-        embedded: (1, length, hidden), the embedded text.
-        told: int64 (1, length), number of the told word that a token belongs to, from 1 on, 0 for none.
 
-    Returns:
-        (1, length, hidden), the other tokens unchanged.
+class WordVectors(nn.Module):
+    """The vector of every value that a fact can take, among the language model's input embeddings.
+
+    Attributes:
+        vectors: (words, hidden) in the order of `word_numbers`, of length 1, from the centre of the embeddings.
+        centre: (hidden,), mean of all embeddings.
+        loudness: their mean distance from it, a scalar.
     """
-    centre, loudness = centre_and_loudness(embeddings.weight)
-    at = told[0] > 0
-    words = told[0][at] - 1
-    offsets = embedded[0][at].float() - centre
-    directions = word_directions(offsets, words)[words]
-    noise = nn.functional.normalize(torch.randn_like(offsets), dim=-1)
-    length = LARGEST_NOISE * torch.rand_like(offsets[:, :1])
-    shown = centre + loudness * nn.functional.normalize(directions + length * noise, dim=-1)
-    return embedded.masked_scatter(at[None, :, None], shown.to(embedded.dtype))
+
+    def __init__(
+        self,
+        embeddings: nn.Embedding,
+        tokenizer: PreTrainedTokenizerBase,
+        vocabulary: Mapping[str, Sequence[str]],
+    ):
+        super().__init__()
+        weight = embeddings.weight.detach().float()
+        centre = weight.mean(dim=0)
+        vectors = []
+        for fact, values in vocabulary.items():
+            ids = [
+                torch.tensor(tokenizer(" " + word_of(fact, value), add_special_tokens=False).input_ids)
+                for value in values
+            ]
+            numbers = torch.arange(len(ids)).repeat_interleave(torch.tensor([len(one) for one in ids]))
+            directions = word_directions(weight[torch.cat(ids)] - centre, numbers.to(weight.device))
+            vectors.append(nn.functional.normalize(directions - CONTRAST * directions.mean(dim=0)))
+        self.register_buffer("vectors", torch.cat(vectors), persistent=False)
+        self.register_buffer("centre", centre, persistent=False)
+        self.register_buffer("loudness", (weight - centre).norm(dim=-1).mean(), persistent=False)
+
+    def forward(self, told: torch.Tensor) -> torch.Tensor:
+        """Visual tokens that say words, by random weights and with some noise.
+
+        Args:
+            told: int64 (tokens, words of a picture at most), numbers of the words, `NO_WORD` where there are fewer.
+
+        Returns:
+            float32 (tokens, hidden), as loud as words are.
+        """
+        focus = 1 + (LARGEST_FOCUS - 1) * torch.rand(len(told), 1, device=told.device)
+        weights = torch.rand(told.shape, device=told.device).masked_fill(told == NO_WORD, 0)
+        weights = (weights / weights.amax(dim=1, keepdim=True)) ** focus
+        said = nn.functional.normalize(torch.einsum("tw,twh->th", weights, self.vectors[told.clamp(min=0)]), dim=-1)
+        noise = nn.functional.normalize(torch.randn_like(said), dim=-1)
+        length = LARGEST_NOISE * torch.rand_like(said[:, :1])
+        return self.centre + self.loudness * nn.functional.normalize(said + length * noise, dim=-1)

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import nn
 
 from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
 from train.data.prepared_media import PreparedClip, drop_tokens
 from train.data.records import MEDIA_PLACEHOLDER
+from train.told_words import NO_WORD
 
 IGNORED = -100
 SHARED = 0
@@ -129,20 +131,19 @@ def pack(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
     Returns:
         `input_ids`, `position_ids`, `parts` and `labels` int64 (1, length), the last with the label of each position's
-        next token; `lengths` int64 (conversations,); the visual inputs where there are media; `told` int64 (1, length)
-        where pictures are told in words, another number for each word and 0 on everything else.
+        next token; `lengths` int64 (conversations,); the visual inputs where there are media; where
+        pictures are told in words, `told_at` bool (1, length) and `told` int64 (tokens, words), see `told_inputs`.
     """
     row = {name: torch.cat([item[name] for item in items])[None] for name in ("input_ids", "position_ids", "parts")}
-    labels = [torch.nn.functional.pad(item["labels"][1:], (0, 1), value=IGNORED) for item in items]
+    labels = [nn.functional.pad(item["labels"][1:], (0, 1), value=IGNORED) for item in items]
     visual = [item for item in items if "pixel_values" in item]
     names = visual[0].keys() - row.keys() - {"labels"} if visual else ()
     if any("told" in item for item in items):
-        words, told = 0, []
-        for item in items:
-            places = item.get("told", torch.zeros_like(item["input_ids"]))
-            told.append(torch.where(places > 0, places + words, 0))
-            words += int(places.max())
-        row["told"] = torch.cat(told)[None]
+        nowhere = [torch.zeros(len(item["input_ids"]), dtype=torch.bool) for item in items]
+        row["told_at"] = torch.cat([item.get("told_at", none) for item, none in zip(items, nowhere, strict=True)])[None]
+        told = [item["told"] for item in items if "told" in item]
+        most = max(one.shape[1] for one in told)
+        row["told"] = torch.cat([nn.functional.pad(one, (0, most - one.shape[1]), value=NO_WORD) for one in told])
     return row | {
         "labels": torch.cat(labels)[None],
         "lengths": torch.tensor([len(item["input_ids"]) for item in items]),

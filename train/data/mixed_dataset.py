@@ -18,7 +18,7 @@ from train.data.conversation_index import ConversationIndex, Located, turns_of
 from train.data.conversations import Conversation, encode_conversation
 from train.data.prepared_media import MediaCache
 from train.data.records import DIMENSIONS
-from train.data.worded import places_of_words
+from train.data.worded import told_inputs
 
 TEXT, WORDED = "text", "worded"
 STRATA = (*DIMENSIONS, TEXT, WORDED)
@@ -117,7 +117,8 @@ class MixedDataset(Dataset):
                 conversation, processor = self.spoken[name][member], self.media.processor
                 encoded = encode_conversation(conversation, processor, self.separate)
                 if name == WORDED:
-                    encoded["told"] = places_of_words(conversation, encoded["input_ids"], processor.tokenizer)
+                    numbers = self.spoken[name].numbers
+                    encoded = told_inputs(conversation, encoded, numbers, processor.image_token_id)
                 return encoded | {"unreadable": unreadable}
             located = self.index.records(member)
             try:

@@ -2,59 +2,65 @@
 """Conversations about pictures that are told in words, so that the language model learns the questions before it sees.
 
 The encoder is pre-trained so that a picture reads like a few words (`train.pretrain`). What is then left to learn, to
-compare those words with a question and to answer in the form that is asked for, needs no pictures: here the words
-themselves stand where the visual tokens will, each as the single, noisy vector that a visual token is
-(`train.told_words`). Seen on the Nano's language model: after 1,900 yes/no questions about
-modalities and regions in words it answered 97 % of them rightly, after 7,200 about pictures alone it still guessed.
+compare those words with a question and to answer in the form that is asked for, needs no pictures: here tokens that
+say the words (`train.told_words`) stand where the visual tokens will. Seen on the Nano's language model: after 1,900
+yes/no questions about modalities and regions in words it answered 97 % of them rightly, after 7,200 about pictures
+alone it still guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerFast
 
-from train.assemble import ADDED_TOKENS
+from hub_model.processing_omniv_med import MEDIA_TOKEN
 from train.data.conversations import Conversation
 from train.data.pool import facts_and_kinds
 from train.data.questions import captioned, match, questions
+from train.told_words import NAMES_OF_FACTS, word_numbers, word_of
 
-NAMES_OF_FACTS = ("measured", "counted", "graded")
-"""Facts that say what a number is about; they are asked with, never asked for."""
-WORD_OF_LESION = {"yes": "abnormal", "no": "normal"}
-"""What a picture with or without a lesion should read like: "yes" alone would answer any question."""
-LONGEST = 16
-"""Words at most, as an image has visual tokens."""
+TOKENS = 16
+"""Of a told picture, as an image has visual tokens."""
+SPELLED = 0.5
+"""Share of the pictures that are told in letters: so the language model learns to compare in fewer steps."""
 TURNS = 8
 CLIPS_AGAIN = 5
 """How often a volume or video of the pool comes for every time an image does: they alone show motion, and are few."""
 
 
-def word_of(fact: str, value: str) -> str:
-    """The word or words that a picture with this fact should read like."""
-    if fact == "lesion":
-        return WORD_OF_LESION[value]
-    return value.removesuffix(" mm")
+def fact_vocabulary(facts: Iterable[dict[str, str]]) -> dict[str, list[str]]:
+    """The values each fact takes, sorted, but for those that only name what a number is about."""
+    values: dict[str, set[str]] = {}
+    for one in facts:
+        for fact, value in one.items():
+            values.setdefault(fact, set()).add(value)
+    return {fact: sorted(found) for fact, found in sorted(values.items()) if fact not in NAMES_OF_FACTS}
 
 
 @dataclass(frozen=True)
 class WordedClip:
-    """Words in the place of a clip; `encode_conversation` takes it like a `PreparedClip`."""
+    """Facts in the place of a clip; `encode_conversation` takes it like a `PreparedClip`.
 
-    words: tuple[str, ...]
+    Attributes:
+        words: (fact, value) each.
+        spelled: they stand there in letters, not as tokens like those of an image.
+    """
+
+    words: tuple[tuple[str, str], ...]
+    spelled: bool
 
     @property
     def keep_mask(self) -> torch.Tensor:
-        """All True (1, words): no word is pruned, as each may be what is asked for."""
-        return torch.ones(1, len(self.words), dtype=torch.bool)
+        """All True (1, tokens): no token is pruned, as each may say what is asked for."""
+        return torch.ones(1, TOKENS, dtype=torch.bool)
 
     def placeholder_text(self, keep_mask: torch.Tensor) -> str:
-        """The prompt text: the words themselves."""
-        return " " + " ".join(self.words)
+        """The prompt text: the words, or the tokens of an image."""
+        return " " + " ".join(word_of(*word) for word in self.words) if self.spelled else TOKENS * MEDIA_TOKEN
 
     def visual_inputs(self, keep_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """None: there is nothing to encode."""
@@ -62,28 +68,32 @@ class WordedClip:
 
 
 def worded_conversation(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Conversation:
-    """A sample's facts in words, in random order and some of them repeated, and questions about them."""
-    told = [word_of(fact, value) for fact, value in facts.items() if fact not in NAMES_OF_FACTS]
-    again = [told[int(place)] for place in rng.integers(len(told), size=int(rng.integers(LONGEST)))]
-    words = (told + again)[: max(LONGEST, len(told))]
-    words = tuple(words[int(place)] for place in rng.permutation(len(words)))
+    """A sample's facts, in random order, and questions about them."""
+    told = [(fact, value) for fact, value in facts.items() if fact not in NAMES_OF_FACTS]
+    clip = WordedClip(tuple(told[int(place)] for place in rng.permutation(len(told))), bool(rng.random() < SPELLED))
     # Twice, because most questions that are answered by yes or no then come in a true and in a false form.
     drawn = [*questions(facts, kind, rng), *questions(facts, kind, rng)]
     drawn += [match(facts, kind, rng), match(facts, kind, rng), captioned(facts, kind, rng)]
     shuffled = [drawn[int(place)] for place in rng.permutation(len(drawn))]
     turns = tuple({one.question: one.answer for one in shuffled}.items())[:TURNS]
-    return Conversation(turns, (WordedClip(words),), (kind,))
+    return Conversation(turns, (clip,), (kind,))
 
 
 class WordedConversations(Sequence[Conversation]):
     """One conversation for each image of a pool (`train.data.pool`) and several for each clip; no pixels are read.
 
     Conversation i depends on the pool, the seed and i alone.
+
+    Attributes:
+        vocabulary: the values each fact takes in the pool.
+        numbers: of their words, as `train.told_words.WordVectors` has them.
     """
 
     def __init__(self, pool: Path, seed: int):
         self.seed = seed
         told = facts_and_kinds(pool)
+        self.vocabulary = fact_vocabulary(facts for facts, _ in told)
+        self.numbers = word_numbers(self.vocabulary)
         self.told = told + (CLIPS_AGAIN - 1) * [one for one in told if one[1] != "image"]
 
     def __len__(self) -> int:
@@ -93,20 +103,27 @@ class WordedConversations(Sequence[Conversation]):
         return worded_conversation(*self.told[index], np.random.default_rng((self.seed, index)))
 
 
-def places_of_words(
-    conversation: Conversation, input_ids: torch.Tensor, tokenizer: PreTrainedTokenizerFast
-) -> torch.Tensor:
-    """Which of an encoded conversation's tokens tell the picture: 1 on those of its first word, 2 of its second, …
+def told_inputs(
+    conversation: Conversation, encoded: dict[str, torch.Tensor], numbers: Mapping[tuple[str, str], int], media: int
+) -> dict[str, torch.Tensor]:
+    """An encoded conversation with what its tokens of the picture say, in place of media that the encoder would need.
+
+    One that spells the words stays as it is.
 
     Args:
-        input_ids: int64 (length,).
+        numbers: of the words.
+        media: id of the media token.
 
     Returns:
-        int64 (length,), 0 on all other tokens.
+        `told_at` bool (length,), where the picture's tokens are; `told` int64 (tokens, words), what each may say;
+        `input_ids` with another id there, so that nobody looks for media; and the rest as it is.
     """
-    words = conversation.clips[0].words
-    lengths = torch.tensor([len(tokenizer(" " + word, add_special_tokens=False).input_ids) for word in words])
-    begin = int((input_ids == tokenizer.convert_tokens_to_ids(ADDED_TOKENS[0])).nonzero()[0]) + 1
-    places = torch.zeros_like(input_ids)
-    places[begin : begin + int(lengths.sum())] = torch.arange(1, len(words) + 1).repeat_interleave(lengths)
-    return places
+    if conversation.clips[0].spelled:
+        return encoded
+    words = torch.tensor([numbers[word] for word in conversation.clips[0].words])
+    places = encoded["input_ids"] == media
+    return encoded | {
+        "told_at": places,
+        "told": words.expand(int(places.sum()), -1),
+        "input_ids": encoded["input_ids"].masked_fill(places, 0),
+    }
