@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from train.data.conversations import IGNORED
 from train.data.phantoms import Sample, generate
@@ -128,16 +129,22 @@ def test_what_a_token_says_beside_the_true_words_is_punished(make_model, tokeniz
     assert heads._unsaid(true.roll(1, dims=0), labels, counts) > unsaid + 0.2
 
 
-def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, tmp_path: Path) -> None:
+def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("train.pretrain.HELD_OUT", 128)
     training = [generate(name, "image", np.random.default_rng(i)) for i in range(12) for name in ("OCT", "dermoscopy")]
     model = make_model(**VISION)
     before = model.model.projector.readout[0].weight.clone()
-    config = PretrainConfig(seed=0, steps=60, batch_size=8, learning_rate=5e-3, clips=0.0)
+    config = PretrainConfig(seed=0, steps=150, projector_steps=15, batch_size=8, learning_rate=5e-3, clips=0.0)
     pretrain(model, tokenizer, training, training, tmp_path, config)
-    metrics = json.loads((tmp_path / "eval_results.json").read_text(encoding="utf-8"))
-    for way in ("classified", "read"):
-        assert metrics[f"eval_modality_{way}"] > 0.9 > 0.6 > metrics["eval_modality_majority"]
-    assert 0 <= metrics["eval_pointing_game"] <= 1
+    for part in ("encoder", "projector"):
+        metrics = json.loads((tmp_path / part / "eval_results.json").read_text(encoding="utf-8"))
+        for way in ("classified", "read"):
+            assert metrics[f"eval_modality_{way}"] > 0.9 > 0.6 > metrics["eval_modality_majority"]
+        assert 0 <= metrics["eval_pointing_game"] <= 1
+    encoder = load_file(tmp_path / "encoder" / "checkpoint-150" / "model.safetensors")
+    for name, tensor in model.model.vision_model.named_parameters():
+        assert torch.equal(tensor, encoder[f"vision_model.{name}"]), "at the end the projector learns alone"
+    assert not torch.equal(encoder["projector.readout.0.weight"], model.model.projector.readout[0].weight)
     again = make_model(**VISION)
     pretrain(again, tokenizer, training, training, tmp_path, config)
     for mine, theirs in zip(model.model.vision_model.parameters(), again.model.vision_model.parameters(), strict=True):
