@@ -84,13 +84,13 @@ class EncoderWithHeads(nn.Module):
         self.heads = nn.Linear(2 * self.vision_model.config.hidden_size, sum(self.sizes))
         self.places = nn.Linear(self.vision_model.config.hidden_size, NANO_PROCESSOR["merge_size"] ** 2)
         self.words = WordVectors(model.get_input_embeddings(), tokenizer, vocabulary)
-        self.weight_of_unsaid = 0.0
+        self.says_only_what_is_true = False
 
     def leave_only_projector(self) -> None:
         """From now on nothing else learns, and tokens are to say nothing but the true words."""
         self.requires_grad_(False)
         self.projector.requires_grad_(True)
-        self.weight_of_unsaid = WEIGHT_OF_UNSAID
+        self.says_only_what_is_true = True
 
     def forward(
         self, labels: torch.Tensor, keep_mask: torch.Tensor, lesions: torch.Tensor, **visual: torch.Tensor
@@ -127,11 +127,12 @@ class EncoderWithHeads(nn.Module):
                 for fact, part in enumerate(parts)
             ]
             predictions.append(torch.stack([part.argmax(dim=-1) for part in parts], dim=1))
-        unsaid = self._unsaid(directions, labels, counts)
         found, covered = self.places(tokens).float(), lesions[keep_mask]
-        placed = _place_loss(found, covered)
+        loss = torch.stack(losses).sum() + loudness + WEIGHT_OF_PLACES * _place_loss(found, covered)
+        if self.says_only_what_is_true:
+            loss = loss + WEIGHT_OF_UNSAID * self._unsaid(directions, labels, counts)
         return {
-            "loss": torch.stack(losses).sum() + loudness + self.weight_of_unsaid * unsaid + WEIGHT_OF_PLACES * placed,
+            "loss": loss,
             "predictions": torch.stack(predictions, dim=1),
             "pointed": _pointing_game(found, covered, counts.tolist()),
         }

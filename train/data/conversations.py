@@ -139,8 +139,8 @@ def pack(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     visual = [item for item in items if "pixel_values" in item]
     names = visual[0].keys() - row.keys() - {"labels"} if visual else ()
     if any("told" in item for item in items):
-        nowhere = [torch.zeros(len(item["input_ids"]), dtype=torch.bool) for item in items]
-        row["told_at"] = torch.cat([item.get("told_at", none) for item, none in zip(items, nowhere, strict=True)])[None]
+        places = [item.get("told_at", torch.zeros_like(item["input_ids"], dtype=torch.bool)) for item in items]
+        row["told_at"] = torch.cat(places)[None]
         told = [item["told"] for item in items if "told" in item]
         most = max(one.shape[1] for one in told)
         row["told"] = torch.cat([nn.functional.pad(one, (0, most - one.shape[1]), value=NO_WORD) for one in told])
