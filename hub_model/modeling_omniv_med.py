@@ -74,6 +74,13 @@ def xformers_attention_forward(
 AttentionInterface.register("xformers", xformers_attention_forward)
 
 
+def locate_frames(grid_thw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which clip each frame belongs to, and how many frames of it stand before: int64 (frames of all clips,) each."""
+    frames = grid_thw[:, 0]
+    clip = torch.repeat_interleave(frames)
+    return clip, torch.arange(len(clip), device=clip.device) - (frames.cumsum(0) - frames)[clip]
+
+
 def patch_positions(
     grid_thw: torch.Tensor,
     merge_sizes: torch.Tensor,
@@ -96,25 +103,28 @@ def patch_positions(
     Returns:
         float32 (patches, 3).
     """
-    positions, first_frame = [], 0
-    for clip, ((frames, height, width), merge) in enumerate(zip(grid_thw.tolist(), merge_sizes.tolist(), strict=True)):
-        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        plane = torch.stack([rows, columns], dim=-1).float()
-        plane = plane.reshape(height // merge, merge, width // merge, merge, 2).permute(0, 2, 1, 3, 4).reshape(-1, 2)
-        depth = torch.arange(frames, dtype=torch.float32)
-        if config.position_unit == "physical":
-            spacing = float(patch_spacing[clip]) if patch_spacing is not None else 0.0
-            if spacing > 0:
-                plane = plane * (spacing / config.reference_length)
-            if frame_positions is not None:
-                depth = frame_positions[first_frame : first_frame + frames].float().cpu()
-                depth = depth / config.reference_length if spacing > 0 else depth
-        window_start = torch.arange(frames) // config.temporal_window * config.temporal_window
-        depth = depth - depth[window_start]
-        depth_column = depth[:, None, None].expand(-1, len(plane), 1)
-        positions.append(torch.cat([depth_column, plane.expand(frames, -1, -1)], dim=-1).reshape(-1, 3))
-        first_frame += frames
-    return torch.cat(positions).to(grid_thw.device)
+    clip_of_frame, frame = locate_frames(grid_thw)
+    area = (grid_thw[:, 1] * grid_thw[:, 2])[clip_of_frame]
+    frame_of_patch = torch.repeat_interleave(area)
+    clip = clip_of_frame[frame_of_patch]
+    place = torch.arange(len(clip), device=clip.device) - (area.cumsum(0) - area)[frame_of_patch]
+    merge = merge_sizes[clip]
+    block, inside = place // merge**2, place % merge**2
+    blocks_in_row = grid_thw[clip, 2] // merge
+    rows = block // blocks_in_row * merge + inside // merge
+    columns = block % blocks_in_row * merge + inside % merge
+    plane, depth = torch.stack([rows, columns], dim=-1).float(), frame.float()
+    if config.position_unit == "physical":
+        known = torch.zeros(len(grid_thw), dtype=torch.bool, device=clip.device)
+        if patch_spacing is not None:
+            spacing = patch_spacing.to(clip.device)
+            known = spacing > 0
+            plane = plane * torch.where(known, spacing.double() / config.reference_length, 1.0).float()[clip, None]
+        if frame_positions is not None:
+            depth = frame_positions.to(clip.device).float()
+            depth = torch.where(known[clip_of_frame], depth / config.reference_length, depth)
+    depth = depth - depth[torch.arange(len(frame), device=clip.device) - frame % config.temporal_window]
+    return torch.cat([depth[frame_of_patch, None], plane], dim=-1)
 
 
 class OmniVMedVisionRotaryEmbedding(nn.Module):
@@ -415,12 +425,11 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
 
     def _window_lengths(self, grid_thw: torch.Tensor, patch_counts: torch.Tensor) -> torch.Tensor:
         """Patches in each temporal window (windows,), from the patches in each frame (frames,)."""
-        window_of_frame, windows = [], 0
-        for frames in grid_thw[:, 0].tolist():
-            window_of_frame.append(windows + torch.arange(frames) // self.config.temporal_window)
-            windows += -(-frames // self.config.temporal_window)
-        index = torch.cat(window_of_frame).to(patch_counts.device)
-        return torch.zeros(windows, dtype=torch.long, device=patch_counts.device).index_add(0, index, patch_counts)
+        span = self.config.temporal_window
+        clip, frame = locate_frames(grid_thw)
+        windows = (grid_thw[:, 0] + span - 1) // span
+        index = (windows.cumsum(0) - windows)[clip] + frame // span
+        return torch.zeros(int(windows.sum()), dtype=torch.long, device=index.device).index_add(0, index, patch_counts)
 
     def _window_batches(self, lengths: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         """Groups windows for batched attention.

@@ -94,7 +94,7 @@ def test_where_a_lesion_is_said_to_be_follows_stretch_and_margins(seed) -> None:
 
 def test_a_sample_that_does_not_say_where_its_lesion_lies_does_not_teach_it(make_model, tokenizer, video) -> None:
     nowhere = Sample(video.frames, video.kind, video.positions, video.pixel_spacing, video.facts, None)
-    heads = EncoderWithHeads(make_model(**VISION), tokenizer, VOCABULARY)
+    heads = EncoderWithHeads(make_model(**VISION), tokenizer, VOCABULARY).eval()
     outputs = heads(**collate([SampleDataset([nowhere], VOCABULARY, 1, seed=0, clips=1.0)[0]]))
     assert outputs["pointed"].tolist() == [IGNORED]
     outputs["loss"].backward()
@@ -109,7 +109,7 @@ def test_a_missing_fact_is_not_scored_and_a_known_one_is_numbered(video) -> None
 
 def test_a_token_that_is_a_word_is_read_as_that_word(make_model, tokenizer, video) -> None:
     model = make_model(**VISION)
-    heads = EncoderWithHeads(model, tokenizer, VOCABULARY)
+    heads = EncoderWithHeads(model, tokenizer, VOCABULARY).eval()
     batch = collate([SampleDataset([video], VOCABULARY, 1, seed=0, clips=1.0)[0]])
     for place, expected in ((1, [1, None]), (4, [None, 2])):  # "abnormal", "dermoscopy"
         shown = heads.words.centre + heads.words.vectors[place]
@@ -134,7 +134,9 @@ def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, 
     training = [generate(name, "image", np.random.default_rng(i)) for i in range(12) for name in ("OCT", "dermoscopy")]
     model = make_model(**VISION)
     before = model.model.projector.readout[0].weight.clone()
-    config = PretrainConfig(seed=0, steps=150, projector_steps=15, batch_size=8, learning_rate=5e-3, clips=0.0)
+    config = PretrainConfig(
+        seed=0, steps=150, projector_steps=15, batch_size=8, workers=1, learning_rate=5e-3, clips=0.0
+    )
     pretrain(model, tokenizer, training, training, tmp_path, config)
     for part in ("encoder", "projector"):
         metrics = json.loads((tmp_path / part / "eval_results.json").read_text(encoding="utf-8"))

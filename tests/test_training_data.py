@@ -22,7 +22,7 @@ from train.data.mixed_dataset import STRATA, DataError, MixedDataset, strata_in_
 from train.data.pool import PoolPlan, SamplePool, build_pool, make_sample
 from train.data.prepared_media import MediaCache, PreparedClip, drop_tokens, to_pixel_values
 from train.data.records import RecordError, read_records, write_parquet
-from train.data.text_replay import PROMPTS, TOPICS, replay_conversations
+from train.data.text_replay import DRAWS, ESSAYS, PROMPTS, TOPICS, replay_conversations
 from train.stage import collate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -93,10 +93,16 @@ def test_media_stand_where_the_question_puts_them(processor, filmed) -> None:
     assert words.count("<|media_pad|>") == int(item["keep_mask"].sum())
 
 
-def test_packed_conversations_and_separate_questions_are_as_if_alone(make_model, processor, filmed) -> None:
+@pytest.mark.parametrize("padded", [False, True], ids=["one by one", "padded, as on a GPU"])
+def test_packed_conversations_and_separate_questions_are_as_if_alone(
+    make_model, processor, filmed, padded, monkeypatch
+) -> None:
+    from train import conversation_loss
     from train.conversation_loss import ConversationLoss
-    from train.packed_attention import PACKED
+    from train.packed_attention import PACKED, PaddedConversations
 
+    if padded:
+        monkeypatch.setattr(conversation_loss, "conversations_of", PaddedConversations.of)
     model = make_model(temporal_window=2)
     alone = [Conversation((turn,), filmed.clips, filmed.kinds) for turn in filmed.turns]
     expected, counts = [], []
@@ -310,5 +316,5 @@ def test_text_replay_answers_by_the_model_itself_and_ends_with_whole_sentences(m
     generated = replay_conversations(model, processor, path)
     asked = [one.turns[0][0] for one in generated]
     assert asked[: len(PROMPTS)] == list(PROMPTS)
-    assert all(topic in prompt for topic, prompt in zip(TOPICS, asked[len(PROMPTS) :], strict=True))
+    assert all(asked.count(essay.format(topic)) == DRAWS for topic in TOPICS for essay in ESSAYS)
     assert replay_conversations(None, None, path) == generated  # read back, no model needed

@@ -25,7 +25,7 @@ from train.data.worded import (
     told_inputs,
     worded_conversation,
 )
-from train.told_words import NO_WORD, WordVectors, word_directions, word_numbers, word_of
+from train.told_words import NO_WORD, WRONG, WordVectors, word_directions, word_numbers, word_of
 
 FACTS = {
     "modality": "CT",
@@ -47,11 +47,11 @@ def pool(tmp_path_factory) -> Path:
     return folder
 
 
-def told(facts: dict[str, str], spelled: bool) -> Conversation:
-    """The facts in their order, told in letters or not."""
+def told(facts: dict[str, str], tokens: int) -> Conversation:
+    """The facts in their order, told by so many tokens, or in letters."""
     words = tuple((name, value) for name, value in facts.items() if name != "measured")
     turns = worded_conversation(facts, "image", np.random.default_rng(0)).turns
-    return Conversation(turns, (WordedClip(words, spelled),), ("image",))
+    return Conversation(turns, (WordedClip(words, tokens),), ("image",))
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -83,11 +83,11 @@ def test_every_kind_of_sample_can_be_told(modality, seed) -> None:
         assert ("modality", modality) in told.clips[0].words
 
 
-@pytest.mark.parametrize("spelled", [True, False])
-def test_a_told_picture_stands_where_tokens_of_an_image_would_and_answers_alone_are_scored(processor, spelled) -> None:
-    conversation = told(FACTS, spelled)
+@pytest.mark.parametrize("tokens", [0, *TOKENS])
+def test_a_told_picture_stands_where_tokens_of_an_image_would_and_answers_alone_are_scored(processor, tokens) -> None:
+    conversation = told(FACTS, tokens)
     item = encode_conversation(conversation, processor, separate=True)
-    shown = " CT axial chest abnormal nodule 12" if spelled else TOKENS * MEDIA_TOKEN
+    shown = tokens * MEDIA_TOKEN or " CT axial chest abnormal nodule 12"
     text = processor.tokenizer.decode(item["input_ids"])
     assert text.startswith(f"<|im_start|>user\n<|vision_start|>{shown}<|vision_end|>")
     assert "pixel_values" not in item
@@ -95,9 +95,11 @@ def test_a_told_picture_stands_where_tokens_of_an_image_would_and_answers_alone_
     assert [part.strip() for part in scored.split("<|im_end|>")[:-1]] == [answer for _, answer in conversation.turns]
 
 
-def test_half_of_the_pictures_are_told_in_letters() -> None:
-    spelled = [worded_conversation(FACTS, "image", np.random.default_rng(i)).clips[0].spelled for i in range(200)]
-    assert 70 < sum(spelled) < 130
+def test_half_of_the_pictures_are_told_in_letters_and_the_rest_by_as_many_tokens_as_images_and_volumes_have() -> None:
+    tokens = [worded_conversation(FACTS, "image", np.random.default_rng(i)).clips[0].tokens for i in range(400)]
+    assert 150 < tokens.count(0) < 250
+    for count, share in TOKENS.items():
+        assert tokens.count(count) == pytest.approx(200 * share, abs=30)
 
 
 def test_a_pool_is_told_without_its_pixels_and_always_alike(pool) -> None:
@@ -112,8 +114,8 @@ def test_a_lesion_is_told_as_more_than_yes_and_a_size_without_its_unit() -> None
 
 
 def test_a_packed_row_says_which_tokens_tell_which_words_and_holds_no_media(processor) -> None:
-    def item(facts, spelled=False):
-        conversation = told(facts, spelled)
+    def item(facts, tokens=16):
+        conversation = told(facts, tokens)
         encoded = encode_conversation(conversation, processor, separate=True)
         return told_inputs(conversation, encoded, NUMBERS, processor.image_token_id)
 
@@ -122,13 +124,13 @@ def test_a_packed_row_says_which_tokens_tell_which_words_and_holds_no_media(proc
     items = [item(FACTS), spoken, item(few)]
     row = pack(items)
     assert row["told_at"].shape == row["input_ids"].shape
-    assert row["told"].shape == (2 * TOKENS, len(FACTS) - 1) == (int(row["told_at"].sum()), 6)
+    assert row["told"].shape == (2 * 16, len(FACTS) - 1) == (int(row["told_at"].sum()), 6)
     assert not row["told_at"][0, len(items[0]["input_ids"]) :][: len(spoken["input_ids"])].any()
-    for said, facts in zip(row["told"].split(TOKENS), (FACTS, few), strict=True):
+    for said, facts in zip(row["told"].split(16), (FACTS, few), strict=True):
         words = [NUMBERS[name, value] for name, value in facts.items() if name != "measured"]
         assert (said == torch.tensor(words + [NO_WORD] * (6 - len(words)))).all()
     assert processor.image_token_id not in row["input_ids"]
-    assert not {"told", "told_at"} & pack([spoken, item(FACTS, spelled=True)]).keys()
+    assert not {"told", "told_at"} & pack([spoken, item(FACTS, tokens=0)]).keys()
 
 
 def test_words_of_a_fact_point_apart_even_where_their_spelling_is_nearly_the_same(tokenizer) -> None:
@@ -159,6 +161,15 @@ def test_told_tokens_are_as_loud_as_words_and_mix_those_of_their_picture_alone(t
     assert (said[:, 2] > 0.6).any()
     assert float(said[:, 3].abs().mean()) < 0.1
     assert not torch.equal(words(told), words(told)), "the mixtures are drawn anew"
+
+
+def test_a_few_tokens_say_what_another_picture_does(tokenizer) -> None:
+    torch.manual_seed(0)
+    words = WordVectors(torch.nn.Embedding(len(tokenizer), 512), tokenizer, VOCABULARY)
+    told = torch.tensor([[0], [2]]).repeat_interleave(1000, dim=0)
+    said = (words(told) - words.centre) @ words.vectors.T
+    share = (said[:, 0] > said[:, 2])[1000:].float().mean()
+    assert WRONG / 4 < share < WRONG, "the other picture's token is drawn in half of the cases"
 
 
 def test_numbers_of_the_same_digits_look_different() -> None:

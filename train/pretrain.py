@@ -103,13 +103,14 @@ class EncoderWithHeads(nn.Module):
             keep_mask, visual: as the encoder takes them.
 
         Returns:
-            `loss`; `predictions` int64 (2, clips, facts) transposed to (clips, 2, facts): classifiers, words; and
-            `pointed` int64 (clips,): 1 where the patch most like a lesion is one, 0 where it is not, -100 where no
-            lesion is in sight (the pointing game, Zhang et al., arXiv 1608.00507).
+            `loss`; and in evaluation mode `predictions` int64 (clips, 2, facts): classifiers, words; and `pointed`
+            int64 (clips,): 1 where the patch most like a lesion is one, 0 where it is not, -100 where no lesion is in
+            sight (the pointing game, Zhang et al., arXiv 1608.00507).
         """
         tokens = self.vision_model(keep_mask=keep_mask, **visual).last_hidden_state.float()
         grid, merge = visual["grid_thw"], visual["merge_sizes"]
-        counts = torch.stack([part.sum() for part in keep_mask.split((grid.prod(dim=1) // merge**2).tolist())])
+        clip = torch.repeat_interleave(grid.prod(dim=1) // merge**2)
+        counts = torch.zeros(len(grid), dtype=torch.int64, device=clip.device).index_add(0, clip, keep_mask.long())
         pooled = [torch.segment_reduce(tokens, how, lengths=counts) for how in ("mean", "max")]
         classified = self.heads(torch.cat(pooled, dim=-1)).float()
         offsets = self.projector(tokens).float() - self.words.centre
@@ -119,23 +120,19 @@ class EncoderWithHeads(nn.Module):
         # Visual tokens stay as loud as words are.
         loudness = (offsets.norm(dim=-1) / self.words.loudness - 1).square().mean()
         known = (labels != IGNORED).sum().clamp(min=1)
-        losses, predictions = [], []
-        for logits in (classified, read):
-            parts = logits.split(self.sizes, dim=1)
-            losses += [
-                nn.functional.cross_entropy(part, labels[:, fact], ignore_index=IGNORED, reduction="sum") / known
-                for fact, part in enumerate(parts)
-            ]
-            predictions.append(torch.stack([part.argmax(dim=-1) for part in parts], dim=1))
+        facts = [part for logits in (classified, read) for part in logits.split(self.sizes, dim=1)]
+        losses = [
+            nn.functional.cross_entropy(part, wanted, ignore_index=IGNORED, reduction="sum") / known
+            for part, wanted in zip(facts, 2 * labels.unbind(dim=1), strict=True)
+        ]
         found, covered = self.places(tokens).float(), lesions[keep_mask]
         loss = torch.stack(losses).sum() + loudness + WEIGHT_OF_PLACES * _place_loss(found, covered)
         if self.says_only_what_is_true:
             loss = loss + WEIGHT_OF_UNSAID * self._unsaid(directions, labels, counts)
-        return {
-            "loss": loss,
-            "predictions": torch.stack(predictions, dim=1),
-            "pointed": _pointing_game(found, covered, counts.tolist()),
-        }
+        if self.training:
+            return {"loss": loss}
+        predictions = torch.stack([part.argmax(dim=-1) for part in facts], dim=1).unflatten(1, (2, -1))
+        return {"loss": loss, "predictions": predictions, "pointed": _pointing_game(found, covered, counts.tolist())}
 
     def _unsaid(self, directions: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """Mean share of tokens (their squared length, 1) that no mixture of the words true of their clip makes up.
@@ -315,6 +312,7 @@ class PretrainConfig:
         steps: optimizer steps of encoder and projector.
         projector_steps: of the projector alone, after them.
         batch_size: samples in a step.
+        workers: processes that make the samples ready.
         learning_rate: AdamW's peak rate (see `MuonWithAdamW`), cosine, 3 % warm-up.
         clips: share of volumes and videos among the samples.
     """
@@ -323,6 +321,7 @@ class PretrainConfig:
     steps: int
     projector_steps: int
     batch_size: int
+    workers: int
     learning_rate: float
     clips: float
 
@@ -383,7 +382,7 @@ def _arguments(folder: Path, steps: int, config: PretrainConfig) -> TrainingArgu
         use_cpu=not torch.cuda.is_available(),
         seed=config.seed,
         data_seed=config.seed,
-        dataloader_num_workers=1,
+        dataloader_num_workers=config.workers,
         logging_steps=50,
         save_steps=250,
         save_total_limit=2,

@@ -26,6 +26,8 @@ LARGEST_FOCUS = 12.0
 """Power of the random weights of a token's words at most: at 1 it says all of them, at 12 mostly one."""
 LARGEST_NOISE = 0.7
 """Length of the noise that is added to a token of length 1 at most: then it points 35 degrees off."""
+WRONG = 0.12
+"""Share of the tokens that say what another picture would: encoders err too, and the other tokens outvote them."""
 NO_WORD = -1
 
 
@@ -90,7 +92,7 @@ class WordVectors(nn.Module):
         self.register_buffer("loudness", (weight - centre).norm(dim=-1).mean(), persistent=False)
 
     def forward(self, told: torch.Tensor) -> torch.Tensor:
-        """Visual tokens that say words, by random weights and with some noise.
+        """Visual tokens that say words, by random weights and with some noise; a few say those of another token.
 
         Args:
             told: int64 (tokens, words of a picture at most), numbers of the words, `NO_WORD` where there are fewer.
@@ -98,6 +100,8 @@ class WordVectors(nn.Module):
         Returns:
             float32 (tokens, hidden), as loud as words are.
         """
+        wrong = torch.rand(len(told), 1, device=told.device) < WRONG
+        told = torch.where(wrong, told[torch.randperm(len(told), device=told.device)], told)
         focus = 1 + (LARGEST_FOCUS - 1) * torch.rand(len(told), 1, device=told.device)
         weights = torch.rand(told.shape, device=told.device).masked_fill(told == NO_WORD, 0)
         weights = (weights / weights.amax(dim=1, keepdim=True)) ** focus

@@ -20,7 +20,9 @@ from hub_model.processing_omniv_med import OmniVMedProcessor
 from train.data.conversations import Conversation
 
 LONGEST_ANSWER, LONGEST_PROSE = 48, 128
-BATCH_SIZE = 16
+BATCH_SIZE = 64
+DRAWS = 3
+"""How often each essay is written, each time another one."""
 SEED = 0
 PROMPTS = (
     "What is 2 + 2?",
@@ -139,6 +141,46 @@ TOPICS = (
     "how songs are written",
     "the desert at night",
     "a village and its well",
+    "taking a blood sample",
+    "how a hospital ward is run",
+    "the history of surgery",
+    "lungs and breathing",
+    "the liver",
+    "pain and its treatment",
+    "a broken arm",
+    "radiology",
+    "heart disease",
+    "pregnancy",
+    "vaccination",
+    "growing old",
+)
+ESSAYS = (
+    "Write a paragraph about {}.",
+    "Explain {} in simple words.",
+    "Tell a short story about {}.",
+    "What should everybody know about {}?",
+)
+USEFUL = (
+    "a stethoscope",
+    "an electrocardiogram",
+    "a blood test",
+    "a microscope",
+    "a mammogram",
+    "an angiogram",
+    "positron emission tomography",
+    "an ultrasound scan",
+    "a colonoscopy",
+    "optical coherence tomography",
+    "insulin",
+    "an antibiotic",
+    "a syringe",
+    "a pacemaker",
+    "dialysis",
+    "physiotherapy",
+    "a telescope",
+    "a compass",
+    "a spreadsheet",
+    "salt in cooking",
 )
 
 
@@ -153,10 +195,11 @@ def replay_conversations(
         path: where the answers are kept; read if it exists.
     """
     if not path.exists():
-        essays = [f"Write a paragraph about {topic}." for topic in TOPICS]
+        questions = [*PROMPTS, *(f"What is {thing} used for?" for thing in USEFUL)]
+        essays = [essay.format(topic) for topic in TOPICS for essay in ESSAYS] * DRAWS
         with torch.random.fork_rng():
             torch.manual_seed(SEED)
-            pairs = _answered(model, processor, PROMPTS, max_new_tokens=LONGEST_ANSWER, do_sample=False)
+            pairs = _answered(model, processor, questions, max_new_tokens=LONGEST_ANSWER, do_sample=False)
             drawn = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
             pairs += _answered(model, processor, essays, max_new_tokens=LONGEST_PROSE, **drawn)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,8 @@ from train.data.pool import facts_and_kinds
 from train.data.questions import captioned, match, questions
 from train.told_words import NAMES_OF_FACTS, word_numbers, word_of
 
-TOKENS = 16
-"""Of a told picture, as an image has visual tokens."""
+TOKENS = {16: 0.6, 64: 0.3, 256: 0.1}
+"""How many a told picture has and how often: as an image, and as short and long volumes."""
 SPELLED = 0.5
 """Share of the pictures that are told in letters: so the language model learns to compare in fewer steps."""
 TURNS = 8
@@ -47,20 +47,20 @@ class WordedClip:
 
     Attributes:
         words: (fact, value) each.
-        spelled: they stand there in letters, not as tokens like those of an image.
+        tokens: that tell them; 0 where they stand there in letters.
     """
 
     words: tuple[tuple[str, str], ...]
-    spelled: bool
+    tokens: int
 
     @property
     def keep_mask(self) -> torch.Tensor:
         """All True (1, tokens): no token is pruned, as each may say what is asked for."""
-        return torch.ones(1, TOKENS, dtype=torch.bool)
+        return torch.ones(1, self.tokens, dtype=torch.bool)
 
     def placeholder_text(self, keep_mask: torch.Tensor) -> str:
-        """The prompt text: the words, or the tokens of an image."""
-        return " " + " ".join(word_of(*word) for word in self.words) if self.spelled else TOKENS * MEDIA_TOKEN
+        """The prompt text: the tokens of a picture, or the words."""
+        return self.tokens * MEDIA_TOKEN or " " + " ".join(word_of(*word) for word in self.words)
 
     def visual_inputs(self, keep_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """None: there is nothing to encode."""
@@ -70,7 +70,8 @@ class WordedClip:
 def worded_conversation(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Conversation:
     """A sample's facts, in random order, and questions about them."""
     told = [(fact, value) for fact, value in facts.items() if fact not in NAMES_OF_FACTS]
-    clip = WordedClip(tuple(told[int(place)] for place in rng.permutation(len(told))), bool(rng.random() < SPELLED))
+    tokens = 0 if rng.random() < SPELLED else int(rng.choice(list(TOKENS), p=list(TOKENS.values())))
+    clip = WordedClip(tuple(told[int(place)] for place in rng.permutation(len(told))), tokens)
     # Twice, because most questions that are answered by yes or no then come in a true and in a false form.
     drawn = [*questions(facts, kind, rng), *questions(facts, kind, rng)]
     drawn += [match(facts, kind, rng), match(facts, kind, rng), captioned(facts, kind, rng)]
@@ -118,7 +119,7 @@ def told_inputs(
         `told_at` bool (length,), where the picture's tokens are; `told` int64 (tokens, words), what each may say;
         `input_ids` with another id there, so that nobody looks for media; and the rest as it is.
     """
-    if conversation.clips[0].spelled:
+    if not conversation.clips[0].tokens:
         return encoded
     words = torch.tensor([numbers[word] for word in conversation.clips[0].words])
     places = encoded["input_ids"] == media
