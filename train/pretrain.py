@@ -387,7 +387,7 @@ def _arguments(folder: Path, steps: int, config: PretrainConfig) -> TrainingArgu
         save_steps=250,
         save_total_limit=2,
         eval_strategy="steps",
-        eval_steps=500,
+        eval_steps=1000,
         report_to=["tensorboard"],
         label_names=["labels"],
         remove_unused_columns=False,
