@@ -26,10 +26,12 @@ from tests.training_fixtures import write_set
 from train.assemble import ROOT
 from train.config import ConfigError, StageConfig
 from train.conversation_loss import ConversationLoss, answer_weights, summed_cross_entropy
+from train.data.build import BuildConfig
 from train.data.conversations import pack
 from train.data.text_replay import replay_conversations
 from train.new_rows import split_off_new_rows
 from train.parts import keep_frozen_weights_in_bfloat16, part_of
+from train.run_nano import CONFIGS, STAGES, read_settings
 from train.stage import TRAINED_FILE, added_tokens, build_stage, build_trainer, last_whole_checkpoint, run_stage
 from train.trained_tensors import load_parts, merge_lora, read_trained_tensors
 
@@ -372,3 +374,15 @@ def test_the_stage_files_can_be_followed(path: Path) -> None:
 def test_a_wrong_configuration_is_refused_in_a_sentence(change: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         StageConfig.read(ROOT / "train" / "configs" / "nano" / "stage1.yaml", [change])
+
+
+def test_what_the_nano_asks_of_a_gpu_fits_its_stages_and_names_a_set_that_can_be_built() -> None:
+    on_gpu, pretraining = (read_settings(name) for name in ("gpu", "pretrain"))
+    stages = {name: StageConfig.read(CONFIGS / "nano" / f"{name}.yaml", on_gpu[name]) for name in STAGES}
+    assert on_gpu.keys() == {*pretraining, *stages}
+    assert all(on_gpu[part].keys() <= pretraining[part].keys() for part in pretraining)
+    (folder,) = {folder for stage in stages.values() for folder in stage.data.folders}
+    mini = BuildConfig.read(CONFIGS / "data" / "mini.yaml")
+    larger = BuildConfig.read(CONFIGS / "data" / f"{folder.name}.yaml")
+    assert (larger.seed, larger.generated["test"]) == (mini.seed, mini.generated["test"]), "the same test split"
+    assert larger.generated["train"] > mini.generated["train"]
