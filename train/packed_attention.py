@@ -26,6 +26,18 @@ ALIGNED = 16
 """Lengths that the kernels with a mask want are multiples of it."""
 
 
+def seen(parts: torch.Tensor) -> torch.Tensor:
+    """Which positions each one sees: of those up to itself the shared ones and those of its own part.
+
+    Args:
+        parts: int64 (…, length), as `encode_conversation` gives them.
+
+    Returns:
+        bool (…, length, length).
+    """
+    return ((parts[..., None, :] == SHARED) | (parts[..., :, None] == parts[..., None, :])).tril()
+
+
 @dataclass(frozen=True)
 class PackedConversation:
     """One conversation of a row.
@@ -68,15 +80,13 @@ class PaddedConversations:
         offset = torch.arange(longest, device=parts.device)
         padded = offset >= lengths[:, None]
         place = (lengths.cumsum(0) - lengths)[:, None] + offset.minimum(lengths[:, None] - 1)
-        mine = parts[place]
-        sees = (mine[:, None, :] == SHARED) | (mine[:, :, None] == mine[:, None, :])
-        sees &= torch.ones_like(sees).tril_() & ~padded[:, None, :]
+        sees = seen(parts[place]) & ~padded[:, None, :]
         sees |= torch.eye(longest, dtype=torch.bool, device=parts.device)  # none sees nothing: that would be no number
         return cls(place, (~padded).flatten().nonzero().squeeze(1), sees[:, None])
 
 
 def conversations_of(parts: torch.Tensor, lengths: torch.Tensor) -> list[PackedConversation] | PaddedConversations:
-    """The conversations of a row, whose positions see what is before them and shared or of their own part.
+    """The conversations of a row, one by one; on a GPU, where all are short, padded to the longest.
 
     Args:
         parts: int64 (length,), as `encode_conversation` gives them.
@@ -88,10 +98,7 @@ def conversations_of(parts: torch.Tensor, lengths: torch.Tensor) -> list[PackedC
     for length in lengths.tolist():
         mine = parts[start : start + length]
         is_causal = bool((mine == SHARED).all())
-        sees = torch.ones(length, length, dtype=torch.bool, device=parts.device).tril_()
-        if not is_causal:
-            sees &= (mine[None, :] == SHARED) | (mine[:, None] == mine[None, :])
-        conversations.append(PackedConversation(start, start + length, sees, is_causal))
+        conversations.append(PackedConversation(start, start + length, seen(mine), is_causal))
         start += length
     return conversations
 
