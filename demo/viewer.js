@@ -103,17 +103,22 @@ function volume() {
   let viewer = null, background = null, last = Promise.resolve();
   const fade = () => viewer.setOpacity(1, part(".opacity input").value / 100);
 
+  function tell(problem) { // "" where there is a volume to see
+    part(".volume").dataset.loaded = !problem;
+    part(".hint").textContent = problem;
+  }
+
   async function show({ value, mask }) {
-    part(".volume").dataset.loaded = !value.problem;
-    part(".hint").textContent = value.problem;
+    tell(value.problem);
     if (value.problem) return;
     await import(value.niivue.url); // fetched when a volume is shown for the first time
     const { Niivue, NVImage } = window.niivue, load = (options) => NVImage.loadFromBase64(options);
     if (!viewer) {
-      viewer = new Niivue(value.look);
-      await viewer.attachToCanvas(part("canvas"));
-      viewer.addColormap("tokens", value.colours);
-      viewer.setSliceType(viewer.sliceTypeMultiplanar);
+      const made = new Niivue(value.look);
+      await made.attachToCanvas(part("canvas"));
+      made.addColormap("tokens", value.colours);
+      made.setSliceType(made.sliceTypeMultiplanar);
+      viewer = made;
     }
     const kept = value.background === background ? 1 : 0; // the volume stays where only the mask is another one
     background = value.background;
@@ -124,6 +129,14 @@ function volume() {
     element.dataset.shown = Number(element.dataset.shown ?? 0) + 1;
   }
 
+  function fail(error) { // the next volume starts afresh
+    background = null;
+    tell("This browser could not draw the volume: planes and 3D need WebGL 2. The slices are shown all the same.");
+    console.error(error);
+  }
+
   part(".opacity input").addEventListener("input", fade);
-  follow({ value: null, mask: null }, (messages) => (last = last.then(() => show(messages)))); // one after the other
+  follow({ value: null, mask: null }, (messages) => { // one after the other
+    last = last.then(() => show(messages)).catch(fail);
+  });
 }

@@ -28,8 +28,11 @@ try:
 except ImportError:
     memory_efficient_attention = None
 
-LENGTH_BUCKETS = 8
-"""Windows of unequal length are padded to at most this many lengths a forward pass."""
+LENGTH_BUCKETS, LENGTH_BUCKETS_ON_GPU = 8, 2
+"""Windows of unequal length are padded to at most this many lengths a forward pass.
+
+A GPU spends its time on starting many small batches rather than on padding: on an H100, 192 images of the Nano took
+121 ms with eight lengths and 35 ms with two."""
 
 
 def eager_attention_forward(
@@ -441,8 +444,10 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
             index: int64 (windows, length) into the patches, and valid: bool of the same shape, None if all are.
         """
         starts = lengths.cumsum(0) - lengths
-        budget = self.config.max_patches_per_step or (2048 if lengths.device.type == "cpu" else 16384)
-        step = 1 if len(lengths.unique()) <= LENGTH_BUCKETS else -(-int(lengths.max()) // LENGTH_BUCKETS)
+        on_cpu = lengths.device.type == "cpu"
+        budget = self.config.max_patches_per_step or (2048 if on_cpu else 16384)
+        most = LENGTH_BUCKETS if on_cpu else LENGTH_BUCKETS_ON_GPU
+        step = 1 if len(lengths.unique()) <= most else -(-int(lengths.max()) // most)
         buckets = -(-lengths // step)
         for bucket in buckets.unique().tolist():
             members = (buckets == bucket).nonzero().squeeze(1)

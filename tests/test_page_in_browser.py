@@ -247,6 +247,27 @@ def test_planes_and_3d_of_a_small_volume(page):
     expect(page.locator("#viewer .stage")).to_be_visible()
 
 
+def test_a_browser_that_cannot_draw_volumes_says_so_and_draws_the_next_one_where_it_can(page):
+    page.evaluate(
+        """() => {
+            const real = HTMLCanvasElement.prototype.getContext;
+            HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+                return kind === "webgl2" && !window.webglIsBack ? null : real.call(this, kind, ...rest);
+            };
+        }"""
+    )
+    upload(page, CT)
+    page.get_by_role("tab", name="Planes and 3D").click()
+    expect(page.locator("#volume .hint")).to_contain_text("need WebGL 2", timeout=LONG)
+    expect(page.locator("#volume canvas")).to_be_hidden()
+    page.evaluate("window.webglIsBack = true")
+    threshold = page.get_by_role("spinbutton", name="Pruning threshold")
+    threshold.fill("0.2")
+    threshold.press("Enter")
+    expect(page.locator("#volume canvas")).to_be_visible(timeout=LONG)
+    expect(page.locator("#volume .hint")).to_be_hidden()
+
+
 def test_evidence_of_an_answer(page):
     upload(page, CT)
     question = page.locator("#question textarea")
