@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """The configurations for accelerate, read by accelerate's and transformers' own parsers.
 
-DeepSpeed itself is not installed here: that ZeRO trains with these files is not shown, only that they are understood.
+DeepSpeed itself need not be installed here; where it is, tests/test_deepspeed.py trains with these files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils import DistributedType
+from accelerate.utils import DeepSpeedPlugin, DistributedType
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from accelerate.utils.launch import prepare_multi_gpu_env
 from torch.distributed.fsdp import MixedPrecisionPolicy, StateDictType
@@ -74,6 +74,13 @@ def test_fsdp2_wraps_the_layers_of_encoder_and_language_model(plugin, kind, laye
     plugin.set_auto_wrap_policy(ConversationLoss(OmniVMedForConditionalGeneration(config)))
     wrapped = plugin.auto_wrap_policy.keywords["transformer_layer_cls"]
     assert {one.__name__ for one in wrapped} == {"OmniVMedVisionEncoderLayer", layer}
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_accelerate_refuses_no_field_beside_deepspeeds_own_file(monkeypatch, stage) -> None:
+    fields = load_config_from_file(str(FOLDER / f"deepspeed_zero{stage}.yaml")).deepspeed_config
+    monkeypatch.setenv("ACCELERATE_CONFIG_DS_FIELDS", ",".join(fields))
+    DeepSpeedPlugin._deepspeed_config_checks(SimpleNamespace())  # raises for what belongs into that file
 
 
 class DeepSpeedParser(HfTrainerDeepSpeedConfig, HfDeepSpeedConfig):

@@ -20,8 +20,8 @@ from hub_model.media_omniv_med import Clip
 from train.data.phantoms import KINDS_OF, LESION_GRID, MODALITIES, Sample, generate
 
 SHARD_SIZE = 250
-FORMAT = 2
-"""Of the shards; since 2 they say where lesions lie."""
+FORMAT = 3
+"""Of the shards and of what the generators draw, which a plan does not say: another number refuses older pools."""
 SHARDS = "shard-?????.npz"
 NO_MAP = np.zeros((0, LESION_GRID, LESION_GRID), np.uint8)
 
