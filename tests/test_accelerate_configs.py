@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """The configurations for accelerate, read by accelerate's and transformers' own parsers.
 
-DeepSpeed itself need not be installed here; where it is, tests/test_deepspeed.py trains with these files.
+DeepSpeed itself need not be installed here; where it is, tests/test_sharding.py trains with these files.
 """
 
 from __future__ import annotations

@@ -397,6 +397,8 @@ def write_result(trainer: StageTrainer, stage: Stage, config: StageConfig) -> Pa
     if not in_full:
         export_trained(state, result)
         return result
+    # Gathered from shards, tied weights no longer share their memory, and would be written twice.
+    state = {name: tensor for name, tensor in state.items() if name not in stage.model.all_tied_weights_keys}
     part = result.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     write_configuration(part, stage.model, stage.processor.tokenizer, processor_options(stage.processor))
