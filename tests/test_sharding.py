@@ -3,13 +3,14 @@
 
     pip install --constraint constraints.txt deepspeed && pytest -m "slow or not slow" tests/test_sharding.py
 
-NCCL and GPUs are not touched here, and bfloat16 is off, so that losses can be compared closely.
+NCCL and GPUs are not touched here, and bfloat16 is off where losses are compared.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import shutil
 import socket
@@ -20,7 +21,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
 
 from tests.test_two_processes import BATCH, TOLERANCE, stage_file
 from tests.training_fixtures import write_set
@@ -37,6 +40,7 @@ ON_A_CPU = {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
 }
+CONFIGS = ROOT / "train" / "configs"
 HALFWAY = STEPS // 2
 LORA = {"rank": 2}
 NEEDS_DEEPSPEED = [
@@ -45,15 +49,14 @@ NEEDS_DEEPSPEED = [
 ]
 
 
-def run_two_processes(strategy: str, stage: Path) -> None:
-    """Trains a stage on two processes."""
+def run_two_processes(strategy: str, stage: Path, *options: str) -> None:
+    """Trains a stage on two processes, with further options for `accelerate launch`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = ROOT / "train" / "configs" / "accelerate" / f"{strategy}.yaml"
+    config = CONFIGS / "accelerate" / f"{strategy}.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes", "2"]
-    command += ["--main_process_port", str(port)] + (["--mixed_precision", "no"] if strategy == "fsdp2" else [])
-    command += ["-m", "tests.sharded_process", str(stage)]
+    command += ["--main_process_port", str(port), *options, "-m", "tests.sharded_process", str(stage)]
     output = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
     done = subprocess.run(command, cwd=ROOT, env=os.environ | ON_A_CPU, timeout=300, check=False, **output)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -61,7 +64,8 @@ def run_two_processes(strategy: str, stage: Path) -> None:
 
 def log(output: Path) -> list[dict[str, Any]]:
     """What the Trainer logged of each step."""
-    state = json.loads((output / f"checkpoint-{STEPS}" / "trainer_state.json").read_text(encoding="utf-8"))
+    last = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    state = json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))
     return [entry for entry in state["log_history"] if "loss" in entry]
 
 
@@ -89,7 +93,8 @@ def test_two_processes_share_a_stage_train_as_one_and_go_on_where_they_stopped(
     run_stage(StageConfig.read(stage_file(tmp_path, "one", tiny, data, BATCH, lora)))
     stage = stage_file(tmp_path, "two", tiny, data, BATCH // 2, lora)
     stage.write_text(stage.read_text(encoding="utf-8") + f"checkpoint_every: {HALFWAY}\n", encoding="utf-8")
-    run_two_processes(strategy, stage)
+    exactly = ("--mixed_precision", "no") if strategy == "fsdp2" else ()  # DeepSpeed asks the stage
+    run_two_processes(strategy, stage, *exactly)
 
     wanted, found = log(whole), log(half)
     assert len(wanted) == STEPS
@@ -109,7 +114,43 @@ def test_two_processes_share_a_stage_train_as_one_and_go_on_where_they_stopped(
     shutil.rmtree(half / f"checkpoint-{STEPS}")
     (half / "trained.safetensors").unlink(missing_ok=True)
     shutil.rmtree(half / "model", ignore_errors=True)
-    run_two_processes(strategy, stage)
+    run_two_processes(strategy, stage, *exactly)
     assert [entry["loss"] for entry in log(half)] == [entry["loss"] for entry in found]
     again = trained(half)
     assert all((again[name] == tensor).all() for name, tensor in together.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "size"),
+    [
+        ("fsdp2", "1.5b"),
+        pytest.param("deepspeed_zero2", "1.5b", marks=NEEDS_DEEPSPEED),
+        pytest.param("deepspeed_zero3", "7b", marks=NEEDS_DEEPSPEED),
+    ],
+)
+def test_the_stages_of_the_large_models_follow_each_other_on_a_tiny_one(tiny, tmp_path, strategy, size) -> None:
+    data, replay, model = tmp_path / "data", tmp_path / "replay.json", tiny
+    for seed, split in enumerate(("train", "validation")):
+        write_set(data, split, seed=seed)
+    replay.write_text(json.dumps([["What is 2 + 2?", "The answer is 4."]]), encoding="utf-8")
+    for number in (1, 2, 3):
+        fields = yaml.safe_load((CONFIGS / size / f"stage{number}.yaml").read_text(encoding="utf-8"))
+        output = tmp_path / f"stage{number}"
+        fields["data"] |= {"folders": [str(data)], "cache": str(tmp_path / "cache"), "workers": 1}
+        if "text_replay" in fields["data"]:
+            fields["data"]["text_replay"] = str(replay)
+        if "start" in fields:
+            fields["start"] = str(tmp_path / f"stage{number - 1}" / "trained.safetensors")
+        del fields["epochs"]
+        small = {"steps": 2, "gradient_accumulation": 2, "checkpoint_every": 1, "log_every": 1}
+        small["evaluation"] = {"records": 4, "every": 1}
+        stage = tmp_path / f"stage{number}.yaml"
+        stage.write_text(
+            yaml.safe_dump(fields | small | {"output": str(output), "model": str(model)}), encoding="utf-8"
+        )
+        run_two_processes(strategy, stage)
+        assert [math.isfinite(entry["loss"]) for entry in log(output)] == [True, True]
+        model = output / "model" if (output / "model").exists() else model
+    trained_model = AutoModelForImageTextToText.from_pretrained(model, trust_remote_code=True)
+    assert all(tensor.isfinite().all() for tensor in trained_model.state_dict().values())
