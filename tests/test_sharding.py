@@ -11,11 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +23,13 @@ from transformers import AutoModelForImageTextToText
 
 from tests.test_two_processes import BATCH, TOLERANCE, stage_file
 from tests.training_fixtures import write_set
+from tests.two_process_launch import launch_two
 from tests.two_processes import STEPS
 from train.assemble import ROOT
 from train.config import StageConfig
 from train.stage import run_stage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-ON_A_CPU = {
-    "CUDA_VISIBLE_DEVICES": "",
-    "DS_ACCELERATOR": "cpu",
-    "ACCELERATE_TORCH_DEVICE": "cpu",
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-}
 CONFIGS = ROOT / "train" / "configs"
 HALFWAY = STEPS // 2
 LORA = {"rank": 2}
@@ -51,15 +41,9 @@ NEEDS_DEEPSPEED = [
 
 def run_two_processes(strategy: str, stage: Path, *options: str) -> None:
     """Trains a stage on two processes, with further options for `accelerate launch`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     config = CONFIGS / "accelerate" / f"{strategy}.yaml"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes", "2"]
-    command += ["--main_process_port", str(port), *options, "-m", "tests.sharded_process", str(stage)]
-    output = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | ON_A_CPU, timeout=300, check=False, **output)
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_a_cpu = {"DS_ACCELERATOR": "cpu", "ACCELERATE_TORCH_DEVICE": "cpu"}
+    launch_two(config, "tests.sharded_process", [str(stage)], options, **on_a_cpu)
 
 
 def log(output: Path) -> list[dict[str, Any]]:

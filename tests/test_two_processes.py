@@ -8,10 +8,6 @@ is no GPU, and once with torch's own fully_shard on the layers that the model na
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +15,7 @@ import pytest
 import yaml
 
 from tests.training_fixtures import write_set
+from tests.two_process_launch import launch_two
 from tests.two_processes import STEPS, by_hand, under_trainer
 from train.assemble import ROOT
 from train.config import StageConfig
@@ -70,16 +67,8 @@ def runs(tiny, tmp_path_factory) -> dict[str, Any]:
         stage_file(folder, "two", tiny, data, BATCH // 2, {"rank": 2}),
         stage_file(folder, "two_full", tiny, data, BATCH // 2, None),
     ]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIG)]
-    command += ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", str(port)]
-    command += ["-m", "tests.two_processes", *map(str, halves), str(folder / "result")]
-    output = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
-    hidden = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | hidden, timeout=300, check=False, **output)
-    assert done.returncode == 0, done.stderr[-3000:]
+    arguments = [*map(str, halves), str(folder / "result")]
+    launch_two(CONFIG, "tests.two_processes", arguments, ("--mixed_precision", "no"), ACCELERATE_USE_CPU="true")
     each = [json.loads((folder / f"result.{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
     return {"one": whole, "two": each}
 
