@@ -31,22 +31,22 @@ new-venv:
 	|| { echo 'Could not make $(VENV): this Python has neither ensurepip nor pip. Name another: make PYTHON=/path/to/python3 ...' >&2; exit 1; }
 
 model: venv ## assemble OmniV-Med-Nano in hub_model/ (skipped when it is up to date)
-	$(RUN) -m train.assemble
+	$(RUN) -m train.checkpoints.assemble
 
 demo: model ## open the demo page
 	$(RUN) app.py
 
 test: model ## lint, then run the tests
-	$(RUN) -m tests.transformers_suite
+	$(RUN) -m tests.helpers.transformers_suite
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	HF_HUB_OFFLINE=1 $(RUN) -m pytest -m "not slow"
 
 data-mini: venv ## build the generated training set in data/mini (a few minutes; goes on where it was stopped)
-	$(RUN) -m train.data.build --config train/configs/data/mini.yaml --out data/mini
+	$(RUN) -m data_engine.build --config data_engine/configs/mini.yaml --out data/mini
 
 train-nano: venv ## train OmniV-Med-Nano again from the start
-	$(RUN) -m train.run_nano
+	$(RUN) -m train.nano.run
 
 clean: ## remove what make installed, downloaded and assembled (trained runs and built data stay)
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis hub_model/model.safetensors hub_model/.assembled.json

@@ -29,8 +29,8 @@ from transformers import DynamicCache
 
 from benchmarks.encoder import MNI152
 from benchmarks.report import markdown_table, write_json
-from demo.assistant import Answer, Assistant, Medium, Turn
-from demo.pruning_panel import PruningSettings
+from demo.panels.pruning_panel import PruningSettings
+from demo.service.assistant import Answer, Assistant, Medium, Turn
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"MNI152 T1 average (nilearn)": Path(MNI152), "chest CT, generated": ROOT / "examples/media/ct_volume.nii.gz"}

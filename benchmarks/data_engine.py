@@ -7,7 +7,7 @@ It also says how fast each kind of phantom is made.
 
 For each source, files of the kind and size that it has are made from phantoms and taken through the build's own step
 (store, read, fingerprint) in one process; a row's words cost microseconds and are left out. The counts are those of
-train/configs/data/instruct.yaml. What it does not show: rows that are converted and then left out (about 15 % of the
+data_engine/configs/instruct.yaml. What it does not show: rows that are converted and then left out (about 15 % of the
 large sources), validation and benchmarks, the speed of a network, and that of a disk slower than this one.
 """
 
@@ -27,12 +27,12 @@ import yaml
 from PIL import Image
 
 from benchmarks.report import markdown_table, write_json
-from train.data.adapters.base import MediaStore
-from train.data.fingerprints import fingerprint
-from train.data.generated import NAME, RECORDS_PER_SAMPLE, Drawn, encode, records_of
-from train.data.phantoms import MODALITIES, generate
+from data_engine.adapters.base import MediaStore
+from data_engine.fingerprints import fingerprint
+from data_engine.generated import NAME, RECORDS_PER_SAMPLE, Drawn, encode, records_of
+from data_engine.phantoms import MODALITIES, generate
 
-INSTRUCT = Path(__file__).resolve().parents[1] / "train/configs/data/instruct.yaml"
+INSTRUCT = Path(__file__).resolve().parents[1] / "data_engine/configs/instruct.yaml"
 REPEATS = 24
 
 

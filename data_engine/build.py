@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Builds OmniV-Med-Instruct from the sources that a configuration names, downloaded or generated.
 
-    python -m train.data.build --config train/configs/data/mini.yaml --out data/mini
+    python -m data_engine.build --config data_engine/configs/mini.yaml --out data/mini
 
 1. list: the rows of every source are cut into chunks;
 2. convert: each chunk becomes records, media and their fingerprints, in parallel;
@@ -32,17 +32,17 @@ import yaml
 from pydantic import Field, ValidationError
 from tqdm import tqdm
 
-from train.data import generated
-from train.data.adapters import get_adapter
-from train.data.adapters.base import MediaStore, Row
-from train.data.data_card import SourceFacts, data_card
-from train.data.deduplication import Duplicate, deduplicate
-from train.data.engines import ENGINES, run_tasks
-from train.data.fingerprints import Fingerprint, Fingerprinted, fingerprint
-from train.data.leak_check import leaks, stop_on_leaks, write_hits
-from train.data.mixture import check_shares, mix
-from train.data.records import SPLITS, Medium, Record, Split, Strict, read_records, write_jsonl, write_parquet
-from train.data.statistics import draw_figures, summarise
+from data_engine import generated
+from data_engine.adapters import get_adapter
+from data_engine.adapters.base import MediaStore, Row
+from data_engine.data_card import SourceFacts, data_card
+from data_engine.deduplication import Duplicate, deduplicate
+from data_engine.executors import ENGINES, run_tasks
+from data_engine.fingerprints import Fingerprint, Fingerprinted, fingerprint
+from data_engine.leak_check import leaks, stop_on_leaks, write_hits
+from data_engine.mixture import check_shares, mix
+from data_engine.records import SPLITS, Medium, Record, Split, Strict, read_records, write_jsonl, write_parquet
+from data_engine.statistics import draw_figures, summarise
 
 CHUNK_ROWS = 64
 WORK = ".build"
@@ -443,7 +443,7 @@ def build(config: BuildConfig, out: Path, engine: str, processes: int) -> dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True, help="YAML file, see train/configs/data")
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, see data_engine/configs")
     parser.add_argument("--out", type=Path, required=True, help="folder of the built set")
     parser.add_argument("--engine", choices=ENGINES, default="local", help="what converts the chunks (default local)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one a core")

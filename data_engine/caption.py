@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Captions videos, volumes and images by rejection sampling: a model writes, others judge, the best are kept.
 
-    python -m train.data.caption --config captions.yaml --out data/captions
+    python -m data_engine.caption --config captions.yaml --out data/captions
 
 The method is that of OmniV-Med (arXiv 2504.14692, Figure 4), and so are the models below; any servers that speak
 OpenAI's chat completions will do (vLLM, SGLang, `transformers serve`, a paid one). A configuration:
@@ -17,7 +17,7 @@ OpenAI's chat completions will do (vLLM, SGLang, `transformers serve`, a paid on
     candidates: 4
     threshold: 4.0
 
-`train.data.captioning.config` documents all fields. Into the folder --out are written:
+`data_engine.captioning.config` documents all fields. Into the folder --out are written:
 
     captions.jsonl    records of the accepted captions; their media are linked into media/
     decisions.jsonl   of each item all candidates, scores and reasons
@@ -42,16 +42,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from train.data.adapters.base import BrokenRow, MediaStore, seeded
-from train.data.captioning.client import ChatClient, ItemError
-from train.data.captioning.config import CaptionConfig, CaptionError
-from train.data.captioning.items import Item, list_items
-from train.data.captioning.judging import Candidate, Decision, Verdict
-from train.data.captioning.ledger import Ledger
-from train.data.captioning.sampling import RejectionSampler, decide_all
-from train.data.captioning.statistics import Statistics
-from train.data.questions import caption_request
-from train.data.records import DIMENSION_OF, Medium, Record, Turn, write_jsonl
+from data_engine.adapters.base import BrokenRow, MediaStore, seeded
+from data_engine.captioning.client import ChatClient, ItemError
+from data_engine.captioning.config import CaptionConfig, CaptionError
+from data_engine.captioning.items import Item, list_items
+from data_engine.captioning.judging import Candidate, Decision, Verdict
+from data_engine.captioning.ledger import Ledger
+from data_engine.captioning.sampling import RejectionSampler, decide_all
+from data_engine.captioning.statistics import Statistics
+from data_engine.questions import caption_request
+from data_engine.records import DIMENSION_OF, Medium, Record, Turn, write_jsonl
 
 TASK = "report generation and captioning"
 

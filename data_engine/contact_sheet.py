@@ -3,7 +3,7 @@
 
 Red bars above and left of a frame tell in which columns and rows its lesions lie, and leave the frame itself as it is.
 
-python -m train.data.contact_sheet --out docs/phantoms.png
+python -m data_engine.contact_sheet --out docs/phantoms.png
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from train.data.phantoms import KINDS_OF, LESION_GRID, MODALITIES, Sample, generate
+from data_engine.phantoms import KINDS_OF, LESION_GRID, MODALITIES, Sample, generate
 
 SIZE, LABEL_WIDTH, CAPTION_HEIGHT, GAP = 84, 120, 12, 3
 """Pixels: side of a frame on the sheet, and the space for words."""

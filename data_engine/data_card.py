@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from train.data.records import SPLITS
+from data_engine.records import SPLITS
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def data_card(
 # {name}
 
 {summary["records"]:,} conversations about {kinds}, of {len(summary["modality"])} modalities and {len(summary["task"])}
-tasks. Built by `python -m train.data.build`, seed {seed}. For research; no part of it is medical advice.
+tasks. Built by `python -m data_engine.build`, seed {seed}. For research; no part of it is medical advice.
 
 {counts}
 

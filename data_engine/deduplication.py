@@ -12,8 +12,8 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from train.data.fingerprints import Fingerprinted, distance, near_pairs
-from train.data.records import MEDIA_PLACEHOLDER, Record
+from data_engine.fingerprints import Fingerprinted, distance, near_pairs
+from data_engine.records import MEDIA_PLACEHOLDER, Record
 
 _TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W_\u3400-\u9fff]+|[<>≤≥=+%]")
 """A Chinese character, which stands for itself; a word or number of any other script; a sign that changes a value."""

@@ -21,8 +21,8 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from data_engine.records import Record
 from hub_model.media_omniv_med import load_clip
-from train.data.records import Record
 
 NEAR_BITS, NEAR_CORNER_BITS = 24, 6
 """Pictures are near-equal if their perceptual hashes differ in at most so many of all 256 bits, and so many of the

@@ -18,13 +18,13 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from train.data.phantoms import KINDS_OF, MODALITIES, Sample, generate
-from train.data.questions import Question, captioned, match, questions
-from train.data.records import DIMENSION_OF, SPLITS, Medium, Record, Turn
-from train.data.sample_media import encode_video, hounsfield_units
+from data_engine.phantoms import KINDS_OF, MODALITIES, Sample, generate
+from data_engine.questions import Question, captioned, match, questions
+from data_engine.records import DIMENSION_OF, SPLITS, Medium, Record, Turn
+from data_engine.sample_media import encode_video, hounsfield_units
 
 if TYPE_CHECKING:
-    from train.data.adapters.base import MediaStore
+    from data_engine.adapters.base import MediaStore
 
 NAME, LICENSE = "phantoms", "Apache-2.0"
 CLIP_EVERY = 4

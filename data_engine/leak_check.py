@@ -30,9 +30,9 @@ from typing import Literal, get_args
 import numpy as np
 from rapidfuzz import fuzz, process
 
-from train.data.deduplication import normalised
-from train.data.fingerprints import Fingerprinted, near_pairs
-from train.data.records import DIMENSION_OF, Record
+from data_engine.deduplication import normalised
+from data_engine.fingerprints import Fingerprinted, near_pairs
+from data_engine.records import DIMENSION_OF, Record
 
 Kind = Literal["id", "exact image", "near image", "near question"]
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from train.data.records import Record
+from data_engine.records import Record
 
 AXES = ("source", "modality", "task")
 ROUNDS = 200

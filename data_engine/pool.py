@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from data_engine.phantoms import KINDS_OF, LESION_GRID, MODALITIES, Sample, generate
 from hub_model.media_omniv_med import Clip
-from train.data.phantoms import KINDS_OF, LESION_GRID, MODALITIES, Sample, generate
 
 SHARD_SIZE = 250
 FORMAT = 3

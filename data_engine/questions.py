@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.data.phantoms import MODALITIES
+from data_engine.phantoms import MODALITIES
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Writes the small generated files in `examples/media/`, so that a newcomer has something free to try.
 
-python -m train.data.sample_media --out examples/media
+python -m data_engine.sample_media --out examples/media
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
 from PIL import Image
 
+from data_engine.phantoms import Sample, generate
 from hub_model.media_omniv_med import CT_WINDOWS
-from train.data.phantoms import Sample, generate
 
 CT_SEED, ULTRASOUND_SEED, XRAY_SEED = 61, 18, 8
 """Chosen by eye among the first hundred: a chest with a nodule, a beating heart, a chest."""

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from train.data.records import DIMENSIONS, MODALITIES, SPLITS, TASKS, Record
+from data_engine.records import DIMENSIONS, MODALITIES, SPLITS, TASKS, Record
 
 LENGTH_EDGES = (1, 2, 3, 5, 8, 12, 20, 35, 60, 100, 200, 500)
 """Left edges of the bins of word counts; the last is open."""

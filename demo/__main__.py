@@ -84,9 +84,9 @@ def main(arguments: list[str] | None = None) -> None:
     import gradio as gr
 
     from demo.api import app_options
-    from demo.assistant import Assistant
-    from demo.page import build_page
-    from demo.sessions import Sessions
+    from demo.panels.page import build_page
+    from demo.service.assistant import Assistant
+    from demo.service.sessions import Sessions
 
     sessions = Sessions()
     try:

@@ -16,11 +16,11 @@ from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
-from demo.assistant import Assistant, Medium, Turn
-from demo.chat import MODEL, answer_as_json
-from demo.errors import in_one_sentence
-from demo.pruning_panel import PruningSettings
-from demo.sessions import RefusedFileError, scratch_copy, uploaded_file
+from demo.panels.chat import MODEL, answer_as_json
+from demo.panels.pruning_panel import PruningSettings
+from demo.service.assistant import Assistant, Medium, Turn
+from demo.service.errors import in_one_sentence
+from demo.service.sessions import RefusedFileError, scratch_copy, uploaded_file
 
 READING = "reading"
 """Gradio's concurrency group of all that reads files."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
-from train.data.adapters import MediaStore, get_adapter
-from train.data.records import MEDIA_PLACEHOLDER, Medium, Record, RecordError, read_records
+from data_engine.adapters import MediaStore, get_adapter
+from data_engine.records import MEDIA_PLACEHOLDER, Medium, Record, RecordError, read_records
 
 CHOICES = re.compile(r"^(?P<question>.*?)\s*Choices: A\. (.*?) B\. (.*?) C\. (.*?) D\. (.*)$", re.DOTALL)
 """How adapters write a question with four choices."""

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data_engine.records import Medium
 from evaluation.benchmarks import BenchmarkError, BenchmarkQuestion
-from train.data.records import Medium
 
 SEED = 0
 

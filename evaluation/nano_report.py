@@ -1,8 +1,8 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Everything that is claimed of the Nano, measured by one command and written beside its weights.
 
-    python -m evaluation.real_files --fetch
-    python -m train.data.build --config train/configs/data/clips.yaml --out data/clips
+    python -m evaluation.nano.real_files --fetch
+    python -m data_engine.build --config data_engine/configs/clips.yaml --out data/clips
     python -m evaluation.nano_report --model hub_model --data data/mini --clips data/clips --out runs/report
 
 In this order: the test split answered seeing and blind, the real files, text perplexity, the pruning sweep, which needs
@@ -26,11 +26,12 @@ from typing import Any
 
 import torch
 
-from evaluation import breakdown, real_files, sweep, text_perplexity
+from evaluation import breakdown
 from evaluation.benchmarks import GENERATED, BenchmarkQuestion, find_data, read_benchmark
 from evaluation.blind import blinded
 from evaluation.breakdown import MODALITY_NAMED, percent, span
 from evaluation.ledger import Ledger
+from evaluation.nano import real_files, sweep, text_perplexity
 from evaluation.run import DTYPES, ask_all, load
 from evaluation.score import score_file
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
-from train.assemble import write_configuration
+from train.checkpoints.assemble import write_configuration
 
 HUB_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
 PATCH_SIZE = 4

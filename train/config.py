@@ -13,9 +13,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from data_engine.records import Strict, Task
 from hub_model.processing_omniv_med import VISUAL_OPTIONS
-from train.data.mixed_dataset import STRATA, TEXT, WORDED
-from train.data.records import Strict, Task
+from train.dataset.mixed_dataset import STRATA, TEXT, WORDED
 
 PARTS = ("encoder", "projector", "language", "embeddings")
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -30,13 +30,13 @@ class DataConfig(Strict):
     """What is trained on.
 
     Attributes:
-        folders: sets built by `train.data.build`.
+        folders: sets built by `data_engine.build`.
         shares: of "2d", "3d", "video", "text" and "worded" in every batch, in sum 1. None: as the sets hold them.
         tasks: records of other tasks are left out; None takes all.
         questions_per_conversation: records about the same media that are joined at most, which saves encoding these.
         separate_questions: joined questions do not see each other, as if each was asked alone.
         text_replay: where the language model's own answers are kept, which "text" replays; written if missing.
-        worded: pool of generated samples (`train.data.pool`), whose facts stand in words for pictures in "worded".
+        worded: pool of generated samples (`data_engine.pool`), whose facts stand in words for pictures in "worded".
         cache: folder that keeps media once they are read and pruned; None reads them again every time.
         cache_gigabytes: how much it may hold.
         longest: tokens of a conversation at most; longer ones are skipped and counted.

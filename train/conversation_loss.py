@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from train.data.conversations import IGNORED
-from train.data.prepared_media import to_pixel_values
+from train.dataset.conversations import IGNORED
+from train.dataset.prepared_media import to_pixel_values
 from train.packed_attention import PACKED, conversations_of
-from train.told_words import WordVectors
+from train.pseudo_visual_tokens import WordVectors
 
 POSITIONS_AT_ONCE = 1024
 

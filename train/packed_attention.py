@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
-from train.data.conversations import SHARED
+from train.dataset.conversations import SHARED
 
 PACKED = "packed"
 """Its name in transformers' attention interface."""

@@ -1,9 +1,9 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """What words look like as visual tokens: vectors near the embeddings of the tokens that spell them, mixed and noisy.
 
-Pre-training (`train.pretrain`) brings visual tokens to the words of what is seen, several words to each token. The
+Pre-training (`train.nano.pretrain`) brings visual tokens to the words of what is seen, several words to each token. The
 language model must then know what such a vector stands for; one that only ever read spelled words cannot tell what
-stands in a mixture. So words that tell a picture (`train.data.worded`) are shown to it as such vectors.
+stands in a mixture. So words that tell a picture (`train.dataset.described_samples`) are shown to it as such vectors.
 """
 
 from __future__ import annotations

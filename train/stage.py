@@ -30,7 +30,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import OmniVMedProcessor
-from train.assemble import (
+from train.checkpoints.assemble import (
     ADDED_TOKENS,
     HUB_MODEL,
     NANO_PROCESSOR,
@@ -40,16 +40,16 @@ from train.assemble import (
 )
 from train.config import NANO, PARTS, ConfigError, StageConfig
 from train.conversation_loss import ConversationLoss
-from train.data.conversation_index import ConversationIndex
-from train.data.conversations import pack
-from train.data.mixed_dataset import TEXT, WORDED, MixedDataset, natural_shares
-from train.data.prepared_media import MediaCache
-from train.data.text_replay import replay_conversations
-from train.data.worded import WordedConversations
+from train.dataset.conversation_index import ConversationIndex
+from train.dataset.conversations import pack
+from train.dataset.described_samples import WordedConversations
+from train.dataset.mixed_dataset import TEXT, WORDED, MixedDataset, natural_shares
+from train.dataset.prepared_media import MediaCache
+from train.dataset.text_replay import replay_conversations
 from train.loss_figure import draw_loss
 from train.packed_attention import PACKED
-from train.parts import export_trained, keep_frozen_weights_in_bfloat16, part_of, prepare_parts
-from train.told_words import WordVectors
+from train.pseudo_visual_tokens import WordVectors
+from train.trainable_parts import export_trained, keep_frozen_weights_in_bfloat16, part_of, prepare_parts
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,9 @@ def load_model(config: StageConfig) -> tuple[OmniVMedForConditionalGeneration, O
         processor = OmniVMedProcessor(tokenizer, chat_template=template, **NANO_PROCESSOR)
     else:
         if not (Path(config.model) / "config.json").is_file():
-            raise ConfigError(f"{config.model} is no folder of a model; make one with python -m train.assemble.")
+            raise ConfigError(
+                f"{config.model} is no folder of a model; make one with python -m train.checkpoints.assemble."
+            )
         model = OmniVMedForConditionalGeneration.from_pretrained(config.model, dtype=torch.float32)
         # Without this the tokenizer asks on the terminal whether it may read the folder's configuration.
         processor = OmniVMedProcessor.from_pretrained(config.model, trust_remote_code=True)

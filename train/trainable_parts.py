@@ -11,9 +11,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from train.config import LoraSettings, StageConfig
-from train.new_rows import NEW_ROWS_PARAMETER, split_off_new_rows
-from train.trained_tensors import (
+from train.added_token_embeddings import NEW_ROWS_PARAMETER, split_off_new_rows
+from train.checkpoints.trained_tensors import (
     LORA_A,
     LORA_B,
     TRAINED_PARTS,
@@ -21,6 +20,7 @@ from train.trained_tensors import (
     read_trained_tensors,
     save_trained_tensors,
 )
+from train.config import LoraSettings, StageConfig
 
 LORA_SCALING = 2
 """Alpha over rank."""

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from train.data.adapters import hub_parquet, m3d, mimic_cxr, pmc_vqa, slake, video_folder, videollama3
-from train.data.adapters.base import Adapter, BrokenRow, MediaStore, Row, SourceError
-from train.data.adapters.matching import matching
+from data_engine.adapters import hub_parquet, m3d, mimic_cxr, pmc_vqa, slake, video_folder, videollama3
+from data_engine.adapters.base import Adapter, BrokenRow, MediaStore, Row, SourceError
+from data_engine.adapters.matching import matching
 
 __all__ = ["ADAPTERS", "Adapter", "BrokenRow", "MediaStore", "Row", "SourceError", "get_adapter"]
 

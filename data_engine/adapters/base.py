@@ -21,7 +21,7 @@ from uuid import uuid4
 import numpy as np
 from pydantic import ValidationError
 
-from train.data.records import DIMENSION_OF, DIMENSIONS, Medium, Record, Turn
+from data_engine.records import DIMENSION_OF, DIMENSIONS, Medium, Record, Turn
 
 CLOSED_ANSWERS = ("yes", "no")
 LONGEST_NAME = 255

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from train.data.adapters.base import BrokenRow, text
+from data_engine.adapters.base import BrokenRow, text
 
 LETTERS = "ABCD"
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from train.data.adapters.base import (
+from data_engine.adapters.base import (
     Adapter,
     BrokenRow,
     MediaStore,
@@ -32,8 +32,8 @@ from train.data.adapters.base import (
     missing_files,
     text,
 )
-from train.data.adapters.words import modality_told, task_of
-from train.data.records import SPLITS, Medium, Record
+from data_engine.adapters.words import modality_told, task_of
+from data_engine.records import SPLITS, Medium, Record
 
 VQA_RAD = Origin("vqa-rad", "CC0-1.0")
 PATH_VQA = Origin("path-vqa", "MIT")

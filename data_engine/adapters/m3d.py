@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from train.data.adapters.base import (
+from data_engine.adapters.base import (
     Adapter,
     BrokenRow,
     MediaStore,
@@ -41,9 +41,9 @@ from train.data.adapters.base import (
     table_rows,
     text,
 )
-from train.data.adapters.choices import answered, asked, choices_of
-from train.data.questions import caption_request, one_of
-from train.data.records import Record
+from data_engine.adapters.choices import answered, asked, choices_of
+from data_engine.questions import caption_request, one_of
+from data_engine.records import Record
 
 # The data sets' pages say Apache-2.0; pictures and reports come from Radiopaedia, whose own terms their pages do not
 # settle (the Hub withdrew M3D-Cap after a notice of its owners).

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from rapidfuzz import fuzz
 
-from train.data.adapters.base import Adapter, BrokenRow, MediaStore, Origin, Row, seeded
-from train.data.questions import MATCHING, one_of
-from train.data.records import Record
+from data_engine.adapters.base import Adapter, BrokenRow, MediaStore, Origin, Row, seeded
+from data_engine.questions import MATCHING, one_of
+from data_engine.records import Record
 
 LENDERS = 8
 """Other rows that are tried for a false caption; they may be of another modality, broken, or say the same."""

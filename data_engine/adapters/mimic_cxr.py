@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.data.adapters.base import (
+from data_engine.adapters.base import (
     Adapter,
     BrokenRow,
     MediaStore,
@@ -31,8 +31,8 @@ from train.data.adapters.base import (
     missing_files,
     seeded,
 )
-from train.data.questions import REPORT_REQUESTS, one_of
-from train.data.records import Record
+from data_engine.questions import REPORT_REQUESTS, one_of
+from data_engine.records import Record
 
 MIMIC_CXR = Origin("mimic-cxr", "PhysioNet Credentialed Health Data License 1.5.0")
 SPLIT_FILES = ("mimic-cxr-2.0.0-split.csv", "mimic-cxr-2.0.0-split.csv.gz")

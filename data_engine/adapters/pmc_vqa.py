@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.data.adapters.base import (
+from data_engine.adapters.base import (
     Adapter,
     MediaStore,
     Origin,
@@ -20,9 +20,9 @@ from train.data.adapters.base import (
     table_rows,
     text,
 )
-from train.data.adapters.choices import answered, asked, choices_of
-from train.data.adapters.words import guess_modality, task_of
-from train.data.records import Record
+from data_engine.adapters.choices import answered, asked, choices_of
+from data_engine.adapters.words import guess_modality, task_of
+from data_engine.records import Record
 
 PMC_VQA = Origin("pmc-vqa", "CC-BY-SA (see homepage)")
 FILES = {"train": "train_2.csv", "test": "test_2.csv"}

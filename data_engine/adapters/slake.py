@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from train.data.adapters.base import (
+from data_engine.adapters.base import (
     Adapter,
     BrokenRow,
     MediaStore,
@@ -23,7 +23,7 @@ from train.data.adapters.base import (
     missing_files,
     text,
 )
-from train.data.records import Record
+from data_engine.records import Record
 
 SLAKE = Origin("slake", "CC-BY-4.0")
 FILES = {"train": ("train.json",), "validation": ("validation.json", "validate.json"), "test": ("test.json",)}

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from train.data.adapters.base import (
+from data_engine.adapters.base import (
     Adapter,
     MediaStore,
     Origin,
@@ -34,8 +34,8 @@ from train.data.adapters.base import (
     table_rows,
     text,
 )
-from train.data.questions import caption_request
-from train.data.records import SPLITS, Record
+from data_engine.questions import caption_request
+from data_engine.records import SPLITS, Record
 
 VIDEO_FOLDER = Origin("video-folder", "as the owner of the folder states")
 KINDS = ("captions", "questions")

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from train.data.adapters.base import (
+from data_engine.adapters.base import (
     Adapter,
     BrokenRow,
     MediaStore,
@@ -29,8 +29,8 @@ from train.data.adapters.base import (
     missing_files,
     text,
 )
-from train.data.adapters.words import modality_told, task_of
-from train.data.records import MEDIA_PLACEHOLDER, Record
+from data_engine.adapters.words import modality_told, task_of
+from data_engine.records import MEDIA_PLACEHOLDER, Record
 
 VIDEOLLAMA3 = Origin("videollama3", "as the owner of the folder states")
 KINDS = ("image", "video")

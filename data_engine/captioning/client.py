@@ -14,9 +14,9 @@ import openai
 from openai import AsyncOpenAI
 from pydantic import BaseModel, ConfigDict, Field
 
-from train.data.captioning.config import CaptionConfig, CaptionError, Endpoint
-from train.data.captioning.ledger import Entry, Ledger, request_key
-from train.data.captioning.prompts import PROMPT_VERSION, Message
+from data_engine.captioning.config import CaptionConfig, CaptionError, Endpoint
+from data_engine.captioning.ledger import Entry, Ledger, request_key
+from data_engine.captioning.prompts import PROMPT_VERSION, Message
 
 TOKENS_OF_A_PRICE = 1_000_000
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from train.data.records import Modality, Split, Strict
+from data_engine.records import Modality, Split, Strict
 
 
 class CaptionError(ValueError):

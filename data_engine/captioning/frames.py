@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_engine.captioning.config import Sampling
+from data_engine.captioning.items import Item
 from hub_model.media_omniv_med import load_clip
-from train.data.captioning.config import Sampling
-from train.data.captioning.items import Item
 
 JPEG_QUALITY = 92
 

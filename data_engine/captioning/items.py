@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from train.data.captioning.config import CaptionError, FolderSource, RecordsSource
-from train.data.records import MEDIA_PLACEHOLDER, Medium, Record, RecordError, read_records
+from data_engine.captioning.config import CaptionError, FolderSource, RecordsSource
+from data_engine.records import MEDIA_PLACEHOLDER, Medium, Record, RecordError, read_records
 
 VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 MOST_FACTS = 20

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, StrictInt, ValidationError
 
-from train.data.records import Strict
+from data_engine.records import Strict
 
 CRITERIA = ("relevance", "fluency", "accuracy")
 HIGHEST_SCORE = 5

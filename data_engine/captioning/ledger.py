@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from train.data.captioning.config import CaptionError
+from data_engine.captioning.config import CaptionError
 
 
 class Entry(BaseModel):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from train.data.captioning.items import Item
+from data_engine.captioning.items import Item
 
 GENERATOR_ROLE = "You are an experienced physician. You describe medical images, scans and videos for teaching."
 GENERATOR_TASK = """\

@@ -8,12 +8,12 @@ import hashlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from train.data.captioning import prompts
-from train.data.captioning.client import ChatClient, ItemError
-from train.data.captioning.config import CaptionConfig, Judge
-from train.data.captioning.frames import media_digest, media_parts
-from train.data.captioning.items import Item
-from train.data.captioning.judging import (
+from data_engine.captioning import prompts
+from data_engine.captioning.client import ChatClient, ItemError
+from data_engine.captioning.config import CaptionConfig, Judge
+from data_engine.captioning.frames import media_digest, media_parts
+from data_engine.captioning.items import Item
+from data_engine.captioning.judging import (
     Candidate,
     Decision,
     JudgementError,

@@ -10,8 +10,8 @@ from typing import Any
 
 from sklearn.metrics import cohen_kappa_score
 
-from train.data.captioning.judging import CRITERIA, HIGHEST_SCORE, Decision
-from train.data.captioning.ledger import Totals
+from data_engine.captioning.judging import CRITERIA, HIGHEST_SCORE, Decision
+from data_engine.captioning.ledger import Totals
 
 SCORES = list(range(1, HIGHEST_SCORE + 1))
 ScorePairs = Counter[tuple[int, int]]

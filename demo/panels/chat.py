@@ -11,10 +11,10 @@ from typing import Any
 
 import gradio as gr
 
-from demo.assistant import Answer, Assistant, Medium, Turn
-from demo.errors import in_one_sentence, sentence
-from demo.pruning_panel import PruningPanel, PruningSettings
-from demo.sessions import LoadedFile, Session, Sessions
+from demo.panels.pruning_panel import PruningPanel, PruningSettings
+from demo.service.assistant import Answer, Assistant, Medium, Turn
+from demo.service.errors import in_one_sentence, sentence
+from demo.service.sessions import LoadedFile, Session, Sessions
 
 PRUNED, UNPRUNED = "pruned", "unpruned"
 """The two answers to a question that are compared."""
@@ -42,7 +42,7 @@ FACTS_ASKED = {
     "severity": "What is the grade of the lesion?",
     "report": "Describe this {kind}.",
 }
-"""What the training's questions ask for, in one of their wordings (train/data/questions.py)."""
+"""What the training's questions ask for, in one of their wordings (data_engine/questions.py)."""
 FACTS_OF_KIND = {
     "image": ("modality", "region", "lesion", "finding", "location", "count", "size", "report"),
     "volume": ("modality", "region", "plane", "lesion", "finding", "side", "count", "report"),

@@ -9,13 +9,13 @@ from typing import Any
 import gradio as gr
 
 from demo.api import MOST_READING, READING, ClosedBlocks, add_endpoints
-from demo.assistant import Assistant
-from demo.chat import MODEL, PRUNED, Conversation, build_chat, suggestions
-from demo.errors import in_one_sentence, sentence
-from demo.pruning_panel import PruningSettings
-from demo.samples import examples
-from demo.sessions import LoadedFile, Session, Sessions
-from demo.viewing import Shown, build_viewing, make_explainer
+from demo.panels.chat import MODEL, PRUNED, Conversation, build_chat, suggestions
+from demo.panels.pruning_panel import PruningSettings
+from demo.panels.viewing import Shown, build_viewing, make_explainer
+from demo.service.assistant import Assistant
+from demo.service.errors import in_one_sentence, sentence
+from demo.service.samples import examples
+from demo.service.sessions import LoadedFile, Session, Sessions
 
 UPLOAD_SECONDS = 600
 """After which Gradio's copies of uploads are deleted; what a visitor loaded lies in a folder of its session."""

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import torch
 
-from demo.savings import Cost, estimate
+from demo.service.cost import Cost, estimate
 
 LARGEST_THRESHOLD = 0.3
 LARGEST_PEAK_THRESHOLD = 1.0
@@ -28,7 +28,7 @@ class PruningSettings:
         rule, threshold, peak_threshold, keep_ratio, max_visual_tokens: as the processor's options `prune_rule`,
             `prune_threshold` and so on; None switches the guard or the budget off.
         stage: "language" or "encoder", the model's `vision_config.prune_stage` for this visitor's requests
-            (`demo.stage.at_stage`).
+            (`demo.service.stage.at_stage`).
     """
 
     rule: str
@@ -204,7 +204,7 @@ def numbers(processed: Any, stage: str, config: Any, dtype: torch.dtype) -> str:
 
     Args:
         processed: a `ProcessedClip`.
-        stage, config, dtype: as for `demo.savings.estimate`.
+        stage, config, dtype: as for `demo.service.cost.estimate`.
     """
     pruned = processed.pruned
     before, after = estimate(config, processed, stage, dtype)

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps
 from plotly.colors import sample_colorscale
 
-from demo.components import templates
+from demo.panels.components import templates
 
 LARGEST_SIDE = 448
 """Pixels of a slice; larger ones are drawn smaller."""

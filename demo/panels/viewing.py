@@ -11,11 +11,11 @@ from typing import Any
 import gradio as gr
 import spaces
 
-from demo.charts import kept_chart
-from demo.evidence import Evidence, attention_evidence
-from demo.pruning_panel import PruningPanel, PruningSettings, build_panel, numbers
-from demo.viewer import make_viewer, show, show_evidence, show_frames, show_pruning
-from demo.volume_view import make_volume_view, show_mask, show_volume
+from demo.panels.charts import kept_chart
+from demo.panels.pruning_panel import PruningPanel, PruningSettings, build_panel, numbers
+from demo.panels.viewer import make_viewer, show, show_evidence, show_frames, show_pruning
+from demo.panels.volume_view import make_volume_view, show_mask, show_volume
+from demo.service.evidence import Evidence, attention_evidence
 from hub_model.media_omniv_med import CT_PRESETS, CT_WINDOWS
 
 KEEP_SECONDS = 3600

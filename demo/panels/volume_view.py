@@ -18,7 +18,7 @@ import nilearn
 import numpy as np
 from PIL import Image
 
-from demo.components import templates
+from demo.panels.components import templates
 
 NIIVUE = Path(nilearn.__file__).resolve().parent / "_assets" / "js" / "niivue.umd.js"
 LARGEST_SIDE = 128

@@ -31,9 +31,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from demo.pruning_panel import PruningSettings
-from demo.sessions import BoundedMemory
-from demo.stage import at_stage
+from demo.panels.pruning_panel import PruningSettings
+from demo.service.sessions import BoundedMemory
+from demo.service.stage import at_stage
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 
 MAX_NEW_TOKENS = 128

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from demo.stage import at_stage, twin
+from demo.service.stage import at_stage, twin
 
 LARGEST_ATTENTION = 1 << 28
 """Bytes of attention weights that are held at once; longer answers go through the model in several pieces."""
@@ -94,7 +94,7 @@ def attention_evidence(
         tokenizer: the processor's.
         inputs: the processor's `BatchFeature` of one conversation with media in it, up to the answer.
         answer_ids: the answer's token ids.
-        stage: where pruning takes place, as for `demo.stage.at_stage`.
+        stage: where pruning takes place, as for `demo.service.stage.at_stage`.
 
     Raises:
         ValueError: where there is no answer, no medium, or more than one conversation.

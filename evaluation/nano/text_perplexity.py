@@ -1,10 +1,10 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Whether training ruined the language model: perplexity on held-out English text beside the untouched one.
 
-    python -m evaluation.text_perplexity --model hub_model --baseline smollm2 --json perplexity.json
+    python -m evaluation.nano.text_perplexity --model hub_model --baseline smollm2 --json perplexity.json
 
-`evaluation/text/held_out.txt` was written for this purpose alone (28 passages, general and medical in turn, Apache-2.0)
-and is part of no training prompt. Each passage is read by itself, so the passages are independent and the bootstrap
+`text/held_out.txt` beside this file was written for this purpose alone (28 passages, general and medical in turn,
+Apache-2.0) and is part of no training prompt. Each passage is read by itself, so the passages are independent and the bootstrap
 draws whole ones.
 """
 
@@ -22,9 +22,9 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from evaluation.metrics import bootstrap_interval
-from train.language_model import load_language_model
+from train.checkpoints.language_model import load_language_model
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = ROOT / "evaluation" / "text" / "held_out.txt"
 SMOLLM2 = "smollm2"
 ALLOWED_CHANGE = 0.10
@@ -139,7 +139,7 @@ def main() -> None:
         f"{ALLOWED_CHANGE:.0%}"
     )
     if arguments.json:
-        command = " ".join(["python", "-m", "evaluation.text_perplexity", *sys.argv[1:]])
+        command = " ".join(["python", "-m", "evaluation.nano.text_perplexity", *sys.argv[1:]])
         written = {"command": command, "torch": torch.__version__, **result}
         arguments.json.write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

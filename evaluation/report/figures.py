@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from evaluation.answers import normalise
 from evaluation.compare import compare
 from evaluation.metrics import bootstrap_interval
-from evaluation.report_page import Bar, Cell, Table
+from evaluation.report.page import Bar, Cell, Table
 from evaluation.run import MODEL_OPTIONS
 from evaluation.score import KEYS, KINDS, Predictions, Scored, mean, score_file, summarise
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from evaluation.report_page import Picture
+from data_engine.adapters.base import inside
+from evaluation.report.page import Picture
 from examples.heatmap import draw_heatmap
 from examples.heatmap import title as describe_pruning
 from hub_model.media_omniv_med import Clip, load_clip
-from train.data.adapters.base import inside
 
 KIND_OF = {"2d": "image", "3d": "volume", "video": "video"}
 """Dimension of a question -> kind that its medium is read as."""

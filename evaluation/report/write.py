@@ -25,7 +25,7 @@ from typing import Any
 
 from transformers import AutoProcessor
 
-from evaluation.report_figures import (
+from evaluation.report.figures import (
     ReportError,
     Run,
     difference_tables,
@@ -37,8 +37,8 @@ from evaluation.report_figures import (
     settings_table,
     with_the_same_questions,
 )
-from evaluation.report_media import MediaPictures
-from evaluation.report_page import Answer, Example, Section, write_html, write_markdown
+from evaluation.report.media import MediaPictures
+from evaluation.report.page import Answer, Example, Section, write_html, write_markdown
 from evaluation.score import Scored
 
 WRITERS = {".html": write_html, ".md": write_markdown}
@@ -200,7 +200,3 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write(arguments.out, TITLE, sections)
     print(f"Report: {arguments.out}")
-
-
-if __name__ == "__main__":
-    main()

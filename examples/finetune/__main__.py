@@ -9,7 +9,7 @@ The folder holds `train.jsonl` and, to measure, `test.jsonl`, in the format of L
     {"image": "a.png", "conversations": [{"from": "human", "value": "<image>\\nWhich desk reads this?"},
                                          {"from": "gpt", "value": "amber"}]}
 
-A folder that `train.data.build` wrote, or records of one's own in its format (volumes too), is taken as it is.
+A folder that `data_engine.build` wrote, or records of one's own in its format (volumes too), is taken as it is.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pathlib import Path
 
 import torch
 
+from data_engine.build import BuildConfig, SourceConfig, build
 from evaluation.benchmarks import read_benchmark
 from evaluation.run import answer, load
 from evaluation.score import score_file
 from examples.finetune.desks import write_example
+from train.checkpoints.merge import load_base, merged, write_merged
 from train.config import StageConfig
-from train.data.build import BuildConfig, SourceConfig, build
-from train.merge import load_base, merged, write_merged
 from train.stage import run_stage
 
 STAGE = Path(__file__).with_name("stage.yaml")

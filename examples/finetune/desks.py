@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from train.data.phantoms import generate
+from data_engine.phantoms import generate
 
 DESKS = {"X-ray": "amber", "fundus photography": "cobalt", "dermoscopy": "olive", "ultrasound": "ruby"}
 COUNTS = {"train": 240, "test": 40}

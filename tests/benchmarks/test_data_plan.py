@@ -6,9 +6,9 @@ from __future__ import annotations
 import yaml
 
 from benchmarks import data_engine
+from data_engine.build import BuildConfig
+from data_engine.generated import NAME
 from hub_model.media_omniv_med import load_clip
-from train.data.build import BuildConfig
-from train.data.generated import NAME
 
 
 def test_every_source_of_the_full_set_is_planned():

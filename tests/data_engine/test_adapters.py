@@ -16,16 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from data_engine.adapters import ADAPTERS, BrokenRow, MediaStore, Row, SourceError, get_adapter
+from data_engine.adapters.base import inside, table_rows
+from data_engine.adapters.m3d import box_of
+from data_engine.adapters.matching import LENDERS
+from data_engine.adapters.mimic_cxr import sections
+from data_engine.adapters.words import guess_modality, modality_told, task_of
+from data_engine.questions import MATCHING, REPORT_REQUESTS
+from data_engine.records import DIMENSION_OF, Record, to_record
 from hub_model.media_omniv_med import load_clip
-from tests import data_fixtures as fixtures
-from train.data.adapters import ADAPTERS, BrokenRow, MediaStore, Row, SourceError, get_adapter
-from train.data.adapters.base import inside, table_rows
-from train.data.adapters.m3d import box_of
-from train.data.adapters.matching import LENDERS
-from train.data.adapters.mimic_cxr import sections
-from train.data.adapters.words import guess_modality, modality_told, task_of
-from train.data.questions import MATCHING, REPORT_REQUESTS
-from train.data.records import DIMENSION_OF, Record, to_record
+from tests.helpers import data_fixtures as fixtures
 
 CAPTIONING = "report generation and captioning"
 

@@ -16,13 +16,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from data_engine import build as build_module
+from data_engine.build import BuildConfig, BuildError, build
+from data_engine.leak_check import LeakError
+from data_engine.records import read_records, stream
 from hub_model.media_omniv_med import load_clip
-from train.data import build as build_module
-from train.data.build import BuildConfig, BuildError, build
-from train.data.leak_check import LeakError
-from train.data.records import read_records, stream
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_config(folder: Path, **fields) -> Path:
@@ -84,7 +84,7 @@ def test_a_finished_build_is_left_as_it_is(small):
 
 def test_killed_and_resumed_gives_the_same_bytes(small, tmp_path):
     config, whole = small
-    command = [sys.executable, "-m", "train.data.build", "--config", str(config), "--out", str(tmp_path / "set")]
+    command = [sys.executable, "-m", "data_engine.build", "--config", str(config), "--out", str(tmp_path / "set")]
     process = subprocess.Popen(
         [*command, "--processes", "1"], cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
     )
@@ -213,7 +213,7 @@ def test_another_builds_folder_is_not_overwritten(small, tmp_path):
 
 def test_the_command_ends_with_a_sentence(tmp_path):
     config = write_config(tmp_path, generated={"test": 2})
-    command = [sys.executable, "-m", "train.data.build", "--config", str(config), "--out", str(tmp_path / "set")]
+    command = [sys.executable, "-m", "data_engine.build", "--config", str(config), "--out", str(tmp_path / "set")]
     done = subprocess.run([*command, "--processes", "1"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "records (" in done.stdout

@@ -29,12 +29,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hub_model.media_omniv_med import load_clip
-from train.data.caption import run
-from train.data.captioning.config import CaptionConfig, CaptionError, FolderSource, RecordsSource, Sampling
-from train.data.captioning.frames import data_uri, media_parts
-from train.data.captioning.items import Item, list_items
-from train.data.captioning.judging import (
+from data_engine.caption import run
+from data_engine.captioning.config import CaptionConfig, CaptionError, FolderSource, RecordsSource, Sampling
+from data_engine.captioning.frames import data_uri, media_parts
+from data_engine.captioning.items import Item, list_items
+from data_engine.captioning.judging import (
     CRITERIA,
     Candidate,
     JudgementError,
@@ -42,11 +41,12 @@ from train.data.captioning.judging import (
     decide,
     parse_judgement,
 )
-from train.data.captioning.ledger import Entry, Ledger, request_key
-from train.data.captioning.statistics import exact_agreement, weighted_kappa
-from train.data.records import Medium, Record, Turn, read_jsonl, write_jsonl
+from data_engine.captioning.ledger import Entry, Ledger, request_key
+from data_engine.captioning.statistics import exact_agreement, weighted_kappa
+from data_engine.records import Medium, Record, Turn, read_jsonl, write_jsonl
+from hub_model.media_omniv_med import load_clip
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (40, 90, 140)
 """Grey levels of the three videos."""
 CANDIDATES = 2
@@ -70,14 +70,14 @@ def film(path: Path, level: int) -> Path:
 
 
 class Server:
-    """`tests/chat_server.py` in a process of its own."""
+    """`tests/helpers/chat_server.py` in a process of its own."""
 
     def __init__(self, log: Path):
         self.log, self.port, self.process = log, 0, None
 
     def start(self, *options: Any) -> Server:
         """Starts it, on the port that it had before."""
-        command = [sys.executable, str(ROOT / "tests" / "chat_server.py"), "--log", str(self.log)]
+        command = [sys.executable, str(ROOT / "tests" / "helpers" / "chat_server.py"), "--log", str(self.log)]
         command += ["--port", str(self.port), *map(str, options)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline())
@@ -605,7 +605,7 @@ def test_a_server_that_dies_and_comes_back_is_survived(
 
 def command(config: Path, out: Path) -> subprocess.Popen[str]:
     """The command as a user gives it who has told the openai library to log everything."""
-    arguments = [sys.executable, "-m", "train.data.caption", "--config", str(config), "--out", str(out)]
+    arguments = [sys.executable, "-m", "data_engine.caption", "--config", str(config), "--out", str(out)]
     environment = {**os.environ, "OPENAI_LOG": "debug"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(arguments, cwd=ROOT, env=environment, text=True, **pipes)

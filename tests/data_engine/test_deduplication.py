@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from train.data.deduplication import Duplicate, deduplicate, normalised
-from train.data.fingerprints import Fingerprint, Fingerprinted, distance, fingerprint
-from train.data.phantoms import generate
-from train.data.records import DIMENSION_OF, Medium, Record, Turn
+from data_engine.deduplication import Duplicate, deduplicate, normalised
+from data_engine.fingerprints import Fingerprint, Fingerprinted, distance, fingerprint
+from data_engine.phantoms import generate
+from data_engine.records import DIMENSION_OF, Medium, Record, Turn
 
 
 def look(bits: int) -> str:

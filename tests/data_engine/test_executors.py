@@ -8,7 +8,7 @@ import operator
 
 import pytest
 
-from train.data.engines import run_tasks
+from data_engine.executors import run_tasks
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from train.data.fingerprints import NEAR_BITS, NEAR_CORNER_BITS, distance, fingerprint, near_pairs, perceptual_hash
-from train.data.phantoms import KINDS_OF, MODALITIES, generate
+from data_engine.fingerprints import NEAR_BITS, NEAR_CORNER_BITS, distance, fingerprint, near_pairs, perceptual_hash
+from data_engine.phantoms import KINDS_OF, MODALITIES, generate
 
 PATIENTS = 8
 """Of each modality."""

@@ -9,13 +9,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from data_engine import generated
+from data_engine.adapters.base import MediaStore
+from data_engine.generated import Drawn, encode, listed, records_of
+from data_engine.phantoms import KINDS_OF, MODALITIES, generate
+from data_engine.questions import REPORT_REQUESTS, caption, match, named, report
+from data_engine.records import TASKS
 from hub_model.media_omniv_med import load_clip
-from train.data import generated
-from train.data.adapters.base import MediaStore
-from train.data.generated import Drawn, encode, listed, records_of
-from train.data.phantoms import KINDS_OF, MODALITIES, generate
-from train.data.questions import REPORT_REQUESTS, caption, match, named, report
-from train.data.records import TASKS
 
 
 def draw(index: int, split: str = "train", seed: int = 3) -> Drawn:

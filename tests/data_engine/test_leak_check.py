@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from rapidfuzz import fuzz
 
-from train.data.fingerprints import Fingerprint, Fingerprinted, perceptual_hash
-from train.data.leak_check import NEAR_SCORE, TEMPLATE_TIMES, Hit, LeakError, leaks, stop_on_leaks, write_hits
-from train.data.phantoms import MODALITIES, generate
-from train.data.questions import captioned, match, questions
-from train.data.records import DIMENSION_OF, Medium, Record, Turn
+from data_engine.fingerprints import Fingerprint, Fingerprinted, perceptual_hash
+from data_engine.leak_check import NEAR_SCORE, TEMPLATE_TIMES, Hit, LeakError, leaks, stop_on_leaks, write_hits
+from data_engine.phantoms import MODALITIES, generate
+from data_engine.questions import captioned, match, questions
+from data_engine.records import DIMENSION_OF, Medium, Record, Turn
 
 PICTURES = {"train": 22, "test": 8}
 """Of each modality."""

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from train.data.phantoms import KINDS_OF, LESION_GRID, MODALITIES, generate
-from train.data.phantoms.geometry import SIZE, fit, fit_cover, lesion_map
+from data_engine.phantoms import KINDS_OF, LESION_GRID, MODALITIES, generate
+from data_engine.phantoms.geometry import SIZE, fit, fit_cover, lesion_map
 
 WITHOUT_A_PLACE = {"histopathology"}
 """Families whose lesion is the whole tissue."""

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.data.mixture import MixtureError, cell_counts, mix
-from train.data.records import Medium, Record, Turn
+from data_engine.mixture import MixtureError, cell_counts, mix
+from data_engine.records import Medium, Record, Turn
 
 
 def record(number: int, source: str = "a", modality: str = "CT", task: str = "diagnosis") -> Record:

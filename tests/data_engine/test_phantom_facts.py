@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from train.data.phantoms import (
+from data_engine.phantoms import (
     KINDS_OF,
     MODALITIES,
     ct,

@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from train.data.phantoms import KINDS_OF, MODALITIES, anatomy, ct, generate, geometry, mri
-from train.data.questions import OPEN_WORDINGS, SIDE_OF, article, caption, questions
+from data_engine.phantoms import KINDS_OF, MODALITIES, anatomy, ct, generate, geometry, mri
+from data_engine.questions import OPEN_WORDINGS, SIDE_OF, article, caption, questions
 
 PAIRS = [(modality, kind) for modality in MODALITIES for kind in KINDS_OF[modality]]
 IMAGES_EACH = 45

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from train.data.phantoms import clinical_photograph, geometry, microscopy
-from train.data.phantoms.dermoscopy import greatest_diameter
+from data_engine.phantoms import clinical_photograph, geometry, microscopy
+from data_engine.phantoms.dermoscopy import greatest_diameter
 
 FAMILIES = {"microscopy": microscopy, "clinical photograph": clinical_photograph}
 IMAGES_EACH = 120

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 
-from train.data.phantoms import angiography, geometry, mammography, pet
+from data_engine.phantoms import angiography, geometry, mammography, pet
 
 FAMILIES = {"PET": pet, "angiography": angiography, "mammography": mammography}
 PAIRS = [

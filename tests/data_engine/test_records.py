@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from train.data.records import (
+from data_engine.records import (
     MODALITIES,
     SPLITS,
     TASKS,
@@ -97,7 +97,7 @@ def test_a_set_streams_through_datasets_with_the_same_rows(tmp_path):
 
 
 def test_parquet_is_cut_into_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr("train.data.records.ROWS_PER_PARQUET_SHARD", 2)
+    monkeypatch.setattr("data_engine.records.ROWS_PER_PARQUET_SHARD", 2)
     written = [Record.model_validate(GOOD | {"id": str(number)}) for number in range(5)]
     paths = write_parquet(written, tmp_path, "train")
     assert [path.name for path in paths] == [f"train-{shard:05d}.parquet" for shard in range(3)]

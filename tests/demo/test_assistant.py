@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from demo.assistant import Answer, Assistant, Medium, Turn
-from demo.pruning_panel import PruningSettings
+from demo.panels.pruning_panel import PruningSettings
+from demo.service.assistant import Answer, Assistant, Medium, Turn
 from hub_model.media_omniv_med import load_clip
 
 QUESTIONS = ("Which imaging modality is this?", "And which organ?", "Is it normal?")

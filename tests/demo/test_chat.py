@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo.assistant import Answer, Assistant
-from demo.chat import (
+from data_engine.questions import CAPTION_REQUESTS, LESION_PRESENT, OPEN_WORDINGS, SIDE_OF_BREAST, SIDE_OF_EYE
+from demo.panels.chat import (
     PRUNED,
     UNPRUNED,
     WAITING,
@@ -25,8 +25,8 @@ from demo.chat import (
     messages,
     suggestions,
 )
-from demo.sessions import BoundedMemory, LoadedFile, Session, Sessions, uploaded_file
-from train.data.questions import CAPTION_REQUESTS, LESION_PRESENT, OPEN_WORDINGS, SIDE_OF_BREAST, SIDE_OF_EYE
+from demo.service.assistant import Answer, Assistant
+from demo.service.sessions import BoundedMemory, LoadedFile, Session, Sessions, uploaded_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo_server import ROOT, started
+from tests.helpers.demo_server import ROOT, started
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

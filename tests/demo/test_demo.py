@@ -15,7 +15,7 @@ import pytest
 from gradio_client import Client, handle_file
 
 from demo.__main__ import parse_arguments, read_auth
-from tests.demo_server import ROOT, started
+from tests.helpers.demo_server import ROOT, started
 
 VOLUME = ROOT / "examples" / "media" / "ct_volume.nii.gz"
 
@@ -40,7 +40,7 @@ def test_the_space_answers_asks_no_other_server_and_leaves_nothing(tmp_path):
 
 def test_importing_the_demo_starts_no_cuda_and_no_model():
     script = (
-        "import app, demo.page, demo.assistant, torch\n"
+        "import app, demo.panels.page, demo.service.assistant, torch\n"
         "assert not torch.cuda.is_initialized()\n"
         "assert 'hub_model.modeling_omniv_med' not in __import__('sys').modules"
     )

@@ -29,9 +29,9 @@ from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
-from demo.assistant import AnswerStreamer, Medium, Turn
+from demo.service.assistant import AnswerStreamer, Medium, Turn
 from hub_model.media_omniv_med import load_clip
-from tests.demo_server import ROOT, Served, served_here
+from tests.helpers.demo_server import ROOT, Served, served_here
 
 VOLUME = ROOT / "examples" / "media" / "ct_volume.nii.gz"
 pytestmark = pytest.mark.usefixtures("one_thread")

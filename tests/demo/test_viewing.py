@@ -19,13 +19,9 @@ import torch
 from PIL import Image, ImageColor
 from torch.utils.flop_counter import FlopCounterMode
 
-from demo.charts import kept_chart
-from demo.evidence import attention_evidence, group_words
-from demo.pruning_panel import PruningSettings, in_units, numbers, saved_share
-from demo.samples import examples
-from demo.savings import cache_bytes, encoder_flops, estimate, language_flops, projector_flops
-from demo.stage import at_stage, twin
-from demo.viewer import (
+from demo.panels.charts import kept_chart
+from demo.panels.pruning_panel import PruningSettings, in_units, numbers, saved_share
+from demo.panels.viewer import (
     ATTENDED,
     EVIDENCE_PERCENTILE,
     HIGHEST_SCORE,
@@ -46,10 +42,14 @@ from demo.viewer import (
     show_pruning,
     slices,
 )
-from demo.viewing import Shown, facts, is_ct
-from demo.volume_view import KEPT as KEPT_VOXEL
-from demo.volume_view import LARGEST_SIDE, NIIVUE, background, mask, show_mask, show_volume, why_not
-from demo.volume_view import REMOVED as REMOVED_VOXEL
+from demo.panels.viewing import Shown, facts, is_ct
+from demo.panels.volume_view import KEPT as KEPT_VOXEL
+from demo.panels.volume_view import LARGEST_SIDE, NIIVUE, background, mask, show_mask, show_volume, why_not
+from demo.panels.volume_view import REMOVED as REMOVED_VOXEL
+from demo.service.cost import cache_bytes, encoder_flops, estimate, language_flops, projector_flops
+from demo.service.evidence import attention_evidence, group_words
+from demo.service.samples import examples
+from demo.service.stage import at_stage, twin
 from hub_model.media_omniv_med import PLANES, load_clip
 
 CONTROLS = ("anchor", 0.1, True, 0.3, "none", 25, 64, "language")
@@ -447,7 +447,7 @@ def question(processor, processed):
 def test_weights_are_those_of_one_eager_pass_over_everything(
     make_model, processor, processed, question, stage, largest, monkeypatch
 ):
-    monkeypatch.setattr("demo.evidence.LARGEST_ATTENTION", largest)
+    monkeypatch.setattr("demo.service.evidence.LARGEST_ATTENTION", largest)
     answer = processor.tokenizer(" a beating heart", add_special_tokens=False).input_ids
     model = make_model()
     found = attention_evidence(model, processor.tokenizer, question, answer, stage)

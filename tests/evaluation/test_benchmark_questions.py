@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import pytest
 
+from data_engine.adapters import ADAPTERS
+from data_engine.adapters.base import MediaStore
+from data_engine.generated import Drawn, records_of
+from data_engine.records import read_records, write_jsonl
 from evaluation.benchmarks import ADAPTER_OF, BENCHMARKS, PROMPTS, BenchmarkError, find_data, read_benchmark
 from hub_model.media_omniv_med import load_clip
-from tests.data_fixtures import WRITERS, slake_entry, write_json
-from train.data.adapters import ADAPTERS
-from train.data.adapters.base import MediaStore
-from train.data.generated import Drawn, records_of
-from train.data.records import read_records, write_jsonl
+from tests.helpers.data_fixtures import WRITERS, slake_entry, write_json
 
 
 @pytest.fixture(scope="module")

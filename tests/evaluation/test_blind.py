@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_engine.records import Medium
 from evaluation.benchmarks import BenchmarkError, BenchmarkQuestion
 from evaluation.blind import blinded
-from train.data.records import Medium
 
 
 def question(number: int, kind: str, sample: int) -> BenchmarkQuestion:

@@ -19,7 +19,7 @@ from evaluation.compare import compare, mcnemar
 from evaluation.ledger import Ledger, LedgerError, merge
 from evaluation.score import Predictions, Scored, score_file
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"model": "nano", "benchmark": "vqa-rad", "pruning": {"rule": "anchor", "threshold": 0.1}}
 
 

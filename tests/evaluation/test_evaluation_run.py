@@ -22,15 +22,15 @@ from transformers import (
     LlavaProcessor,
 )
 
+from data_engine.adapters.base import MediaStore
+from data_engine.generated import Drawn, records_of
+from data_engine.records import write_jsonl
 from evaluation import run as run_module
 from evaluation.benchmarks import REPORTS, read_benchmark
 from evaluation.ledger import Ledger
 from evaluation.run import ask_all, load, longest_answer, parse_pruning
-from train.data.adapters.base import MediaStore
-from train.data.generated import Drawn, records_of
-from train.data.records import write_jsonl
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

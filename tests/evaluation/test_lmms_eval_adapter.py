@@ -24,14 +24,14 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from PIL import Image
 
+from data_engine.adapters.base import MediaStore
+from data_engine.generated import Drawn, records_of
+from data_engine.records import Record
 from evaluation.lmms_eval_adapter import OmniVMedChat, OmniVMedSimple, StopStrings, generation_options, stop_strings
 from tests.conftest import PROCESSOR_OPTIONS
-from train.assemble import write_configuration
-from train.data.adapters.base import MediaStore
-from train.data.generated import Drawn, records_of
-from train.data.records import Record
+from train.checkpoints.assemble import write_configuration
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CHOICES = ["CT", "MRI", "ultrasound"]
 TASK = {
     "dataset_path": "json",

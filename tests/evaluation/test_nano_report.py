@@ -9,10 +9,11 @@ import sys
 
 import pytest
 
-from evaluation import nano_report, real_files
-from train.data.adapters.base import MediaStore
-from train.data.generated import CLIP_EVERY, Drawn, records_of
-from train.data.records import write_jsonl
+from data_engine.adapters.base import MediaStore
+from data_engine.generated import CLIP_EVERY, Drawn, records_of
+from data_engine.records import write_jsonl
+from evaluation import nano_report
+from evaluation.nano import real_files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import pydicom
 import pytest
 
-from evaluation import real_files
-from evaluation.real_files import (
+from data_engine.phantoms import MODALITIES
+from evaluation.nano import real_files
+from evaluation.nano.real_files import (
     FetchError,
     Package,
     RealFile,
@@ -20,7 +21,6 @@ from evaluation.real_files import (
 )
 from evaluation.run import load
 from hub_model.media_omniv_med import load_clip
-from train.data.phantoms import MODALITIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FILES = read_manifest()

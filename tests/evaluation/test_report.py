@@ -17,20 +17,20 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from evaluation import report
+from data_engine.adapters.base import MediaStore
+from data_engine.generated import Drawn, records_of
+from data_engine.records import write_jsonl
 from evaluation.benchmarks import BenchmarkQuestion, read_benchmark
 from evaluation.compare import compare
 from evaluation.ledger import Ledger
 from evaluation.metrics import wilson_interval
-from evaluation.report import choose_examples, make_sections
-from evaluation.report_figures import NAME_OF, read_run, right_interval
-from evaluation.report_page import Section, Table, escape_markdown, write_html, write_markdown
+from evaluation.report import write as report
+from evaluation.report.figures import NAME_OF, read_run, right_interval
+from evaluation.report.page import Section, Table, escape_markdown, write_html, write_markdown
+from evaluation.report.write import choose_examples, make_sections
 from evaluation.run import finish
 from evaluation.score import KEYS, Scored
 from tests.conftest import HUB_MODEL
-from train.data.adapters.base import MediaStore
-from train.data.generated import Drawn, records_of
-from train.data.records import write_jsonl
 
 SAMPLES = 9
 """The first and every fourth after it are volumes or videos."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from evaluation.score import KEYS, score_file, summarise
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ORGANS = ["liver", "spleen"]
 
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from data_engine.adapters.base import MediaStore
+from data_engine.generated import CLIP_EVERY, Drawn, records_of
+from data_engine.records import write_jsonl
 from evaluation.benchmarks import read_benchmark
 from evaluation.run import load
 from evaluation.shared_media import generate_sharing
-from train.data.adapters.base import MediaStore
-from train.data.generated import CLIP_EVERY, Drawn, records_of
-from train.data.records import write_jsonl
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,11 +8,21 @@ import json
 import pytest
 from PIL import Image
 
+from data_engine.adapters.base import MediaStore
+from data_engine.generated import CLIP_EVERY, Drawn, records_of
+from data_engine.records import write_jsonl
 from evaluation.benchmarks import REPORTS, read_benchmark
-from evaluation.sweep import CURVES, UNPRUNED, about_clips, markdown, measure, pruning_of, settings_of, verdict, write
-from train.data.adapters.base import MediaStore
-from train.data.generated import CLIP_EVERY, Drawn, records_of
-from train.data.records import write_jsonl
+from evaluation.nano.sweep import (
+    CURVES,
+    UNPRUNED,
+    about_clips,
+    markdown,
+    measure,
+    pruning_of,
+    settings_of,
+    verdict,
+    write,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

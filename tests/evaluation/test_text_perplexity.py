@@ -9,9 +9,9 @@ import shutil
 import pytest
 import torch
 
-from evaluation.text_perplexity import HELD_OUT, compare_on_text, mean_with_interval, passages_of
+from evaluation.nano.text_perplexity import HELD_OUT, compare_on_text, mean_with_interval, passages_of
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from train.data.text_replay import PROMPTS
+from train.dataset.text_replay import PROMPTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEXT = "The ferry left the harbour at half past six.\n\nA kidney filters the blood.\n\nIt rained all day in the hills."

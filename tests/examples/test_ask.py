@@ -20,7 +20,7 @@ from pydicom.data import get_testdata_file
 from examples.ask import main
 from examples.heatmap import dim_removed, position_label, spread_over_pixels
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MEDIA = ROOT / "examples" / "media"
 QUESTION = "Which imaging modality is this?"
 FIELDS = [

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from data_engine.records import read_records
 from examples.finetune.__main__ import build_records, finetune, table
 from examples.finetune.desks import COUNTS, DESKS, write_example
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from tests.training_fixtures import write_set
-from train.data.records import read_records
+from tests.helpers.training_fixtures import write_set
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 QUICK = ["steps=2", "batch_size=2", "bf16=false", "lora.rank=2"]

@@ -4,7 +4,7 @@
 It writes down the mean grey level of each picture, and judges such a caption by the pictures it is sent itself. It can
 refuse, answer nonsense, be slow, and die; each request is a line of its log.
 
-python tests/chat_server.py --log requests.jsonl --port 0
+python tests/helpers/chat_server.py --log requests.jsonl --port 0
 """
 
 from __future__ import annotations

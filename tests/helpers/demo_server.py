@@ -19,11 +19,11 @@ import gradio as gr
 import pytest
 
 from demo.api import app_options
-from demo.assistant import Assistant
-from demo.page import build_page
-from demo.sessions import Sessions
+from demo.panels.page import build_page
+from demo.service.assistant import Assistant
+from demo.service.sessions import Sessions
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 240
 """Far more than the page needs, because other work may share the machine."""
 

@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""What tests/test_sharding.py runs on every process: a stage under FSDP2 or DeepSpeed, over gloo on a CPU.
+"""What tests/train/test_sharding.py runs on every process: a stage under FSDP2 or DeepSpeed, over gloo on a CPU.
 
-    accelerate launch --config_file CONFIG -m tests.sharded_process STAGE
+    accelerate launch --config_file CONFIG -m tests.helpers.sharded_process STAGE
 
 Both engines run on CPUs, but accelerate looks for a GPU before it turns to them, and is told here that it found one.
 """

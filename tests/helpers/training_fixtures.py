@@ -9,8 +9,8 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from train.data.records import DIMENSION_OF, Medium, Record, Turn, write_jsonl
-from train.data.sample_media import encode_video
+from data_engine.records import DIMENSION_OF, Medium, Record, Turn, write_jsonl
+from data_engine.sample_media import encode_video
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (40, 40, 220)}
 LAYOUT = ("image",) * 6 + ("volume",) * 3 + ("video",) * 3

@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""What tests/test_two_processes.py runs on every process: a stage under accelerate, then the same under fully_shard.
+"""What test_two_processes.py runs on every process: a stage under accelerate, then the same under fully_shard.
 
-accelerate launch --config_file CONFIG -m tests.two_processes STAGE_A STAGE_B OUT
+accelerate launch --config_file CONFIG -m tests.helpers.two_processes STAGE_A STAGE_B OUT
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from train.config import StageConfig
 from train.conversation_loss import ConversationLoss
-from train.data.conversations import IGNORED
+from train.dataset.conversations import IGNORED
 from train.stage import Stage, StageTrainer, build_stage, build_trainer, collate, load_trained
 
 STEPS = 4

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedT
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from tests.conftest import HUB_MODEL, PROCESSOR_OPTIONS
-from train.assemble import write_configuration
+from train.checkpoints.assemble import write_configuration
 
 CLASSES = {
     "AutoConfig": "OmniVMedConfig",

@@ -233,7 +233,7 @@ def measure(*paths: Path) -> dict:
         pytest.skip("Peak memory is read from Linux's /proc.")
     child = subprocess.run(
         [sys.executable, "-c", MEASURE, *map(str, paths)],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,

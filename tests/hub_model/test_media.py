@@ -607,7 +607,7 @@ def test_without_pyav_decord_reads_the_same(tmp_path):
         f"clip = load_clip({str(path)!r}, fps=3)\n"
         f"np.savez({str(tmp_path / 'out.npz')!r}, frames=clip.frames, positions=clip.positions)"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     child = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     if importlib.util.find_spec("decord") is None:
         assert "install one of them" in child.stderr
@@ -1024,7 +1024,7 @@ def test_nothing_is_printed_but_by_the_caller(refused, tmp_path):
         input="\n".join(sources + good),
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     assert child.stderr == "" and child.returncode == 0
     answers = child.stdout.splitlines()

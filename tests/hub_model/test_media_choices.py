@@ -31,8 +31,8 @@ from hub_model.media_omniv_med import (
     scale_intensity,
     window_ct,
 )
-from tests.test_media import assert_sound, make_body, nifti, said, series
-from tests.test_media_formats import META
+from tests.hub_model.test_media import assert_sound, make_body, nifti, said, series
+from tests.hub_model.test_media_formats import META
 
 # --- Which series -------------------------------------------------------------------------------------------
 

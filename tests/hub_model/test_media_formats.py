@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 from benchmarks import media as media_benchmark
 from benchmarks import media_outcomes
 from hub_model.media_omniv_med import CT_PRESETS, CT_WINDOWS, MediaError, load_clip, scale_intensity, window_ct
-from tests.test_media import (
+from tests.hub_model.test_media import (
     ALL_AXES,
     SPACING,
     assert_sound,
@@ -565,7 +565,7 @@ def test_the_comparison_notices_what_is_silently_wrong(monkeypatch, name):
 
 
 def test_the_table_in_the_documentation_is_that_of_the_command():
-    page = (Path(__file__).parents[1] / "docs/media_outcomes.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/media_outcomes.md").read_text(encoding="utf-8")
     for package, files in media_outcomes.test_files().items():
         if f"| {package} {media_outcomes.VERSIONS[package]} |" not in page:
             pytest.skip(f"The table was written with another version of {package}.")

@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """The tests that transformers runs on each of its own models, run on this one: saving, training, backends, outputs.
 
-`tests/transformers_suite.py` fetches them. Where one is replaced or left out here, its place says why.
+`tests/helpers/transformers_suite.py` fetches them. Where one is replaced or left out here, its place says why.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hub_model.modeling_omniv_med import (
     OmniVMedVisionModel,
     OmniVMedVisionRotaryEmbedding,
 )
-from tests import transformers_suite
+from tests.helpers import transformers_suite
 
 if not transformers_suite.suite_folder().is_dir():
     pytest.skip("transformers' own tests are not here yet; `make test` fetches them", allow_module_level=True)

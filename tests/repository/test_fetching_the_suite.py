@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.transformers_suite import fetch, suite_folder, unpack_tests
+from tests.helpers.transformers_suite import fetch, suite_folder, unpack_tests
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ from PIL.PngImagePlugin import PngInfo
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
-from demo.viewer import show, show_pruning
-from demo.viewing import facts
+from demo.panels.viewer import show, show_pruning
+from demo.panels.viewing import facts
 from examples.ask import as_lines, main, report
 from examples.heatmap import draw_heatmap
 from hub_model.isolated_reading_omniv_med import IsolatedReader

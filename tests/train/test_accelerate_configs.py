@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """The configurations for accelerate, read by accelerate's and transformers' own parsers.
 
-DeepSpeed itself need not be installed here; where it is, tests/test_sharding.py trains with these files.
+DeepSpeed itself need not be installed here; where it is, tests/train/test_sharding.py trains with these files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from tests.conftest import TINY_TEXT, TINY_VISION
-from train.assemble import ROOT
+from train.checkpoints.assemble import ROOT
 from train.conversation_loss import ConversationLoss
 
 FOLDER = ROOT / "train" / "configs" / "accelerate"

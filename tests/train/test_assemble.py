@@ -15,9 +15,16 @@ from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
 from tests.conftest import HUB_MODEL, TINY_TEXT, TINY_VISION
-from train import assemble as assembly
-from train.assemble import ADDED_TOKENS, AUTO_MAP, add_media_tokens, assemble, build_model, write_configuration
-from train.trained_tensors import (
+from train.checkpoints import assemble as assembly
+from train.checkpoints.assemble import (
+    ADDED_TOKENS,
+    AUTO_MAP,
+    add_media_tokens,
+    assemble,
+    build_model,
+    write_configuration,
+)
+from train.checkpoints.trained_tensors import (
     NEW_ROWS,
     TRAINED_PARTS,
     load_parts,

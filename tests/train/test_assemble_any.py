@@ -22,12 +22,12 @@ from transformers import (
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedVisionModel
 from tests.conftest import HUB_MODEL, PATCH_SIZE, TINY_TEXT, TINY_VISION
-from tests.training_fixtures import write_set
-from train.assemble import ADDED_TOKENS, ROOT, TURN_TOKENS, assemble_from
+from tests.helpers.training_fixtures import write_set
+from train.checkpoints.assemble import ADDED_TOKENS, ROOT, TURN_TOKENS, assemble_from
+from train.checkpoints.vision_encoder import CheckpointError, load_vision_encoder
 from train.config import StageConfig
-from train.parts import part_of
 from train.stage import build_stage, build_trainer, run_stage
-from train.vision_encoder import CheckpointError, load_vision_encoder
+from train.trainable_parts import part_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OPTIONS = {"min_frame_tokens": 4, "max_frame_tokens": 12}
@@ -146,7 +146,7 @@ def test_a_language_model_without_marks_of_turns_gets_them(tmp_path) -> None:
 def test_the_command_says_what_is_wrong(tmp_path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
-    line = [sys.executable, "-m", "train.assemble", "--vision", str(tmp_path), "--language", str(tmp_path)]
+    line = [sys.executable, "-m", "train.checkpoints.assemble", "--vision", str(tmp_path), "--language", str(tmp_path)]
     result = subprocess.run([*line, "--output", str(tmp_path / "full")], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1
     assert "is not empty" in result.stderr

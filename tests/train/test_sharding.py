@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """FSDP2 and DeepSpeed's ZeRO train as one process does, by the configurations for accelerate, over gloo on a CPU.
 
-    pip install --constraint constraints.txt deepspeed && pytest -m "slow or not slow" tests/test_sharding.py
+    pip install --constraint constraints.txt deepspeed && pytest -m "slow or not slow" tests/train/test_sharding.py
 
 NCCL and GPUs are not touched here, and bfloat16 is off where losses are compared.
 """
@@ -21,11 +21,11 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from tests.test_two_processes import BATCH, TOLERANCE, stage_file
-from tests.training_fixtures import write_set
-from tests.two_process_launch import launch_two
-from tests.two_processes import STEPS
-from train.assemble import ROOT
+from tests.helpers.training_fixtures import write_set
+from tests.helpers.two_process_launch import launch_two
+from tests.helpers.two_processes import STEPS
+from tests.train.test_two_processes import BATCH, TOLERANCE, stage_file
+from train.checkpoints.assemble import ROOT
 from train.config import StageConfig
 from train.stage import run_stage
 
@@ -43,7 +43,7 @@ def run_two_processes(strategy: str, stage: Path, *options: str) -> None:
     """Trains a stage on two processes, with further options for `accelerate launch`."""
     config = CONFIGS / "accelerate" / f"{strategy}.yaml"
     on_a_cpu = {"DS_ACCELERATOR": "cpu", "ACCELERATE_TORCH_DEVICE": "cpu"}
-    launch_two(config, "tests.sharded_process", [str(stage)], options, **on_a_cpu)
+    launch_two(config, "tests.helpers.sharded_process", [str(stage)], options, **on_a_cpu)
 
 
 def log(output: Path) -> list[dict[str, Any]]:

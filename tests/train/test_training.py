@@ -20,20 +20,20 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from data_engine.build import BuildConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import OmniVMedProcessor
-from tests.training_fixtures import write_set
-from train.assemble import ROOT
+from tests.helpers.training_fixtures import write_set
+from train.added_token_embeddings import split_off_new_rows
+from train.checkpoints.assemble import ROOT
+from train.checkpoints.trained_tensors import load_parts, merge_lora, read_trained_tensors
 from train.config import ConfigError, StageConfig
 from train.conversation_loss import ConversationLoss, answer_weights, summed_cross_entropy
-from train.data.build import BuildConfig
-from train.data.conversations import pack
-from train.data.text_replay import replay_conversations
-from train.new_rows import split_off_new_rows
-from train.parts import keep_frozen_weights_in_bfloat16, part_of
-from train.run_nano import CONFIGS, STAGES, read_settings
+from train.dataset.conversations import pack
+from train.dataset.text_replay import replay_conversations
+from train.nano.run import CONFIGS, DATA_CONFIGS, STAGES, read_settings
 from train.stage import TRAINED_FILE, added_tokens, build_stage, build_trainer, last_whole_checkpoint, run_stage
-from train.trained_tensors import load_parts, merge_lora, read_trained_tensors
+from train.trainable_parts import keep_frozen_weights_in_bfloat16, part_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RATES = {"encoder": 1e-2, "projector": 1e-2, "language": 1e-2, "embeddings": 1e-2}
@@ -382,7 +382,7 @@ def test_what_the_nano_asks_of_a_gpu_fits_its_stages_and_names_a_set_that_can_be
     assert on_gpu.keys() == {*pretraining, *stages}
     assert all(on_gpu[part].keys() <= pretraining[part].keys() for part in pretraining)
     (folder,) = {folder for stage in stages.values() for folder in stage.data.folders}
-    mini = BuildConfig.read(CONFIGS / "data" / "mini.yaml")
-    larger = BuildConfig.read(CONFIGS / "data" / f"{folder.name}.yaml")
+    mini = BuildConfig.read(DATA_CONFIGS / "mini.yaml")
+    larger = BuildConfig.read(DATA_CONFIGS / f"{folder.name}.yaml")
     assert (larger.seed, larger.generated["test"]) == (mini.seed, mini.generated["test"]), "the same test split"
     assert larger.generated["train"] > mini.generated["train"]

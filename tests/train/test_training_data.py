@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from data_engine.pool import PoolPlan, SamplePool, build_pool, make_sample
+from data_engine.records import RecordError, read_records, write_parquet
 from hub_model.media_omniv_med import Clip
-from tests.training_fixtures import LAYOUT, QUESTIONS_PER_MEDIUM, write_set
-from train.data.conversation_index import ConversationIndex
-from train.data.conversations import IGNORED, Conversation, encode_conversation, pack
-from train.data.mixed_dataset import STRATA, DataError, MixedDataset, strata_in_turn
-from train.data.pool import PoolPlan, SamplePool, build_pool, make_sample
-from train.data.prepared_media import MediaCache, PreparedClip, drop_tokens, to_pixel_values
-from train.data.records import RecordError, read_records, write_parquet
-from train.data.text_replay import DRAWS, ESSAYS, PROMPTS, TOPICS, replay_conversations
+from tests.helpers.training_fixtures import LAYOUT, QUESTIONS_PER_MEDIUM, write_set
+from train.dataset.conversation_index import ConversationIndex
+from train.dataset.conversations import IGNORED, Conversation, encode_conversation, pack
+from train.dataset.mixed_dataset import STRATA, DataError, MixedDataset, strata_in_turn
+from train.dataset.prepared_media import MediaCache, PreparedClip, drop_tokens, to_pixel_values
+from train.dataset.text_replay import DRAWS, ESSAYS, PROMPTS, TOPICS, replay_conversations
 from train.stage import collate
 
 pytestmark = pytest.mark.usefixtures("one_thread")

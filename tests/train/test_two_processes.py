@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.training_fixtures import write_set
-from tests.two_process_launch import launch_two
-from tests.two_processes import STEPS, by_hand, under_trainer
-from train.assemble import ROOT
+from data_engine.records import write_jsonl
+from tests.helpers.training_fixtures import write_set
+from tests.helpers.two_process_launch import launch_two
+from tests.helpers.two_processes import STEPS, by_hand, under_trainer
+from train.checkpoints.assemble import ROOT
 from train.config import StageConfig
-from train.data.records import write_jsonl
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = ROOT / "train" / "configs" / "accelerate" / "fsdp2.yaml"
@@ -68,7 +68,7 @@ def runs(tiny, tmp_path_factory) -> dict[str, Any]:
         stage_file(folder, "two_full", tiny, data, BATCH // 2, None),
     ]
     arguments = [*map(str, halves), str(folder / "result")]
-    launch_two(CONFIG, "tests.two_processes", arguments, ("--mixed_precision", "no"), ACCELERATE_USE_CPU="true")
+    launch_two(CONFIG, "tests.helpers.two_processes", arguments, ("--mixed_precision", "no"), ACCELERATE_USE_CPU="true")
     each = [json.loads((folder / f"result.{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
     return {"one": whole, "two": each}
 

@@ -1,8 +1,9 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Assembles a model: a vision encoder, a causal language model and trained tensors become one folder.
 
-    python -m train.assemble
-    python -m train.assemble --vision DAMO-NLP-SG/SigLIP-NaViT --language Qwen/Qwen2.5-1.5B-Instruct --output models/it
+    python -m train.checkpoints.assemble
+    python -m train.checkpoints.assemble --vision DAMO-NLP-SG/SigLIP-NaViT \\
+        --language Qwen/Qwen2.5-1.5B-Instruct --output models/it
 
 Without arguments it makes OmniV-Med-Nano: it fetches SmolLM2-135M-Instruct, adds the committed tensors, and writes
 `hub_model/model.safetensors`. A folder without a configuration gets one; a folder that is up to date is left alone.
@@ -25,11 +26,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import MEDIA_TOKEN, VISUAL_OPTIONS, OmniVMedProcessor
-from train.language_model import SMOLLM2, load_language_model
-from train.trained_tensors import load_parts, merge_lora, read_trained_tensors
-from train.vision_encoder import load_vision_encoder
+from train.checkpoints.language_model import SMOLLM2, load_language_model
+from train.checkpoints.trained_tensors import load_parts, merge_lora, read_trained_tensors
+from train.checkpoints.vision_encoder import load_vision_encoder
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HUB_MODEL = ROOT / "hub_model"
 CACHE = ROOT / ".cache"
 TRAINED = ROOT / "train" / "nano" / "trained.safetensors"

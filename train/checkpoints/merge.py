@@ -1,5 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Merges LoRA factors into a model's weights: `python -m train.merge --model BASE --adapter LORA --out FOLDER`.
+"""Merges LoRA factors into a model's weights.
+
+    python -m train.checkpoints.merge --model BASE --adapter LORA --out FOLDER
 
 The result is a folder of its own that `from_pretrained` loads with trust_remote_code and without peft, as fast as the
 model was before (Hu et al., LoRA, arXiv 2106.09685, section 4.1).
@@ -16,8 +18,8 @@ from pathlib import Path
 from peft import PeftModel
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from train.assemble import AUTO_MAP, HUB_MODEL, STAMP
-from train.trained_tensors import load_parts, merge_lora, read_trained_tensors
+from train.checkpoints.assemble import AUTO_MAP, HUB_MODEL, STAMP
+from train.checkpoints.trained_tensors import load_parts, merge_lora, read_trained_tensors
 
 PEFT_CONFIG = "adapter_config.json"
 TRAINED_FILE = "trained.safetensors"

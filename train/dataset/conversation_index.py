@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from train.data.records import DIMENSIONS, MEDIA_PLACEHOLDER, Record, RecordError, to_record
+from data_engine.records import DIMENSIONS, MEDIA_PLACEHOLDER, Record, RecordError, to_record
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def record_files(folder: Path, split: str) -> list[Path]:
     files = sorted([*folder.glob(f"{split}.jsonl"), *folder.glob(f"{split}-*.parquet")])
     if not files:
         raise RecordError(
-            f"{folder} holds neither {split}.jsonl nor {split}-*.parquet; build it with python -m train.data.build."
+            f"{folder} holds neither {split}.jsonl nor {split}-*.parquet; build it with python -m data_engine.build."
         )
     return files
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from data_engine.records import MEDIA_PLACEHOLDER
 from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
-from train.data.prepared_media import PreparedClip, drop_tokens
-from train.data.records import MEDIA_PLACEHOLDER
-from train.told_words import NO_WORD
+from train.dataset.prepared_media import PreparedClip, drop_tokens
+from train.pseudo_visual_tokens import NO_WORD
 
 IGNORED = -100
 SHARED = 0

@@ -1,11 +1,11 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Conversations about pictures that are told in words, so that the language model learns the questions before it sees.
 
-The encoder is pre-trained so that a picture reads like a few words (`train.pretrain`). What is then left to learn, to
-compare those words with a question and to answer in the form that is asked for, needs no pictures: here tokens that
-say the words (`train.told_words`) stand where the visual tokens will. Seen on the Nano's language model: after 1,900
-yes/no questions about modalities and regions in words it answered 97 % of them rightly, after 7,200 about pictures
-alone it still guessed.
+The encoder is pre-trained so that a picture reads like a few words (`train.nano.pretrain`). What is then left to learn,
+to compare those words with a question and to answer in the form that is asked for, needs no pictures: here tokens that
+say the words (`train.pseudo_visual_tokens`) stand where the visual tokens will. Seen on the Nano's language model:
+after 1,900 yes/no questions about modalities and regions in words it answered 97 % of them rightly, after 7,200 about
+pictures alone it still guessed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data_engine.pool import facts_and_kinds
+from data_engine.questions import captioned, match, questions
 from hub_model.processing_omniv_med import MEDIA_TOKEN
-from train.data.conversations import Conversation
-from train.data.pool import facts_and_kinds
-from train.data.questions import captioned, match, questions
-from train.told_words import NAMES_OF_FACTS, word_numbers, word_of
+from train.dataset.conversations import Conversation
+from train.pseudo_visual_tokens import NAMES_OF_FACTS, word_numbers, word_of
 
 TOKENS = {16: 0.6, 64: 0.3, 256: 0.1}
 """How many a told picture has and how often: as an image, and as short and long volumes."""
@@ -81,13 +81,13 @@ def worded_conversation(facts: dict[str, str], kind: str, rng: np.random.Generat
 
 
 class WordedConversations(Sequence[Conversation]):
-    """One conversation for each image of a pool (`train.data.pool`) and several for each clip; no pixels are read.
+    """One conversation for each image of a pool (`data_engine.pool`) and several for each clip; no pixels are read.
 
     Conversation i depends on the pool, the seed and i alone.
 
     Attributes:
         vocabulary: the values each fact takes in the pool.
-        numbers: of their words, as `train.told_words.WordVectors` has them.
+        numbers: of their words, as `train.pseudo_visual_tokens.WordVectors` has them.
     """
 
     def __init__(self, pool: Path, seed: int):

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from train.data.conversation_index import ConversationIndex, Located, turns_of
-from train.data.conversations import Conversation, encode_conversation
-from train.data.prepared_media import MediaCache
-from train.data.records import DIMENSIONS
-from train.data.worded import told_inputs
+from data_engine.records import DIMENSIONS
+from train.dataset.conversation_index import ConversationIndex, Located, turns_of
+from train.dataset.conversations import Conversation, encode_conversation
+from train.dataset.described_samples import told_inputs
+from train.dataset.prepared_media import MediaCache
 
 TEXT, WORDED = "text", "worded"
 STRATA = (*DIMENSIONS, TEXT, WORDED)

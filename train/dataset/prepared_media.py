@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import get_worker_info
 
+from data_engine.records import Medium
 from hub_model.media_omniv_med import Clip
 from hub_model.processing_omniv_med import MEDIA_TOKEN, VISUAL_OPTIONS, OmniVMedProcessor, ProcessedClip
 from hub_model.visual_processing_omniv_med import PIXEL_MEAN, PIXEL_STD
-from train.assemble import SIZING_OPTIONS
-from train.data.records import Medium
+from train.checkpoints.assemble import SIZING_OPTIONS
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import OmniVMedProcessor
-from train.data.conversations import Conversation
+from train.dataset.conversations import Conversation
 
 LONGEST_ANSWER, LONGEST_PROSE = 48, 128
 BATCH_SIZE = 64

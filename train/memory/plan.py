@@ -1,13 +1,13 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Whether a stage fits its devices, before any is rented.
 
-    python -m train.memory_plan --config train/configs/1.5b/stage3.yaml --devices 8 --device-memory 24GB
+    python -m train.memory.plan --config train/configs/1.5b/stage3.yaml --devices 8 --device-memory 24GB
 
 For each strategy a table says what one device holds at the worst moment of a step: weights, gradients, optimizer
 states, what is gathered from or sent to other devices, and activations; then whether it fits, and what to change.
 Weights are counted on the real model on the meta device, activations by the formula below, for a batch in which every
 conversation is as long as the stage allows. `--measure` runs the same step on fake tensors beside it
-(`train.memory_measurement`), which needs no memory and about a minute.
+(`train.memory.measurement`), which needs no memory and about a minute.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConf
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from train.config import ConfigError, StageConfig
 from train.conversation_loss import POSITIONS_AT_ONCE, ConversationLoss
-from train.data.conversations import IGNORED, SHARED
+from train.dataset.conversations import IGNORED, SHARED
 from train.packed_attention import PACKED
-from train.parts import keep_frozen_weights_in_bfloat16, prepare_parts
+from train.trainable_parts import keep_frozen_weights_in_bfloat16, prepare_parts
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = ("ddp", "fsdp2", "zero2", "zero3")
 UNITS = {"GB": 10**9, "GIB": 2**30, "MB": 10**6, "MIB": 2**20}
 ARCHITECTURE = "model.json"
@@ -102,7 +102,7 @@ class PlannedBatch:
         )
 
     def tensors(self, image_token_id: int, patch_values: int) -> dict[str, torch.Tensor]:
-        """The batch as `train.data.conversations.pack` makes it, with the pixels on the meta device."""
+        """The batch as `train.dataset.conversations.pack` makes it, with the pixels on the meta device."""
         rows = math.isqrt(self.frame_tokens)
         count = self.conversations
         ids = torch.zeros(self.length, dtype=torch.long)
@@ -431,7 +431,7 @@ def plan_stage(
 def _measured(
     architecture: dict[str, Any], stage: StageConfig, batch: PlannedBatch, strategy: str, devices: int
 ) -> dict[str, Any]:
-    from train.memory_measurement import measure_step  # PyTorch's testing tools, which planning alone does not need
+    from train.memory.measurement import measure_step  # PyTorch's testing tools, which planning alone does not need
 
     tensors = batch.tensors(1, model_config(architecture).vision_config.patch_size ** 2 * 3)
     return asdict(measure_step(lambda: build_module(architecture, stage), tensors, devices, strategy == "fsdp2"))
@@ -458,7 +458,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     old = json.loads(path.read_text(encoding="utf-8"))["plans"] if path.exists() else []
     new = {tuple(row[name] for name in key) for row in rows}
     kept = [row for row in old if tuple(row[name] for name in key) not in new]
-    report = {"command": "python -m train.memory_plan", "torch": torch.__version__, "plans": [*kept, *rows]}
+    report = {"command": "python -m train.memory.plan", "torch": torch.__version__, "plans": [*kept, *rows]}
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -25,14 +25,14 @@ from torch.utils.data import Dataset
 from transformers import EvalPrediction, PreTrainedTokenizerFast, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from data_engine.phantoms import Sample
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedProjector, OmniVMedVisionModel
 from hub_model.visual_processing_omniv_med import patchify, resize_frames, token_grid
-from train.assemble import NANO_PROCESSOR
-from train.data.conversations import IGNORED
-from train.data.phantoms import Sample
-from train.data.worded import fact_vocabulary
-from train.muon import MuonWithAdamW
-from train.told_words import WordVectors
+from train.checkpoints.assemble import NANO_PROCESSOR
+from train.dataset.conversations import IGNORED
+from train.dataset.described_samples import fact_vocabulary
+from train.nano.muon import MuonWithAdamW
+from train.pseudo_visual_tokens import WordVectors
 
 LARGEST_STRETCH = 1.35
 """Frames are stretched by up to this factor, so that the encoder meets every token grid that real files lead to."""

@@ -3,7 +3,7 @@
 
 On two CPU cores it takes a little over two hours; where there is a GPU, `train/configs/nano/gpu.yaml` asks for more.
 
-`python -m train.run_nano` shows its progress, can be stopped at any moment, and goes on where it stopped when it is
+`python -m train.nano.run` shows its progress, can be stopped at any moment, and goes on where it stopped when it is
 started again. What it made ends up in `train/nano/trained.safetensors`.
 """
 
@@ -17,15 +17,16 @@ from typing import Any
 import torch
 import yaml
 
-from train.assemble import ROOT, TRAINED, fresh_nano
+from data_engine.build import BuildConfig, build
+from data_engine.pool import PoolPlan, SamplePool, build_pool
+from train.checkpoints.assemble import ROOT, TRAINED, fresh_nano
+from train.checkpoints.trained_tensors import NEW_ROWS, TRAINED_PARTS, read_trained_tensors, save_trained_tensors
 from train.config import StageConfig
-from train.data.build import BuildConfig, build
-from train.data.pool import PoolPlan, SamplePool, build_pool
-from train.pretrain import PretrainConfig, pretrain
+from train.nano.pretrain import PretrainConfig, pretrain
 from train.stage import run_stage
-from train.trained_tensors import NEW_ROWS, TRAINED_PARTS, read_trained_tensors, save_trained_tensors
 
 CONFIGS = ROOT / "train" / "configs"
+DATA_CONFIGS = ROOT / "data_engine" / "configs"
 STAGES = ("words", "stage1", "stage2", "stage3")
 POOLS = ("training", "held_out")
 MERGED_SHARE = 0.97
@@ -80,7 +81,7 @@ def main() -> None:
         pools = words.data.worded.parent
         build_pools(settings["pool"], pools)
         (folder,) = words.data.folders
-        build(BuildConfig.read(CONFIGS / "data" / f"{folder.name}.yaml"), folder, "local", os.cpu_count() or 1)
+        build(BuildConfig.read(DATA_CONFIGS / f"{folder.name}.yaml"), folder, "local", os.cpu_count() or 1)
         pretrain_encoder(stages[0].start, pools, settings["training"], run_stage(words))
         for stage in stages:
             result = run_stage(stage)
