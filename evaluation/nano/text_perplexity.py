@@ -4,8 +4,8 @@
     python -m evaluation.nano.text_perplexity --model hub_model --baseline smollm2 --json perplexity.json
 
 `text/held_out.txt` beside this file was written for this purpose alone (28 passages, general and medical in turn,
-Apache-2.0) and is part of no training prompt. Each passage is read by itself, so the passages are independent and the bootstrap
-draws whole ones.
+Apache-2.0) and is part of no training prompt. Each passage is read by itself, so the passages are independent and the
+bootstrap draws whole ones.
 """
 
 from __future__ import annotations
