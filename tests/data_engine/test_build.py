@@ -21,8 +21,7 @@ from data_engine.build import BuildConfig, BuildError, build
 from data_engine.leak_check import LeakError
 from data_engine.records import read_records, stream
 from hub_model.media_omniv_med import load_clip
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.paths import ROOT
 
 
 def write_config(folder: Path, **fields) -> Path:

@@ -45,8 +45,8 @@ from data_engine.captioning.ledger import Entry, Ledger, request_key
 from data_engine.captioning.statistics import exact_agreement, weighted_kappa
 from data_engine.records import Medium, Record, Turn, read_jsonl, write_jsonl
 from hub_model.media_omniv_med import load_clip
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (40, 90, 140)
 """Grey levels of the three videos."""
 CANDIDATES = 2

@@ -15,7 +15,8 @@ import pytest
 from gradio_client import Client, handle_file
 
 from demo.__main__ import parse_arguments, read_auth
-from tests.helpers.demo_server import ROOT, started
+from tests.helpers.demo_server import started
+from tests.helpers.paths import ROOT
 
 VOLUME = ROOT / "examples" / "media" / "ct_volume.nii.gz"
 

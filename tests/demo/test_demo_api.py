@@ -31,7 +31,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from demo.service.assistant import AnswerStreamer, Medium, Turn
 from hub_model.media_omniv_med import load_clip
-from tests.helpers.demo_server import ROOT, Served, served_here
+from tests.helpers.demo_server import Served, served_here
+from tests.helpers.paths import ROOT
 
 VOLUME = ROOT / "examples" / "media" / "ct_volume.nii.gz"
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -17,7 +17,8 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from hub_model.media_omniv_med import load_clip
-from tests.helpers.demo_server import ROOT, started
+from tests.helpers.demo_server import started
+from tests.helpers.paths import ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect

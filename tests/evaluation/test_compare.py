@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from evaluation.compare import compare, mcnemar
 from evaluation.ledger import Ledger, LedgerError, merge
 from evaluation.score import Predictions, Scored, score_file
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"model": "nano", "benchmark": "vqa-rad", "pruning": {"rule": "anchor", "threshold": 0.1}}
 
 

@@ -29,8 +29,8 @@ from evaluation import run as run_module
 from evaluation.benchmarks import REPORTS, read_benchmark
 from evaluation.ledger import Ledger
 from evaluation.run import ask_all, load, longest_answer, parse_pruning
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

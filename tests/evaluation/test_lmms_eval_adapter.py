@@ -14,6 +14,9 @@ import pytest
 import torch
 import yaml
 
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import PROCESSOR_OPTIONS
+
 pytest.importorskip(
     "lmms_eval",
     reason="lmms-eval is missing: pip install --no-deps -r requirements-lmms-eval.txt",
@@ -28,10 +31,8 @@ from data_engine.adapters.base import MediaStore
 from data_engine.generated import Drawn, records_of
 from data_engine.records import Record
 from evaluation.lmms_eval_adapter import OmniVMedChat, OmniVMedSimple, StopStrings, generation_options, stop_strings
-from tests.conftest import PROCESSOR_OPTIONS
 from train.checkpoints.assemble import write_configuration
 
-ROOT = Path(__file__).resolve().parents[2]
 CHOICES = ["CT", "MRI", "ultrasound"]
 TASK = {
     "dataset_path": "json",

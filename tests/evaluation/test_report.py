@@ -30,7 +30,7 @@ from evaluation.report.page import Section, Table, escape_markdown, write_html, 
 from evaluation.report.write import choose_examples, make_sections
 from evaluation.run import finish
 from evaluation.score import KEYS, Scored
-from tests.conftest import HUB_MODEL
+from tests.helpers.paths import HUB_MODEL
 
 SAMPLES = 9
 """The first and every fourth after it are volumes or videos."""

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evaluation.score import KEYS, score_file, summarise
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ORGANS = ["liver", "spleen"]
 
 

@@ -19,8 +19,8 @@ from pydicom.data import get_testdata_file
 
 from examples.ask import main
 from examples.heatmap import dim_removed, position_label, spread_over_pixels
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MEDIA = ROOT / "examples" / "media"
 QUESTION = "Which imaging modality is this?"
 FIELDS = [

@@ -22,8 +22,8 @@ from demo.api import app_options
 from demo.panels.page import build_page
 from demo.service.assistant import Assistant
 from demo.service.sessions import Sessions
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 240
 """Far more than the page needs, because other work may share the machine."""
 

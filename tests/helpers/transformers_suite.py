@@ -17,7 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache"
+from tests.helpers.paths import ROOT
+
+CACHE = ROOT / ".cache"
 SDIST_SHA256 = {
     "5.20.2": "080871e061546d720be57f5846fce426f46b44d61574907cc7404c2cba49d180",
     "5.23.0": "19d647a4d5d903a7c644ca5cde2d86efc3dde7d8c687ae7988806ff2205efa71",

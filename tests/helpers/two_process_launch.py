@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.checkpoints.assemble import ROOT
+from tests.helpers.paths import ROOT
 
 
 def launch_two(config: Path, module: str, arguments: Sequence[str], options: Sequence[str], **environment: str) -> None:

@@ -20,12 +20,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from tests.helpers.stage_files import STEPS
 from train.config import StageConfig
 from train.conversation_loss import ConversationLoss
 from train.dataset.conversations import IGNORED
 from train.stage import Stage, StageTrainer, build_stage, build_trainer, collate, load_trained
 
-STEPS = 4
 LEARNING_RATE = 1e-2
 
 

@@ -14,7 +14,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from tests.conftest import HUB_MODEL, PROCESSOR_OPTIONS
+from tests.helpers.paths import HUB_MODEL
+from tests.helpers.tiny_models import PROCESSOR_OPTIONS
 from train.checkpoints.assemble import write_configuration
 
 CLASSES = {

@@ -24,8 +24,8 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from hub_model.media_omniv_med import Clip, MediaError, MediaLimits, load_clip
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = Path(get_testdata_file("CT_small.dcm", download=False))
 JPEG_LS = Path(get_testdata_file("MR_small_jpeg_ls_lossless.dcm", download=False))  # decoded by a further process
 FRAMES = Path(get_testdata_file("SC_rgb_rle_2frame.dcm", download=False))

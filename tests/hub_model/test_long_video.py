@@ -17,6 +17,7 @@ import torch
 from hub_model.media_omniv_med import Clip, MediaError, iterate_clips, load_clip
 from hub_model.token_pruning_omniv_med import StreamingPruner, prune_tokens
 from hub_model.visual_processing_omniv_med import patchify, resize_frames
+from tests.helpers.paths import ROOT
 
 RATE, HEIGHT, WIDTH = 25, 240, 320
 LARGEST_PEAK = 600 * 2**20
@@ -233,7 +234,7 @@ def measure(*paths: Path) -> dict:
         pytest.skip("Peak memory is read from Linux's /proc.")
     child = subprocess.run(
         [sys.executable, "-c", MEASURE, *map(str, paths)],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,

@@ -31,8 +31,7 @@ from hub_model.media_omniv_med import (
     scale_intensity,
     window_ct,
 )
-from tests.hub_model.test_media import assert_sound, make_body, nifti, said, series
-from tests.hub_model.test_media_formats import META
+from tests.helpers.media_files import METAIMAGE, assert_sound, make_body, nifti, said, series
 
 # --- Which series -------------------------------------------------------------------------------------------
 
@@ -336,7 +335,7 @@ def test_a_header_and_its_voxels_may_come_in_a_zip_or_a_list(tmp_path, suffix, p
 def test_an_archive_gives_a_header_nothing_but_what_lies_beside_it_there(tmp_path):
     for target, called in ((b"secret", "other/secret"), (b"../other/secret", "other/secret"), (b"000001", "other/x")):
         with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
-            archive.writestr("here/scan.mhd", META + b"ElementDataFile = " + target + b"\n")
+            archive.writestr("here/scan.mhd", METAIMAGE + b"ElementDataFile = " + target + b"\n")
             archive.writestr(called, bytes(60))
         with pytest.raises(MediaError, match="without its voxels"):
             load_clip(tmp_path / "scan.zip")

@@ -24,8 +24,9 @@ from scipy.spatial.transform import Rotation
 from benchmarks import media as media_benchmark
 from benchmarks import media_outcomes
 from hub_model.media_omniv_med import CT_PRESETS, CT_WINDOWS, MediaError, load_clip, scale_intensity, window_ct
-from tests.hub_model.test_media import (
+from tests.helpers.media_files import (
     ALL_AXES,
+    METAIMAGE,
     SPACING,
     assert_sound,
     dicom_file,
@@ -36,6 +37,7 @@ from tests.hub_model.test_media import (
     series,
     slice_dataset,
 )
+from tests.helpers.paths import ROOT
 
 # --- CT windows ---------------------------------------------------------------------------------------------
 
@@ -317,17 +319,16 @@ def test_a_header_is_read_with_the_voxels_beside_it(tmp_path, suffix, packed):
         load_clip(tmp_path / f"body.{suffix}")
 
 
-META = b"ObjectType = Image\nNDims = 3\nBinaryData = True\nDimSize = 5 4 3\nElementType = MET_UCHAR\n"
 NRRD = b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 5 4 3\nencoding: raw\n"
 ELSEWHERE = [
-    META + b"ElementDataFile = %s\n",
-    META + b"ElementDataFile = ../elsewhere/%s\n",
-    META + b"Comment = ElementDataFile = LOCAL\nElementDataFile = %s\n",  # MetaIO reads these six in its own way
-    META + b"Comment\nElementDataFile = LOCAL\nElementDataFile = %s\n",
-    META + b"elementdatafile = LOCAL\nElementDataFile = %s\n",
-    META + b"ElementDataFile : %s\n",
-    META + b"ElementDataFile = LIST\n%s\n",
-    META + b"\tElementDataFile\t=\t%s\n",
+    METAIMAGE + b"ElementDataFile = %s\n",
+    METAIMAGE + b"ElementDataFile = ../elsewhere/%s\n",
+    METAIMAGE + b"Comment = ElementDataFile = LOCAL\nElementDataFile = %s\n",  # MetaIO reads these six in its own way
+    METAIMAGE + b"Comment\nElementDataFile = LOCAL\nElementDataFile = %s\n",
+    METAIMAGE + b"elementdatafile = LOCAL\nElementDataFile = %s\n",
+    METAIMAGE + b"ElementDataFile : %s\n",
+    METAIMAGE + b"ElementDataFile = LIST\n%s\n",
+    METAIMAGE + b"\tElementDataFile\t=\t%s\n",
     NRRD + b"data file: %s\n\n",
     NRRD + b"DATA FILE: %s\n\n",
     NRRD + b"datafile: LIST\n%s\n\n",
@@ -351,7 +352,7 @@ def test_a_link_beside_a_header_does_not_lead_out_of_the_folder(tmp_path):
     (tmp_path / "here").mkdir()
     (tmp_path / "secret").write_bytes(bytes(60))
     (tmp_path / "here/voxels").symlink_to(tmp_path / "secret")
-    (tmp_path / "here/scan").write_bytes(META + b"ElementDataFile = voxels\n")
+    (tmp_path / "here/scan").write_bytes(METAIMAGE + b"ElementDataFile = voxels\n")
     with pytest.raises(MediaError, match="without its voxels"):
         load_clip(tmp_path / "here/scan")
 
@@ -565,7 +566,7 @@ def test_the_comparison_notices_what_is_silently_wrong(monkeypatch, name):
 
 
 def test_the_table_in_the_documentation_is_that_of_the_command():
-    page = (Path(__file__).parents[2] / "docs/media_outcomes.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/media_outcomes.md").read_text(encoding="utf-8")
     for package, files in media_outcomes.test_files().items():
         if f"| {package} {media_outcomes.VERSIONS[package]} |" not in page:
             pytest.skip(f"The table was written with another version of {package}.")

@@ -12,7 +12,8 @@ import torch
 from pydicom.data import get_testdata_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-HUB_MODEL = Path(__file__).resolve().parents[2] / "hub_model"
+from tests.helpers.paths import HUB_MODEL
+
 MODALITY_QUESTION = "Which imaging modality is this?"
 MNI152 = Path(nilearn.__file__).parent / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 ANATOMICAL = Path(nibabel.__file__).parent / "tests/data/anatomical.nii"

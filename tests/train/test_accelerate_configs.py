@@ -23,8 +23,8 @@ from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from tests.conftest import TINY_TEXT, TINY_VISION
-from train.checkpoints.assemble import ROOT
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import TINY_TEXT, TINY_VISION
 from train.conversation_loss import ConversationLoss
 
 FOLDER = ROOT / "train" / "configs" / "accelerate"

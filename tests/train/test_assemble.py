@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
-from tests.conftest import HUB_MODEL, TINY_TEXT, TINY_VISION
+from tests.helpers.paths import HUB_MODEL
+from tests.helpers.tiny_models import TINY_TEXT, TINY_VISION
 from train.checkpoints import assemble as assembly
 from train.checkpoints.assemble import (
     ADDED_TOKENS,

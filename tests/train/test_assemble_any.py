@@ -21,9 +21,10 @@ from transformers import (
 
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedVisionModel
-from tests.conftest import HUB_MODEL, PATCH_SIZE, TINY_TEXT, TINY_VISION
+from tests.helpers.paths import HUB_MODEL, ROOT
+from tests.helpers.tiny_models import PATCH_SIZE, TINY_TEXT, TINY_VISION
 from tests.helpers.training_fixtures import write_set
-from train.checkpoints.assemble import ADDED_TOKENS, ROOT, TURN_TOKENS, assemble_from
+from train.checkpoints.assemble import ADDED_TOKENS, TURN_TOKENS, assemble_from
 from train.checkpoints.vision_encoder import CheckpointError, load_vision_encoder
 from train.config import StageConfig
 from train.stage import build_stage, build_trainer, run_stage

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from tests.helpers.paths import ROOT
 from train.checkpoints import language_model
 from train.checkpoints.language_model import SMOLLM2, ChecksumError, Release, fetch_gguf, sha256
 
@@ -181,7 +182,7 @@ def test_the_hub_comes_first_and_the_wheel_stands_in(tmp_path, release, monkeypa
     try:
         result = subprocess.run(
             [sys.executable, "-c", program],
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=120,

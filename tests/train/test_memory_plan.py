@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from train.checkpoints.assemble import ROOT
+from tests.helpers.paths import ROOT
 from train.config import StageConfig
 from train.memory.measurement import measure_step
 from train.memory.plan import (

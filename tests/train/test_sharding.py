@@ -21,11 +21,10 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+from tests.helpers.paths import ROOT
+from tests.helpers.stage_files import BATCH, STEPS, TOLERANCE, stage_file
 from tests.helpers.training_fixtures import write_set
 from tests.helpers.two_process_launch import launch_two
-from tests.helpers.two_processes import STEPS
-from tests.train.test_two_processes import BATCH, TOLERANCE, stage_file
-from train.checkpoints.assemble import ROOT
 from train.config import StageConfig
 from train.stage import run_stage
 

@@ -23,9 +23,9 @@ from torch import nn
 from data_engine.build import BuildConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import OmniVMedProcessor
+from tests.helpers.paths import ROOT
 from tests.helpers.training_fixtures import write_set
 from train.added_token_embeddings import split_off_new_rows
-from train.checkpoints.assemble import ROOT
 from train.checkpoints.trained_tensors import load_parts, merge_lora, read_trained_tensors
 from train.config import ConfigError, StageConfig
 from train.conversation_loss import ConversationLoss, answer_weights, summed_cross_entropy

@@ -8,45 +8,20 @@ is no GPU, and once with torch's own fully_shard on the layers that the model na
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from data_engine.records import write_jsonl
+from tests.helpers.paths import ROOT
+from tests.helpers.stage_files import BATCH, STEPS, TOLERANCE, stage_file
 from tests.helpers.training_fixtures import write_set
 from tests.helpers.two_process_launch import launch_two
-from tests.helpers.two_processes import STEPS, by_hand, under_trainer
-from train.checkpoints.assemble import ROOT
+from tests.helpers.two_processes import by_hand, under_trainer
 from train.config import StageConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = ROOT / "train" / "configs" / "accelerate" / "fsdp2.yaml"
-BATCH = 6
-TOLERANCE = 1e-4
-
-
-def stage_file(folder: Path, name: str, tiny: Path, data: Path, batch_size: int, lora: dict | None) -> Path:
-    """A stage on images, volumes and videos, pruned and randomly dropped, every part trained."""
-    rates = dict.fromkeys(("encoder", "projector", "language", "embeddings"), 1e-2)
-    fields = {
-        "output": str(folder / name),
-        "model": str(tiny),
-        "seed": 3,
-        "data": {"folders": [str(data)], "shares": {"2d": 0.34, "3d": 0.33, "video": 0.33}},
-        "learning_rates": rates,
-        "lora": lora,
-        "steps": STEPS,
-        "batch_size": batch_size,
-        "drop_visual_tokens": 0.3,
-        "pruning": {"prune_rule": "anchor", "prune_threshold": 0.1},
-        "bf16": False,
-        "log_every": 1,
-    }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
