@@ -243,14 +243,27 @@ class StageTrainer(Trainer):
             draw_loss(self.state.log_history, Path(self.args.output_dir) / FIGURE)
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Writes the trained tensors, on the first process alone: under FSDP2 the others are handed an empty state."""
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        trained = self._trained_names()
         state = state_dict if state_dict is not None else dict(self.model.named_parameters())
         save_file({n: t.detach().contiguous() for n, t in state.items() if n in trained}, folder / CHECKPOINT_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_trained(model or self.model, load_file(Path(resume_from_checkpoint) / CHECKPOINT_FILE))
+        path = Path(resume_from_checkpoint) / CHECKPOINT_FILE
+        state = load_file(path)
+        if missing := self._trained_names() - state.keys():
+            raise ConfigError(
+                f"{path} lacks {len(missing)} of the trained tensors, such as {min(missing)}, so the run cannot go on "
+                f"from it. Remove {path.parent}; the run then goes on from the checkpoint before it."
+            )
+        load_trained(model or self.model, state)
+
+    def _trained_names(self) -> set[str]:
+        return {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
 
 def load_trained(model: nn.Module, state: dict[str, torch.Tensor]) -> None:

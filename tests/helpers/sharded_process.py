@@ -34,7 +34,17 @@ def take_gloo_for_a_gpu() -> None:
 
 
 class WitnessedTrainer(train.stage.StageTrainer):
-    """The stage's trainer, which writes down the wrapper it ended with and how much of the momentum is kept here."""
+    """The stage's trainer, which writes down the wrapper it ended with and how much of the momentum is kept here.
+
+    Its processes save one after the other, the first one first: what any other one writes over its file would be seen.
+    """
+
+    def _save(self, *args: Any, **kwargs: Any) -> None:
+        if not self.is_world_process_zero():
+            torch.distributed.barrier()
+        super()._save(*args, **kwargs)
+        if self.is_world_process_zero():
+            torch.distributed.barrier()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         result = super().train(*args, **kwargs)

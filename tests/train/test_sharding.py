@@ -26,7 +26,7 @@ from tests.helpers.stage_files import BATCH, STEPS, TOLERANCE, stage_file
 from tests.helpers.training_fixtures import write_set
 from tests.helpers.two_process_launch import launch_two
 from train.config import StageConfig
-from train.stage import run_stage
+from train.stage import CHECKPOINT_FILE, run_stage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIGS = ROOT / "train" / "configs"
@@ -81,12 +81,19 @@ def test_two_processes_share_a_stage_train_as_one_and_go_on_where_they_stopped(
 
     wanted, found = log(whole), log(half)
     assert len(wanted) == STEPS
+    checkpoint_of_one = load_file(whole / f"checkpoint-{STEPS}" / CHECKPOINT_FILE)
+    shapes_of_one = {name: tensor.shape for name, tensor in checkpoint_of_one.items()}
     for name in ("loss", "grad_norm"):
         assert [entry[name] for entry in found] == pytest.approx([entry[name] for entry in wanted], rel=TOLERANCE)
     alone, together = trained(whole), trained(half)
     assert together.keys() == alone.keys()
     for name, tensor in together.items():
         assert tensor.numpy() == pytest.approx(alone[name].numpy(), abs=1e-3), name
+    for step in (HALFWAY, STEPS):
+        saved = load_file(half / f"checkpoint-{step}" / CHECKPOINT_FILE)
+        assert {name: tensor.shape for name, tensor in saved.items()} == shapes_of_one, (
+            "the first process saved it whole"
+        )
     optimizer = torch.load(whole / f"checkpoint-{STEPS}" / "optimizer.pt", weights_only=True)
     momentum = sum(state["exp_avg"].numel() for state in optimizer["state"].values())
     for rank in range(2):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +34,15 @@ from train.conversation_loss import ConversationLoss, answer_weights, summed_cro
 from train.dataset.conversations import pack
 from train.dataset.text_replay import replay_conversations
 from train.nano.run import CONFIGS, DATA_CONFIGS, STAGES, read_settings
-from train.stage import TRAINED_FILE, added_tokens, build_stage, build_trainer, last_whole_checkpoint, run_stage
+from train.stage import (
+    CHECKPOINT_FILE,
+    TRAINED_FILE,
+    added_tokens,
+    build_stage,
+    build_trainer,
+    last_whole_checkpoint,
+    run_stage,
+)
 from train.trainable_parts import keep_frozen_weights_in_bfloat16, part_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -268,6 +278,19 @@ def test_half_a_checkpoint_is_not_gone_on_from(tmp_path) -> None:
         if text is not None:
             (folder / "trainer_state.json").write_text(text)
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+
+
+def test_a_checkpoint_without_all_trained_tensors_is_refused(make_config) -> None:
+    config = make_config(steps=2, checkpoint_every=1)
+    run_stage(config).unlink()
+    newest = last_whole_checkpoint(config.output)
+    saved = load_file(newest / CHECKPOINT_FILE)
+    lost = saved.popitem()[0]
+    save_file(saved, newest / CHECKPOINT_FILE)
+    with pytest.raises(ConfigError, match=rf"lacks 1 of the trained tensors, such as {re.escape(lost)}"):
+        run_stage(config)
+    shutil.rmtree(newest)
+    assert run_stage(config).exists(), "the run goes on from the checkpoint before"
 
 
 def test_a_finished_run_is_left_alone_and_one_of_another_configuration_refused(make_config) -> None:
