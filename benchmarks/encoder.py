@@ -137,10 +137,7 @@ def measure_speed(name: str, backend: str, repeats: int) -> dict[str, Any]:
     keep_mask = prune().flatten().to(inputs["grid_thw"].device)
 
     def encode_pruned() -> torch.Tensor:
-        ours.config.prune_stage = "encoder"
-        encoded = ours(**inputs, keep_mask=keep_mask).last_hidden_state
-        ours.config.prune_stage = "language"
-        return encoded
+        return ours(**inputs, keep_mask=keep_mask, prune_stage="encoder").last_hidden_state
 
     difference = (ours(**inputs).last_hidden_state - theirs(**inputs).last_hidden_state).abs().max()
     calls = {"peer": lambda: theirs(**inputs), "ours": lambda: ours(**inputs)}

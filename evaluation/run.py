@@ -38,14 +38,15 @@ from evaluation.blind import blinded
 from evaluation.ledger import Ledger, LedgerError, merge
 from evaluation.score import score_file, summarise
 from evaluation.shared_media import can_share, generate_sharing
+from hub_model.configuration_omniv_med import PRUNE_STAGES, PruneStage
 
 LONGEST_REPORT = {"m3d-cap": 512, GENERATED: 64}
 """Benchmark -> new tokens of a report at most; 96 elsewhere. The longest true one of the generated set has 48."""
 LONGEST_ANSWER = {GENERATED: 16}
 """Benchmark -> new tokens of any other answer at most; 32 elsewhere. The longest of the generated set has 9."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-MODEL_OPTIONS = ("prune_stage",)
-"""Pruning options that belong to the vision encoder; all others are the processor's."""
+PRUNE_STAGE = "prune_stage"
+"""The one pruning option that `generate` takes; all others are the processor's."""
 
 
 def parse_pruning(pairs: Sequence[str]) -> dict[str, Any]:
@@ -70,35 +71,45 @@ def longest_answer(benchmark: str, question: BenchmarkQuestion) -> int:
 
 
 def load(model: str, pruning: dict[str, Any], device: torch.device | str, dtype: str = "auto") -> tuple[Any, Any]:
-    """Model and processor, from a folder or the Hub, with pruning options; "auto" takes the dtype of the weights.
+    """Model and processor, from a folder or the Hub; "auto" takes the dtype of the weights.
+
+    Args:
+        pruning: options of the processor. `prune_stage` may be among them: it is checked here, and `generate` takes it.
 
     Raises:
         ValueError: an option that the model or the processor does not have.
     """
-    of_model = {name: value for name, value in pruning.items() if name in MODEL_OPTIONS}
-    of_processor = {name: value for name, value in pruning.items() if name not in MODEL_OPTIONS}
+    of_processor = {name: value for name, value in pruning.items() if name != PRUNE_STAGE}
     processor = AutoProcessor.from_pretrained(model, trust_remote_code=True, **of_processor)
     processor.tokenizer.padding_side = "left"  # many a checkpoint's own side is the right, for training
     loaded = AutoModelForImageTextToText.from_pretrained(model, trust_remote_code=True, dtype=dtype).eval().to(device)
-    for name, owner in [(n, loaded.config.vision_config) for n in of_model] + [(n, processor) for n in of_processor]:
-        if not hasattr(owner, name):
+    for name in pruning:
+        if not hasattr(loaded.config.vision_config if name == PRUNE_STAGE else processor, name):
             raise ValueError(f"{model} has no pruning option {name!r}.")
-    for name, value in of_model.items():
-        setattr(loaded.config.vision_config, name, value)  # the encoder reads it at every call
+    if PRUNE_STAGE in pruning and pruning[PRUNE_STAGE] not in PRUNE_STAGES:
+        raise ValueError(f"prune_stage is one of {', '.join(PRUNE_STAGES)}, not {pruning[PRUNE_STAGE]!r}.")
     return loaded, processor
 
 
 @torch.inference_mode()
 def generate(
-    model: Any, processor: Any, questions: Sequence[BenchmarkQuestion], prompts: str, max_new_tokens: int
+    model: Any,
+    processor: Any,
+    questions: Sequence[BenchmarkQuestion],
+    prompts: str,
+    max_new_tokens: int,
+    prune_stage: PruneStage | None = None,
 ) -> list[tuple[str, int]]:
     """Greedy answers of one left-padded batch, and the tokens of each prompt.
+
+    Args:
+        prune_stage: of our own models alone; None takes the model's default.
 
     Raises:
         ValueError: media that cannot be read.
     """
     if can_share(processor, questions):
-        return generate_sharing(model, processor, questions, prompts, max_new_tokens)
+        return generate_sharing(model, processor, questions, prompts, max_new_tokens, prune_stage)
     chats = [question.messages(prompts) for question in questions]
     inputs = processor.apply_chat_template(
         chats,
@@ -108,21 +119,29 @@ def generate(
         processor_kwargs={"return_tensors": "pt", "padding": True},
     )
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
-    output = model.generate(**inputs.to(model.device), max_new_tokens=max_new_tokens, do_sample=False)
+    stage = {} if prune_stage is None else {PRUNE_STAGE: prune_stage}
+    output = model.generate(**inputs.to(model.device), **stage, max_new_tokens=max_new_tokens, do_sample=False)
     texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [(text.strip(), length) for text, length in zip(texts, lengths, strict=True)]
 
 
 def answer(
-    model: Any, processor: Any, questions: Sequence[BenchmarkQuestion], prompts: str, max_new_tokens: int
+    model: Any,
+    processor: Any,
+    questions: Sequence[BenchmarkQuestion],
+    prompts: str,
+    max_new_tokens: int,
+    prune_stage: PruneStage | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of predictions of a batch; a question whose media cannot be read says so and has an empty prediction."""
     try:
-        answered = generate(model, processor, questions, prompts, max_new_tokens)
+        answered = generate(model, processor, questions, prompts, max_new_tokens, prune_stage)
     except ValueError as error:
         if len(questions) == 1:
             return [questions[0].row() | {"prediction": "", "error": str(error)}]
-        return [row for one in questions for row in answer(model, processor, [one], prompts, max_new_tokens)]
+        return [
+            row for one in questions for row in answer(model, processor, [one], prompts, max_new_tokens, prune_stage)
+        ]
     return [
         one.row() | {"prediction": text, "prompt_tokens": length}
         for one, (text, length) in zip(questions, answered, strict=True)
@@ -138,6 +157,7 @@ def ask_all(
     benchmark: str,
     prompts: str,
     batch_size: int,
+    prune_stage: PruneStage | None = None,
     show_progress: bool = True,
 ) -> None:
     """Answers the questions that the ledger does not hold yet, with a progress bar.
@@ -156,7 +176,8 @@ def ask_all(
             alike = list(alike)
             for start in range(0, len(alike), batch_size):
                 batch = alike[start : start + batch_size]
-                for row in answer(model, processor, batch, prompts, longest_answer(benchmark, batch[0])):
+                longest = longest_answer(benchmark, batch[0])
+                for row in answer(model, processor, batch, prompts, longest, prune_stage):
                     ledger.append(row)
                     bar.update()
 
@@ -218,6 +239,7 @@ def run(arguments: argparse.Namespace) -> None:
             benchmark=arguments.benchmark,
             prompts=arguments.prompts,
             batch_size=arguments.batch_size,
+            prune_stage=pruning.get(PRUNE_STAGE),
             show_progress=state.is_main_process,
         )
     state.wait_for_everyone()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from evaluation.benchmarks import BenchmarkQuestion
+from hub_model.configuration_omniv_med import PruneStage
 
 
 def can_share(processor: Any, questions: Sequence[BenchmarkQuestion]) -> bool:
@@ -22,7 +23,12 @@ def can_share(processor: Any, questions: Sequence[BenchmarkQuestion]) -> bool:
 
 @torch.inference_mode()
 def generate_sharing(
-    model: Any, processor: Any, questions: Sequence[BenchmarkQuestion], prompts: str, max_new_tokens: int
+    model: Any,
+    processor: Any,
+    questions: Sequence[BenchmarkQuestion],
+    prompts: str,
+    max_new_tokens: int,
+    prune_stage: PruneStage | None = None,
 ) -> list[tuple[str, int]]:
     """Greedy answers of one left-padded batch, and the tokens of each prompt: those that asking one by one gives.
 
@@ -52,7 +58,7 @@ def generate_sharing(
     ).to(model.device)
 
     positions = (first["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
-    cache = model.model(**first, position_ids=positions, use_cache=True).past_key_values
+    cache = model.model(**first, position_ids=positions, prune_stage=prune_stage, use_cache=True).past_key_values
     row_of_question = torch.tensor([distinct.index(one) for one in beginnings], device=model.device)
     cache.reorder_cache(row_of_question)
     ids = torch.cat([first["input_ids"][row_of_question], rest["input_ids"]], dim=1)

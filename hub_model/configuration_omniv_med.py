@@ -13,12 +13,21 @@
 # limitations under the License.
 """Configuration of OmniV-Med: a vision encoder for images, volumes and videos in front of any causal language model."""
 
+from typing import Literal, get_args
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
 POSITION_UNITS = ("patch", "physical")
-PRUNE_STAGES = ("language", "encoder")
+PruneStage = Literal["language", "encoder"]
+PRUNE_STAGES: tuple[PruneStage, ...] = get_args(PruneStage)
+
+
+def check_prune_stage(stage: str) -> None:
+    """Raises `ValueError` unless `stage` is one of `PRUNE_STAGES`."""
+    if stage not in PRUNE_STAGES:
+        raise ValueError(f"prune_stage must be one of {PRUNE_STAGES}, not {stage!r}.")
 
 
 @strict
@@ -38,7 +47,7 @@ class OmniVMedVisionConfig(PretrainedConfig):
         reference_length: millimetres per rotary position when `position_unit` is "physical".
         temporal_window: how many consecutive frames attend to each other; 1 is per-slice attention.
         prune_stage: "language" encodes every patch and leaves pruned tokens out of the prompt (the paper);
-            "encoder" does not encode them either.
+            "encoder" does not encode them either. The default of every call: `forward` and `generate` take another.
         max_patches_per_step: patches that pass through the encoder at once (one window at least); bounds activation
             memory. None takes 2048 on a CPU, whose caches larger steps leave, and 16384 elsewhere.
     """
@@ -69,8 +78,7 @@ class OmniVMedVisionConfig(PretrainedConfig):
         super().__post_init__(**kwargs)
         if self.position_unit not in POSITION_UNITS:
             raise ValueError(f"position_unit must be one of {POSITION_UNITS}, not {self.position_unit!r}.")
-        if self.prune_stage not in PRUNE_STAGES:
-            raise ValueError(f"prune_stage must be one of {PRUNE_STAGES}, not {self.prune_stage!r}.")
+        check_prune_stage(self.prune_stage)
         if self.hidden_size % (4 * self.num_attention_heads):
             raise ValueError("hidden_size / num_attention_heads must be a multiple of 4 for the rotary embedding.")
         if self.temporal_window < 1:

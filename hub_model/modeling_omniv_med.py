@@ -21,7 +21,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
+from .configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig, PruneStage, check_prune_stage
 
 try:
     from xformers.ops import memory_efficient_attention
@@ -490,6 +490,7 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         keep_mask: torch.Tensor | None = None,
         frame_positions: torch.Tensor | None = None,
         patch_spacing: torch.Tensor | None = None,
+        prune_stage: PruneStage | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encodes clips.
@@ -501,6 +502,8 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
             keep_mask: bool (merged tokens,), False where a token is pruned; None keeps all.
             frame_positions: float (frames,), millimetres or seconds.
             patch_spacing: float (clips,), millimetres per patch, 0 if unknown.
+            prune_stage: where `keep_mask` takes effect: "language" encodes every patch and drops pruned tokens
+                afterwards, "encoder" does not encode them; None takes `config.prune_stage`.
 
         Returns:
             `last_hidden_state` (kept tokens, hidden). With `output_hidden_states`, `hidden_states`: the embeddings and
@@ -508,14 +511,19 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
             are not encoded. With `output_attentions` and the backend "eager" (no other has them), `attentions`: for
             each layer (windows with a patch, heads, longest window, longest window), windows in the order of the
             clips, the patches of each in the order of `hidden_states`, zero beyond its length.
+
+        Raises:
+            ValueError: for an unknown `prune_stage`.
         """
+        prune_stage = self.config.prune_stage if prune_stage is None else prune_stage
+        check_prune_stage(prune_stage)
         positions = patch_positions(grid_thw, merge_sizes, self.config, frame_positions, patch_spacing)
         patches_per_frame = (grid_thw[:, 1] * grid_thw[:, 2]).repeat_interleave(grid_thw[:, 0])
         areas = merge_sizes**2  # patches per token
         tokens_per_clip = grid_thw.prod(dim=1) // areas
         area_of_token = areas.repeat_interleave(tokens_per_clip)
 
-        encode_all = keep_mask is None or self.config.prune_stage == "language"
+        encode_all = keep_mask is None or prune_stage == "language"
         if not encode_all:
             keep_patches = keep_mask.repeat_interleave(area_of_token)
             frame_of_patch = torch.repeat_interleave(patches_per_frame)
@@ -622,6 +630,7 @@ class OmniVMedModel(OmniVMedPreTrainedModel):
         keep_mask: torch.Tensor | None = None,
         frame_positions: torch.Tensor | None = None,
         patch_spacing: torch.Tensor | None = None,
+        prune_stage: PruneStage | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         """Encodes and projects clips; arguments as in `OmniVMedVisionModel.forward`.
@@ -631,7 +640,15 @@ class OmniVMedModel(OmniVMedPreTrainedModel):
             tokens (kept tokens of the clip, language hidden).
         """
         outputs = self.vision_model(
-            pixel_values, grid_thw, merge_sizes, keep_mask, frame_positions, patch_spacing, return_dict=True, **kwargs
+            pixel_values,
+            grid_thw,
+            merge_sizes,
+            keep_mask,
+            frame_positions,
+            patch_spacing,
+            prune_stage,
+            return_dict=True,
+            **kwargs,
         )
         tokens = (grid_thw.prod(dim=1) // merge_sizes**2).tolist()
         if keep_mask is not None:
@@ -676,6 +693,7 @@ class OmniVMedModel(OmniVMedPreTrainedModel):
         keep_mask: torch.Tensor | None = None,
         frame_positions: torch.Tensor | None = None,
         patch_spacing: torch.Tensor | None = None,
+        prune_stage: PruneStage | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> OmniVMedModelOutputWithPast:
@@ -685,6 +703,8 @@ class OmniVMedModel(OmniVMedPreTrainedModel):
             input_ids: int64 (batch, length), one placeholder per kept visual token.
             pixel_values, grid_thw, merge_sizes, keep_mask, frame_positions, patch_spacing: the media of the whole
                 batch in reading order, as in `OmniVMedVisionModel.forward`; leave them out once they are cached.
+            prune_stage: where the encoder drops pruned tokens, as in `OmniVMedVisionModel.forward`; without media it
+                has no effect. `generate` takes it too.
             mm_encoder_outputs: {"image": output of `get_image_features`} instead of the media, as `generate` passes.
         """
         if inputs_embeds is None:
@@ -692,7 +712,14 @@ class OmniVMedModel(OmniVMedPreTrainedModel):
         image_outputs = (mm_encoder_outputs or {}).get("image")
         if image_outputs is None and pixel_values is not None:
             image_outputs = self.get_image_features(
-                pixel_values, grid_thw, merge_sizes, keep_mask, frame_positions, patch_spacing, return_dict=True
+                pixel_values,
+                grid_thw,
+                merge_sizes,
+                keep_mask,
+                frame_positions,
+                patch_spacing,
+                prune_stage,
+                return_dict=True,
             )
         visual = None
         if image_outputs is not None:
@@ -754,6 +781,7 @@ class OmniVMedForConditionalGeneration(OmniVMedPreTrainedModel, GenerationMixin)
         keep_mask: torch.Tensor | None = None,
         frame_positions: torch.Tensor | None = None,
         patch_spacing: torch.Tensor | None = None,
+        prune_stage: PruneStage | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Unpack[TransformersKwargs],
@@ -773,6 +801,7 @@ class OmniVMedForConditionalGeneration(OmniVMedPreTrainedModel, GenerationMixin)
             keep_mask=keep_mask,
             frame_positions=frame_positions,
             patch_spacing=patch_spacing,
+            prune_stage=prune_stage,
             mm_encoder_outputs=mm_encoder_outputs,
             return_dict=True,
             **kwargs,

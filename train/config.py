@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from data_engine.records import Strict, Task
+from hub_model.configuration_omniv_med import PruneStage
 from hub_model.processing_omniv_med import VISUAL_OPTIONS
 from train.dataset.mixed_dataset import STRATA, TEXT, WORDED
 
@@ -139,7 +140,7 @@ class StageConfig(Strict):
     gradient_accumulation: int = Field(default=1, ge=1)
     drop_visual_tokens: float = Field(default=0.0, ge=0, lt=1)
     pruning: dict[str, float | int | str | None] = Field(default_factory=dict)
-    prune_stage: Literal["language", "encoder"] = "language"
+    prune_stage: PruneStage = "language"
     warmup: float = Field(default=0.03, ge=0, lt=1)
     clip_gradients: float = Field(default=1.0, gt=0)
     gradient_checkpointing: bool = False

@@ -28,6 +28,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hub_model.configuration_omniv_med import OmniVMedConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import OmniVMedProcessor
 from train.checkpoints.assemble import (
@@ -81,7 +82,7 @@ class Stage:
 def load_model(config: StageConfig) -> tuple[OmniVMedForConditionalGeneration, OmniVMedProcessor]:
     """The model a stage begins with, float32, and its processor."""
     if config.model == NANO:
-        model, tokenizer = fresh_nano()
+        model, tokenizer = fresh_nano(config.prune_stage)
         template = (HUB_MODEL / "chat_template.jinja").read_text(encoding="utf-8")
         processor = OmniVMedProcessor(tokenizer, chat_template=template, **NANO_PROCESSOR)
     else:
@@ -89,11 +90,12 @@ def load_model(config: StageConfig) -> tuple[OmniVMedForConditionalGeneration, O
             raise ConfigError(
                 f"{config.model} is no folder of a model; make one with python -m train.checkpoints.assemble."
             )
-        model = OmniVMedForConditionalGeneration.from_pretrained(config.model, dtype=torch.float32)
+        settings = OmniVMedConfig.from_pretrained(config.model)
+        settings.vision_config.prune_stage = config.prune_stage  # before there is a model, and saved with it
+        model = OmniVMedForConditionalGeneration.from_pretrained(config.model, config=settings, dtype=torch.float32)
         # Without this the tokenizer asks on the terminal whether it may read the folder's configuration.
         processor = OmniVMedProcessor.from_pretrained(config.model, trust_remote_code=True)
     model.config.text_config._attn_implementation = config.attention
-    model.config.vision_config.prune_stage = config.prune_stage
     for option, value in config.pruning.items():
         setattr(processor, option, value)
     return model, processor

@@ -30,7 +30,7 @@ from evaluation.breakdown import percent, span
 from evaluation.compare import compare
 from evaluation.ledger import Ledger
 from evaluation.metrics import bootstrap_interval
-from evaluation.run import DTYPES, MODEL_OPTIONS, ask_all, load
+from evaluation.run import DTYPES, PRUNE_STAGE, ask_all, load
 from evaluation.score import score_file
 
 BATCH_SIZE = 48
@@ -93,16 +93,16 @@ def seconds_to_first_token(
     elapsed: dict[str, list[float]] = {name: [] for name in settings}
     for number, question in enumerate([questions[0], *questions]):
         for name, options in settings.items():
-            model.config.vision_config.prune_stage = options["prune_stage"]
             begun = time.perf_counter()
             inputs = processor.apply_chat_template(
                 question.messages("plain"),
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=True,
-                processor_kwargs={k: v for k, v in options.items() if k != "prune_stage"} | {"return_tensors": "pt"},
+                processor_kwargs={k: v for k, v in options.items() if k != PRUNE_STAGE} | {"return_tensors": "pt"},
             )
-            model.generate(**inputs.to(model.device), max_new_tokens=1, do_sample=False)
+            inputs = inputs.to(model.device)
+            model.generate(**inputs, prune_stage=options[PRUNE_STAGE], max_new_tokens=1, do_sample=False)
             if number:  # the first question warms up
                 elapsed[name].append(time.perf_counter() - begun)
     return elapsed
@@ -124,10 +124,20 @@ def answer_all(
     for name, (curve, removed) in settings_of(removals).items():
         pruning = pruning_of(curve, removed)
         for option, value in pruning.items():
-            setattr(model.config.vision_config if option in MODEL_OPTIONS else processor, option, value)
+            if option != PRUNE_STAGE:
+                setattr(processor, option, value)
         print(f"{name}:", file=sys.stderr)
         with Ledger(out / f"{name}.jsonl", {**fixed, "questions": len(questions), "pruning": pruning}) as ledger:
-            ask_all(model, processor, questions, ledger, benchmark=GENERATED, prompts="plain", batch_size=BATCH_SIZE)
+            ask_all(
+                model,
+                processor,
+                questions,
+                ledger,
+                benchmark=GENERATED,
+                prompts="plain",
+                batch_size=BATCH_SIZE,
+                prune_stage=pruning[PRUNE_STAGE],
+            )
 
 
 def measure(

@@ -19,7 +19,7 @@ from evaluation.answers import normalise
 from evaluation.compare import compare
 from evaluation.metrics import bootstrap_interval
 from evaluation.report.page import Bar, Cell, Table
-from evaluation.run import MODEL_OPTIONS
+from evaluation.run import PRUNE_STAGE
 from evaluation.score import KEYS, KINDS, Predictions, Scored, mean, score_file, summarise
 
 NAME_OF = {
@@ -88,7 +88,7 @@ class Run:
         """The processor's pruning options in which it differs from the model's own."""
         options = self.settings.get("pruning")
         options = options if isinstance(options, dict) else {}
-        return {name: value for name, value in options.items() if name not in MODEL_OPTIONS}
+        return {name: value for name, value in options.items() if name != PRUNE_STAGE}
 
 
 def read_run(number: int, path: Path) -> Run:

@@ -187,12 +187,25 @@ def test_a_neighbours_model_is_asked_by_the_same_command_and_batches_change_noth
     assert len({length for _, length in together}) > 1, "prompts of one length would need no padding"
 
 
-def test_pruning_reaches_the_processor_and_the_encoder(tiny):
+def test_pruning_reaches_the_processor_and_leaves_the_configuration_as_it_is(tiny):
     model, processor = load(
         str(tiny), parse_pruning(["prune_rule=none", "keep_ratio=0.5", "prune_stage=encoder"]), "cpu"
     )
     assert (processor.prune_rule, processor.keep_ratio) == ("none", 0.5)
-    assert model.model.vision_model.config.prune_stage == "encoder"
+    assert model.config.vision_config.prune_stage == "language"
+
+
+@pytest.mark.parametrize("stage", ["language", "encoder"])
+def test_the_stage_reaches_the_encoder(tiny, data, tmp_path, monkeypatch, stage):
+    """Tokens removed before the encoder leave it fewer patches; those removed after it leave it all."""
+    asked = [one for one in read_benchmark("generated", data, tmp_path, None)[0] if one.dimension == "3d"][:2]
+    model, processor = load(str(tiny), {"keep_ratio": 0.4}, "cpu")
+    encoded = []
+    model.model.vision_model.embeddings.register_forward_hook(lambda module, inputs, output: encoded.append(output))
+    run_module.generate(model, processor, asked, "plain", 2, stage)
+    clip = processor.process_clip(processor.load(str(asked[0].folder / asked[0].media[0].path)))
+    tokens = clip.pruned.keep_mask.numel() if stage == "language" else int(clip.pruned.keep_mask.sum())
+    assert sum(map(len, encoded)) == tokens * processor.merge_size**2
 
 
 @pytest.mark.parametrize(
@@ -200,6 +213,7 @@ def test_pruning_reaches_the_processor_and_the_encoder(tiny):
     [
         (["--pruning", "keep_ratio"], "NAME=VALUE"),
         (["--pruning", "colour=red"], "no pruning option 'colour'"),
+        (["--pruning", "prune_stage=late"], "prune_stage is one of language, encoder, not 'late'"),
         (["--data", "/nowhere"], "no folder"),
     ],
 )

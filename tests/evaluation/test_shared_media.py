@@ -31,9 +31,8 @@ def questions(tmp_path_factory):
 @pytest.mark.parametrize("stage", ["language", "encoder"])
 @pytest.mark.parametrize("keep_ratio", [None, 0.4])
 def test_shared_answers_are_those_of_each_question_alone(tiny, questions, stage, keep_ratio):
-    pruning = {"prune_stage": stage, "keep_ratio": keep_ratio}
-    model, processor = load(str(tiny), pruning, "cpu")
-    together = generate_sharing(model, processor, questions, "plain", 6)
+    model, processor = load(str(tiny), {"keep_ratio": keep_ratio}, "cpu")
+    together = generate_sharing(model, processor, questions, "plain", 6, stage)
     for one, (text, length) in zip(questions, together, strict=True):
         inputs = processor.apply_chat_template(
             one.messages("plain"),
@@ -42,7 +41,7 @@ def test_shared_answers_are_those_of_each_question_alone(tiny, questions, stage,
             return_dict=True,
             processor_kwargs={"return_tensors": "pt"},
         )
-        output = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+        output = model.generate(**inputs, prune_stage=stage, max_new_tokens=6, do_sample=False)
         alone = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0].strip()
         assert (text, length) == (alone, inputs["input_ids"].shape[1])
     assert len({text for text, _ in together}) > 1, "a model that always says the same shows nothing"

@@ -548,6 +548,25 @@ def test_pruned_patches_are_not_encoded():
     assert torch.equal(encode(model, changed, keep_mask=keep_mask), encode(model, inputs, keep_mask=keep_mask))
 
 
+@pytest.mark.parametrize("stage", ["language", "encoder"])
+@pytest.mark.parametrize("default", ["language", "encoder"])
+def test_the_stage_of_one_call_goes_before_the_configuration_and_does_not_change_it(default, stage):
+    inputs = clips(*RAGGED_GRIDS)
+    keep_mask = random_keep_mask(inputs, share=0.4)
+    model, reference = (encoder(temporal_window=2, prune_stage=one) for one in (default, stage))
+    assert torch.equal(
+        encode(model, inputs, keep_mask=keep_mask, prune_stage=stage), encode(reference, inputs, keep_mask=keep_mask)
+    )
+    assert model.config.prune_stage == default
+
+
+def test_an_unknown_stage_is_refused(model, processor, picture):
+    with pytest.raises(ValueError, match=r"prune_stage must be one of .*, not 'late'"):
+        encode(encoder(), clips((1, 2, 2)), prune_stage="late")
+    with pytest.raises(ValueError, match=r"prune_stage must be one of .*, not 'late'"):
+        generate(model, ask(processor, picture()), prune_stage="late")
+
+
 # Attention backends
 
 
@@ -697,6 +716,31 @@ def test_a_mixed_batch_is_answered_as_each_alone(make_model, processor, question
         assert torch.equal(generate(model, batch(processor, [question]), **options)[0], answer)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_beams": 3}, {"use_cache": False}, {"cache_implementation": "static"}, {"prefill_chunk_size": 5}],
+    ids=["greedy", "beams", "no cache", "static cache", "prefill in chunks"],
+)
+@pytest.mark.parametrize("stage", ["language", "encoder"])
+def test_generate_takes_the_stage(make_model, processor, questions, stage, options):
+    together = batch(processor, questions)
+    models = {default: make_model(prune_stage=default, temporal_window=4) for default in ("language", "encoder")}
+    other = next(model for default, model in models.items() if default != stage)
+    assert torch.equal(
+        generate(other, together, prune_stage=stage, **options), generate(models[stage], together, **options)
+    )
+
+
+@torch.no_grad()
+def test_the_stage_reaches_the_encoder_through_the_whole_model(make_model, processor, film):
+    inputs = ask(processor, film(), film(1))
+    assert not inputs["keep_mask"].all()
+    model, reference = (make_model(prune_stage=stage, temporal_window=4) for stage in ("language", "encoder"))
+    pruned = model(**inputs, prune_stage="encoder")
+    assert torch.equal(pruned.logits, reference(**inputs).logits)
+    assert not torch.allclose(pruned.image_hidden_states, model(**inputs).image_hidden_states, atol=1e-3)
+
+
 def test_beams_equal_a_search_by_hand(model, processor, picture):
     inputs = ask(processor, picture(1))
     found = generate(model, inputs, tokens=2, num_beams=4, length_penalty=0.0)
@@ -733,14 +777,17 @@ def test_no_cache_gives_the_same_answers(model, processor, questions):
     assert torch.equal(generate(model, together, use_cache=False), generate(model, together))
 
 
-def test_a_further_question_needs_only_the_cache(model, processor, picture, film, tokenizer):
-    inputs = ask(processor, picture(1), film(2))
-    first = model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, return_dict_in_generate=True)
+@pytest.mark.parametrize("stage", ["language", "encoder"])
+def test_a_further_question_needs_only_the_cache(make_model, processor, picture, film, tokenizer, stage):
+    model, inputs = make_model(temporal_window=4), ask(processor, picture(1), film(2))
+    first = model.generate(
+        **inputs, prune_stage=stage, max_new_tokens=4, min_new_tokens=4, return_dict_in_generate=True
+    )
     more = tokenizer("<|im_end|>\n<|im_start|>user\nAnd why?<|im_end|>\n<|im_start|>assistant\n", return_tensors="pt")
     ids = torch.cat([first.sequences, more["input_ids"]], dim=1)
     text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    recomputed = generate(model, {**inputs, **text})
-    continued = generate(model, text, past_key_values=first.past_key_values)
+    recomputed = generate(model, {**inputs, **text}, prune_stage=stage)
+    continued = generate(model, text, prune_stage=stage, past_key_values=first.past_key_values)
     assert torch.equal(continued, recomputed)
 
 

@@ -152,4 +152,3 @@ def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, 
     for mine, theirs in zip(model.model.vision_model.parameters(), again.model.vision_model.parameters(), strict=True):
         assert torch.equal(mine, theirs), "a finished run goes on from its last checkpoint, which is its end"
     assert not torch.equal(before, model.model.projector.readout[0].weight)
-    assert model.model.vision_model.config.prune_stage == "language"

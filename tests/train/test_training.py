@@ -123,6 +123,11 @@ def test_without_lora_the_language_model_is_trained_in_full_and_a_folder_is_left
     assert model(**prompt_of(folder, built)).logits.isfinite().all()
 
 
+def test_the_stage_of_pruning_becomes_the_default_of_the_model_that_was_trained_with_it(make_config) -> None:
+    folder = run_stage(make_config(lora=None, steps=1, prune_stage="encoder"))
+    assert OmniVMedForConditionalGeneration.from_pretrained(folder).config.vision_config.prune_stage == "encoder"
+
+
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_new_rows_are_trained_as_they_would_be_among_the_others(make_model, tied) -> None:
     plain, split = make_model(), make_model()

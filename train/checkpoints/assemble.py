@@ -23,7 +23,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
+from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig, PruneStage
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import MEDIA_TOKEN, VISUAL_OPTIONS, OmniVMedProcessor
 from train.checkpoints.language_model import SMOLLM2, load_language_model
@@ -130,13 +130,16 @@ def write_configuration(
         path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def fresh_nano() -> tuple[OmniVMedForConditionalGeneration, PreTrainedTokenizerFast]:
+def fresh_nano(
+    prune_stage: PruneStage = "language",
+) -> tuple[OmniVMedForConditionalGeneration, PreTrainedTokenizerFast]:
     """The untrained Nano, seeded, and its tokenizer."""
     torch.manual_seed(0)
     language_model, tokenizer = load_language_model(CACHE)
     add_media_tokens(language_model, tokenizer)
     media_token_id = tokenizer.convert_tokens_to_ids(MEDIA_TOKEN)
-    return build_model(language_model, OmniVMedVisionConfig(**NANO_VISION), media_token_id), tokenizer
+    vision_config = OmniVMedVisionConfig(**NANO_VISION, prune_stage=prune_stage)
+    return build_model(language_model, vision_config, media_token_id), tokenizer
 
 
 def _inputs_digest(folder: Path) -> str:

@@ -107,7 +107,9 @@ class EncoderWithHeads(nn.Module):
             int64 (clips,): 1 where the patch most like a lesion is one, 0 where it is not, -100 where no lesion is in
             sight (the pointing game, Zhang et al., arXiv 1608.00507).
         """
-        tokens = self.vision_model(keep_mask=keep_mask, **visual).last_hidden_state.float()
+        # Dropped tokens are not encoded, so that no other token learns to rely on them.
+        encoded = self.vision_model(keep_mask=keep_mask, prune_stage="encoder", **visual)
+        tokens = encoded.last_hidden_state.float()
         grid, merge = visual["grid_thw"], visual["merge_sizes"]
         clip = torch.repeat_interleave(grid.prod(dim=1) // merge**2)
         counts = torch.zeros(len(grid), dtype=torch.int64, device=clip.device).index_add(0, clip, keep_mask.long())
@@ -341,10 +343,9 @@ def pretrain(
     torch.manual_seed(config.seed)
     vocabulary = fact_vocabulary(training[index].facts for index in range(len(training)))
     vision_config = model.model.vision_model.config
-    attention, stage = vision_config._attn_implementation, vision_config.prune_stage
+    attention = vision_config._attn_implementation
     if not torch.cuda.is_available():
         model.model.vision_model.set_attn_implementation("eager")  # its backward pass is the faster one on CPUs
-    vision_config.prune_stage = "encoder"  # dropped tokens are not encoded, so they cannot be leant on
     learner = EncoderWithHeads(model, tokenizer, vocabulary)
     for part, steps, seed in (
         ("encoder", config.steps, config.seed),
@@ -363,7 +364,6 @@ def pretrain(
         checkpoint = get_last_checkpoint(str(folder / part)) if (folder / part).exists() else None
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_metrics("eval", trainer.evaluate())
-    vision_config.prune_stage = stage
     model.model.vision_model.set_attn_implementation(attention)
 
 
