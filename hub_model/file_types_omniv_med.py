@@ -1,0 +1,56 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Tells what a file is by its first bytes."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from pathlib import Path
+
+from .clip_omniv_med import _Options
+from .dicom_files_omniv_med import looks_like_dicom
+from .nifti_headers_omniv_med import _as_nifti1, _gunzip_head
+from .volume_files_omniv_med import _beside, _called
+
+
+def _sniff(path: Path) -> str:
+    """What a file is by its first bytes: "dicom", "nifti", "nrrd", "picture", … or "" if unknown."""
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    if head[128:132] == b"DICM":  # first: the preamble before it may be that of a TIFF file (PS3.10 7.1)
+        return "dicom"
+    packed = head[:2] == b"\x1f\x8b"
+    first = _gunzip_head(head) if packed else head
+    if _as_nifti1(first):
+        return "nifti"
+    if packed:
+        return ""
+    if head[:7] == b"NRRD000":
+        return "nrrd"
+    if head[:6] == b"\x93NUMPY":
+        return "numpy"
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return "zip"
+    if head[:8] == b"\x89PNG\r\n\x1a\n" or head[:3] == b"\xff\xd8\xff" or head[:2] == b"BM" or head[:4] == b"GIF8":
+        return "picture"
+    if head[:4] in (b"II*\0", b"MM\0*", b"\xff\x4f\xff\x51") or head[4:8] == b"jP  " or head[8:12] == b"WEBP":
+        return "picture"
+    if head[:4] == b"\x1aE\xdf\xa3" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
+        return "video"
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") or head[:4] == b"\0\0\x01\xba":
+        return "video"
+    # MPEG transport streams (ISO/IEC 13818-1, 2.4.3) begin each packet with 0x47; Blu-ray's have four bytes before it.
+    if head[:753:188] == b"G" * 5 or head[4:773:192] == b"G" * 5:
+        return "video"
+    if looks_like_dicom(head):
+        return "dicom"
+    return "meta" if b"NDims" in head and b"=" in head else ""
+
+
+def _header_of_voxels(path: Path, options: _Options) -> Path | None:
+    """The NIfTI or Analyze header beside a file of voxels, which has no signature, only the ending .img."""
+    stem, ending = os.path.splitext(posixpath.basename(_called(path, options)).removesuffix(".gz"))
+    if ending.lower() != ".img":
+        return None
+    headers = (_beside(path, stem + suffix, options) for suffix in (".hdr", ".HDR", ".hdr.gz"))
+    return next((header for header in headers if header and _sniff(header) == "nifti"), None)
