@@ -12,7 +12,7 @@ from pathlib import Path
 from .clip_omniv_med import MediaError, MediaLimits
 
 
-def _unpack(path: Path, name: str, limits: MediaLimits, scratch: Path) -> tuple[Path, dict[Path, str]]:
+def unpack_archive(path: Path, name: str, limits: MediaLimits, scratch: Path) -> tuple[Path, dict[Path, str]]:
     """Unpacks a zip archive into a folder of its own, under numbers: names in it are checked, but no file has them.
 
     Returns the folder, and what each file in it is called in the archive.

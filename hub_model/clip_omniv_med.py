@@ -1,12 +1,11 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The Clip that every reader returns, the error and the limits of reading, and its options."""
+"""What every reader shares: the Clip it returns, its error, its limits and its options."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,8 +13,8 @@ from .intensity_omniv_med import CT_PRESETS, CT_WINDOWS
 
 KINDS = ("image", "volume", "video")
 PLANES = ("axial", "coronal", "sagittal")
-SHORT_FILM_FRAMES = 8
-"""Frames that a film keeps at least, if it has them: an ultrasound loop of 2 s would keep two at 1 frame per second."""
+FEWEST_VIDEO_FRAMES = 8
+"""Frames that a video keeps at least, if it has them: an ultrasound loop of 2 s would keep two at 1 frame a second."""
 MODALITY_CODES = {"MRI": "MR", "PET": "PT", "ULTRASOUND": "US", "X-RAY": "DX"}
 """Everyday names that `modality` may have, and their DICOM codes."""
 
@@ -95,14 +94,19 @@ class Clip:
         return {"image": "", "volume": "mm", "video": "s"}[self.kind]
 
 
-ChooseFrames = Callable[[np.ndarray, bool], tuple[np.ndarray, np.ndarray, list[str]]]
-"""From the seconds of all frames, float64 (n,), and whether the file gives them, to the increasing numbers of the
-frames to read, int64 (m,), their seconds, float64 (m,), and notes."""
-
-
 @dataclass(frozen=True)
-class _Options:
-    """The arguments of `load_clip`, checked."""
+class ReadingOptions:
+    """The arguments of `load_clip`, checked by `ReadingOptions.check`.
+
+    Attributes:
+        kind, plane, volume_index, max_frames, fps, limits: as in `load_clip`.
+        modality: DICOM modality code that goes before the header's, or None.
+        spacing: () or one to three numbers, as in `load_clip`.
+        windows: three (width, level) pairs in HU.
+        windows_note: the sentence that records the windows by the names they were given.
+        series: number or UID of the DICOM series that is asked for, or None.
+        report: called after every frame of a video with the frames read and the frames to read.
+    """
 
     kind: str | None
     modality: str | None
@@ -110,17 +114,93 @@ class _Options:
     plane: str
     windows: tuple[tuple[float, float], ...]
     windows_note: str
+    series: str | int | None
+    volume_index: int
     max_frames: int
     fps: float
     limits: MediaLimits
     report: Callable[[int, int], None]
-    series: str | int | None
-    volume_index: int
-    names: Mapping[Path, str] = field(default_factory=dict)
-    """What the files of an archive or a list are called there, where they lie under other names on the disk."""
 
-    def choose(self, times: np.ndarray, known: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Which frames of a film are read, by the rule of `load_clip`: a `ChooseFrames`."""
+    @classmethod
+    def check(
+        cls,
+        *,
+        kind: str | None = None,
+        modality: str | None = None,
+        spacing: float | Sequence[float] | None = None,
+        plane: str = "axial",
+        windows: str | Sequence[str | tuple[float, float]] | None = None,
+        series: str | int | None = None,
+        volume_index: int = 0,
+        max_frames: int = 32,
+        fps: float = 1.0,
+        limits: MediaLimits | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ReadingOptions:
+        """The options that the arguments of `load_clip` mean.
+
+        Raises:
+            MediaError: for an argument that means nothing.
+        """
+        if kind not in (None, *KINDS):
+            raise MediaError(f"kind must be one of {', '.join(KINDS)}.")
+        if plane not in (*PLANES, "automatic"):
+            raise MediaError(f"plane must be one of {', '.join(PLANES)}, automatic.")
+        try:
+            max_frames, fps = int(max_frames), float(fps)
+            steps = () if spacing is None else tuple(float(step) for step in np.atleast_1d(np.asarray(spacing)))
+        except (TypeError, ValueError, OverflowError):
+            raise MediaError("max_frames, fps and spacing must be numbers.") from None
+        if max_frames < 1 or not 0 < fps < float("inf"):
+            raise MediaError("max_frames must be at least 1, and fps above 0.")
+        if len(steps) > 3 or not all(0 < step < float("inf") for step in steps):
+            raise MediaError("spacing must be one, two or three numbers above 0.")
+        if not isinstance(volume_index, (int, np.integer)) or volume_index < 0:
+            raise MediaError("volume_index must be a whole number from 0.")
+        code = str(modality).strip().upper() if modality else ""
+        pairs, note = _check_windows(CT_WINDOWS if windows is None else windows)
+        return cls(
+            kind=kind,
+            modality=MODALITY_CODES.get(code, code) or None,
+            spacing=steps,
+            plane=plane,
+            windows=pairs,
+            windows_note=note,
+            series=_check_series(series),
+            volume_index=int(volume_index),
+            max_frames=max_frames,
+            fps=fps,
+            limits=limits or MediaLimits(),
+            report=progress or (lambda done, total: None),
+        )
+
+    def refuse_choice(self, name: str, volumes: bool = False) -> None:
+        """Raises `MediaError` for a choice among series, or among `volumes`, that the source called `name` lacks."""
+        if self.series is not None:
+            raise MediaError(f"{name} is no DICOM, so it has no series to choose from; leave series out.")
+        if self.volume_index and not volumes:
+            raise MediaError(f"{name} does not hold several volumes; leave volume_index out.")
+
+    def check_volume_index(self, name: str, count: int) -> None:
+        """Raises `MediaError` where the source called `name` holds `count` volumes, and not the one asked for."""
+        if self.volume_index >= count:
+            raise MediaError(f"{name} holds {count} volumes, so volume_index must lie from 0 to {count - 1}.")
+
+    @property
+    def chosen_volume(self) -> str:
+        """How notes call the volume that is asked for."""
+        return "the first" if self.volume_index == 0 else f"number {self.volume_index}, counted from 0,"
+
+    def choose_frames(self, times: np.ndarray, known: bool) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Which frames of a video are read, by the rule of `load_clip`.
+
+        Args:
+            times: float64 (n,), seconds of all frames, or their numbers.
+            known: whether the file gives the seconds.
+
+        Returns:
+            The increasing numbers of the frames to read, int64 (m,), their seconds, float64 (m,), and notes.
+        """
         count, notes = len(times), []
         if len(self.spacing) == 1:
             times, known = np.arange(count) * self.spacing[0], True
@@ -128,12 +208,12 @@ class _Options:
         wanted = count
         if known and count > 1:
             wanted = int((times[-1] + np.median(np.diff(times))) * self.fps + 1e-6)
-        at_least = min(SHORT_FILM_FRAMES, count)
+        at_least = min(FEWEST_VIDEO_FRAMES, count)
         if known and at_least <= wanted <= min(self.max_frames, count):
             indices = np.unique(np.searchsorted(times, np.arange(wanted) / self.fps + 1e-6, side="right") - 1)
             how = f"at {self.fps:g} per second"
         else:
-            indices = _evenly(count, min(max(wanted, at_least), self.max_frames))
+            indices = evenly_spaced(count, min(max(wanted, at_least), self.max_frames))
             how = "evenly spaced"
         notes.append(f"All {count} frames." if len(indices) == count else f"{len(indices)} of {count} frames, {how}.")
         if not known:
@@ -141,44 +221,22 @@ class _Options:
         return indices, times[indices], notes
 
 
-def _evenly(count: int, wanted: int) -> np.ndarray:
+def evenly_spaced(count: int, wanted: int) -> np.ndarray:
     """At most `wanted` of `count` indices, increasing, evenly spaced from the first to the last; one is the middle."""
     if wanted <= 1:
         return np.array([(count - 1) // 2])
     return np.round(np.linspace(0, count - 1, min(count, wanted))).astype(np.int64)
 
 
-def _check_options(
-    kind, modality, spacing, plane, windows, max_frames, fps, limits, progress, series, volume_index
-) -> _Options:
-    """Raises `MediaError` for an argument that means nothing."""
-    if kind not in (None, *KINDS):
-        raise MediaError(f"kind must be one of {', '.join(KINDS)}.")
-    if plane not in (*PLANES, "automatic"):
-        raise MediaError(f"plane must be one of {', '.join(PLANES)}, automatic.")
-    try:
-        max_frames, fps = int(max_frames), float(fps)
-        spacing = () if spacing is None else tuple(float(value) for value in np.atleast_1d(spacing))
-    except (TypeError, ValueError, OverflowError):
-        raise MediaError("max_frames, fps and spacing must be numbers.") from None
-    if max_frames < 1 or not 0 < fps < float("inf"):
-        raise MediaError("max_frames must be at least 1, and fps above 0.")
-    if len(spacing) > 3 or not all(0 < value < float("inf") for value in spacing):
-        raise MediaError("spacing must be one, two or three numbers above 0.")
-    if isinstance(series, str):
-        series = int(series) if re.fullmatch(r"\d{1,9}", series.strip()) else series.strip() or -1
-    if series is not None and (not isinstance(series, (str, int, np.integer)) or series == -1):
-        raise MediaError("series must be the number or the UID of a DICOM series.")
-    if not isinstance(volume_index, (int, np.integer)) or volume_index < 0:
-        raise MediaError("volume_index must be a whole number from 0.")
-    code = str(modality).strip().upper() if modality else None
-    windows, note = _check_windows(CT_WINDOWS if windows is None else windows)
-    code = MODALITY_CODES.get(code, code)
-    report = progress or (lambda done, total: None)
-    series = series if series is None or isinstance(series, str) else int(series)
-    return _Options(
-        kind, code, spacing, plane, windows, note, max_frames, fps, limits, report, series, int(volume_index)
-    )
+def _check_series(series: str | int | None) -> str | int | None:
+    """A series' number or UID; digits in a string are a number."""
+    if series is None:
+        return None
+    if isinstance(series, str) and series.strip():
+        return int(series) if re.fullmatch(r"\d{1,9}", series.strip()) else series.strip()
+    if isinstance(series, (int, np.integer)):
+        return int(series)
+    raise MediaError("series must be the number or the UID of a DICOM series.")
 
 
 def _check_windows(windows: str | Sequence[str | tuple[float, float]]) -> tuple[tuple[tuple[float, float], ...], str]:

@@ -73,7 +73,7 @@ def _refuse_deflate_bomb(path: Path, name: str, limits: MediaLimits) -> None:
             raise MediaError(f"{name} holds damaged compressed data; copy it again.") from None
 
 
-def _open(path: Path, name: str, limits: MediaLimits, header_only: bool = False) -> Dataset:
+def open_dicom(path: Path, name: str, limits: MediaLimits, header_only: bool = False) -> Dataset:
     """Parses one file; a missing transfer syntax is the one that the data elements are written in."""
     _refuse_deflate_bomb(path, name, limits)
     try:
@@ -91,7 +91,7 @@ def _open(path: Path, name: str, limits: MediaLimits, header_only: bool = False)
     return dataset
 
 
-def _numbers(dataset: Dataset, keyword: str, count: int) -> np.ndarray | None:
+def numbers_of(dataset: Dataset, keyword: str, count: int) -> np.ndarray | None:
     """The `count` finite numbers of an element, or None where it is missing, empty or malformed."""
     try:
         values = np.atleast_1d(np.array(dataset.get(keyword), dtype=np.float64))
@@ -100,30 +100,30 @@ def _numbers(dataset: Dataset, keyword: str, count: int) -> np.ndarray | None:
     return values if values.shape == (count,) and np.isfinite(values).all() else None
 
 
-def _number(dataset: Dataset, keyword: str) -> float | None:
-    values = _numbers(dataset, keyword, 1)
+def number_of(dataset: Dataset, keyword: str) -> float | None:
+    values = numbers_of(dataset, keyword, 1)
     return None if values is None else float(values[0])
 
 
-def _modality(dataset: Dataset) -> str:
+def modality_of(dataset: Dataset) -> str:
     """The modality code (PS3.3 C.7.3.1.1.1), or "" for what is no code: in a damaged header it can be anything."""
     code = str(dataset.get("Modality") or "")
     return code if re.fullmatch(r"[A-Z0-9_ ]{1,16}", code) else ""
 
 
-def _frame_count(dataset: Dataset, name: str) -> int:
+def frame_count(dataset: Dataset, name: str) -> int:
     """NumberOfFrames (PS3.3 C.7.6.6), 1 where it is missing."""
     if dataset.get("NumberOfFrames") in (None, ""):
         return 1
-    count = _number(dataset, "NumberOfFrames")
+    count = number_of(dataset, "NumberOfFrames")
     if count is None or count < 1:
         raise MediaError(f"{name} has a NumberOfFrames that is not a number; the header is damaged.")
     return int(count)
 
 
-def _check_pixels(dataset: Dataset, name: str, limits: MediaLimits) -> int:
+def check_pixels(dataset: Dataset, name: str, limits: MediaLimits) -> int:
     """Checks that there are pixels, within the limits and the file's length; returns the number of frames."""
-    modality = _modality(dataset) or "unknown"
+    modality = modality_of(dataset) or "unknown"
     held = next((key for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData") if key in dataset), None)
     if held is None or not dataset.get("Rows") or not dataset.get("Columns"):
         if "DirectoryRecordSequence" in dataset:
@@ -132,7 +132,7 @@ def _check_pixels(dataset: Dataset, name: str, limits: MediaLimits) -> int:
             f"{name} is a DICOM file without pixels (modality {modality}), such as a report, a plan or a file that "
             "was cut short; give the image series instead."
         )
-    count = _frame_count(dataset, name)
+    count = frame_count(dataset, name)
     limits.check_frames(name, count, int(dataset.Rows), int(dataset.Columns))
     if not dataset.file_meta.TransferSyntaxUID.is_transfer_syntax:
         raise MediaError(f"{name} names no known transfer syntax for its pixels; export it again as plain DICOM.")
@@ -180,40 +180,40 @@ def _refuse_stream_bomb(dataset: Dataset, count: int, name: str, limits: MediaLi
             )
 
 
-def _is_colour(dataset: Dataset) -> bool:
+def is_colour(dataset: Dataset) -> bool:
     return int(dataset.get("SamplesPerPixel") or 1) == 3 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR"
 
 
-def _is_inverted(dataset: Dataset) -> bool:
+def is_inverted(dataset: Dataset) -> bool:
     """Whether low values are bright (PS3.3 C.7.6.3.1.2 and C.11.6.1.2)."""
     return dataset.get("PhotometricInterpretation") == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
 
 
-def _pixel_spacing(dataset: Dataset) -> tuple[tuple[float, float], str]:
+def find_pixel_spacing(dataset: Dataset) -> tuple[tuple[float, float], str]:
     """Millimetres per pixel (rows, columns) and a note: PS3.3 10.7.1.3, C.8.11.3.1.1, and ultrasound C.8.5.5."""
-    spacing = _numbers(dataset, "PixelSpacing", 2)
+    spacing = numbers_of(dataset, "PixelSpacing", 2)
     if spacing is not None and (spacing > 0).all():
         return (float(spacing[0]), float(spacing[1])), ""
     for key in ("ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        spacing = _numbers(dataset, key, 2)
+        spacing = numbers_of(dataset, key, 2)
         if spacing is not None and (spacing > 0).all():
             return (float(spacing[0]), float(spacing[1])), "Pixel spacing is that of the detector, not of the body."
     for region in dataset.get("SequenceOfUltrasoundRegions") or ():
         if region.get("PhysicalUnitsXDirection") == 3 and region.get("PhysicalUnitsYDirection") == 3:  # 3: centimetres
-            rows, columns = _number(region, "PhysicalDeltaY"), _number(region, "PhysicalDeltaX")
+            rows, columns = number_of(region, "PhysicalDeltaY"), number_of(region, "PhysicalDeltaX")
             if rows and columns:
                 return (abs(rows) * 10, abs(columns) * 10), ""
     return (0.0, 0.0), ""
 
 
-def _frame_times(dataset: Dataset, count: int) -> tuple[np.ndarray, bool]:
+def find_frame_times(dataset: Dataset, count: int) -> tuple[np.ndarray, bool]:
     """Seconds of every frame, float64 (count,), and whether the header gives them (PS3.3 C.7.6.5)."""
-    steps = _numbers(dataset, "FrameTimeVector", count)
+    steps = numbers_of(dataset, "FrameTimeVector", count)
     if steps is not None and (steps[1:] > 0).all():
         return np.cumsum(np.concatenate([[0.0], steps[1:]])) / 1000, True
-    if (milliseconds := _number(dataset, "FrameTime")) and milliseconds > 0:
+    if (milliseconds := number_of(dataset, "FrameTime")) and milliseconds > 0:
         return np.arange(count) * milliseconds / 1000, True
     for key in ("CineRate", "RecommendedDisplayFrameRate"):
-        if (rate := _number(dataset, key)) and rate > 0:
+        if (rate := number_of(dataset, key)) and rate > 0:
             return np.arange(count) / rate, True
     return np.arange(count, dtype=np.float64), False

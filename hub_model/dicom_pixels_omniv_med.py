@@ -11,17 +11,18 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, get_decoder, pixel_array
 
-from .clip_omniv_med import ChooseFrames, MediaError
-from .decoder_processes_omniv_med import _gdcm_process, native_stderr
-from .dicom_files_omniv_med import _frame_times, _is_colour, _is_inverted, _modality, _number, _pixel_spacing
+from .clip_omniv_med import MediaError, ReadingOptions
+from .decoder_processes_omniv_med import gdcm_process
+from .dicom_files_omniv_med import find_frame_times, find_pixel_spacing, is_colour, is_inverted, modality_of, number_of
 from .intensity_omniv_med import fill_background
+from .library_guards_omniv_med import native_stderr
 from .pictures_omniv_med import Picture
 
 # 8-bit grey frames of these are made for the screen: they are shown as stored (PS3.3 C.8.5 to C.8.13 and A.8).
 SCREEN_MODALITIES = frozenset({"US", "IVUS", "OT", "SC", "ES", "XC", "GM", "SM", "OP", "OPT", "IVOCT", "ECG"})
 
 
-def _decode(dataset: Dataset, name: str, indices: Sequence[int], notes: list[str]) -> Iterator[np.ndarray]:
+def decode_frames(dataset: Dataset, name: str, indices: Sequence[int], notes: list[str]) -> Iterator[np.ndarray]:
     """Yields the chosen frames, (height, width) or (height, width, 3) in RGB, in the machine's byte order.
 
     OpenJPEG is preferred to GDCM, which needs a process of its own; Pillow takes what GDCM refuses.
@@ -33,7 +34,7 @@ def _decode(dataset: Dataset, name: str, indices: Sequence[int], notes: list[str
         plugin = "pylibjpeg" if "pylibjpeg" in plugins else ""
         if "gdcm" in plugins and not plugin:
             try:
-                frames, complaint = _gdcm_process.frames(Path(dataset.filename), indices)
+                frames, complaint = gdcm_process.frames(Path(dataset.filename), indices)
             except RuntimeError:
                 if "pillow" not in plugins:
                     raise
@@ -64,7 +65,7 @@ def _to_eight_bits(colours: np.ndarray, bits: int) -> np.ndarray:
     return np.round(colours.astype(np.float64) * (255.0 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
 
 
-def _colours(frame: np.ndarray, dataset: Dataset) -> np.ndarray:
+def to_colours(frame: np.ndarray, dataset: Dataset) -> np.ndarray:
     """RGB samples, or indices through the palette (PS3.3 C.7.6.3.1.5), to uint8 (height, width, 3)."""
     if dataset.get("PhotometricInterpretation") != "PALETTE COLOR":
         return _to_eight_bits(frame, int(dataset.BitsStored))
@@ -74,14 +75,14 @@ def _colours(frame: np.ndarray, dataset: Dataset) -> np.ndarray:
     return _to_eight_bits(colours, 8 if bits == 16 and colours.max() <= 255 else bits)
 
 
-def _grey(frame: np.ndarray, dataset: Dataset, rescale: tuple[float, float] | None = None) -> np.ndarray:
+def to_measured_values(frame: np.ndarray, dataset: Dataset, rescale: tuple[float, float] | None = None) -> np.ndarray:
     """Stored values to the modality's values (HU for CT), float32 (height, width), with NaN where there is padding.
 
     Modality LUT or rescale: PS3.3 C.11.1; padding: C.7.5.1.1.2. `rescale` is the frame's own (slope, intercept).
     """
     padding = None
-    if (low := _number(dataset, "PixelPaddingValue")) is not None and frame.dtype.kind in "iu":
-        high = _number(dataset, "PixelPaddingRangeLimit")
+    if (low := number_of(dataset, "PixelPaddingValue")) is not None and frame.dtype.kind in "iu":
+        high = number_of(dataset, "PixelPaddingRangeLimit")
         # A value written as unsigned for signed pixels is meant in two's complement.
         wrap = 2 ** int(dataset.BitsAllocated)
         ends = [
@@ -116,38 +117,40 @@ def _through_header_window(values: np.ndarray, dataset: Dataset) -> tuple[np.nda
         return None
 
 
-def _read_picture(dataset: Dataset, name: str, count: int, choose: ChooseFrames, modality: str | None) -> Picture:
+def read_picture(dataset: Dataset, name: str, count: int, options: ReadingOptions) -> Picture:
     """One frame, or the chosen frames of a multi-frame file without slice geometry."""
     notes: list[str] = []
-    kind = modality or _modality(dataset)
-    times, known = _frame_times(dataset, count)
-    indices, times, choice_notes = choose(times, known) if count > 1 else (np.zeros(1, dtype=np.int64), None, [])
-    spacing, spacing_note = _pixel_spacing(dataset)
-    frames = _decode(dataset, name, indices.tolist(), notes)
+    modality = options.modality or modality_of(dataset)
+    times, known = find_frame_times(dataset, count)
+    indices, times, choice_notes = (
+        options.choose_frames(times, known) if count > 1 else (np.zeros(1, dtype=np.int64), None, [])
+    )
+    spacing, spacing_note = find_pixel_spacing(dataset)
+    frames = decode_frames(dataset, name, indices.tolist(), notes)
     shown = True
-    if _is_colour(dataset):
-        values = np.stack([_colours(frame, dataset) for frame in frames])
+    if is_colour(dataset):
+        values = np.stack([to_colours(frame, dataset) for frame in frames])
     else:
-        values = np.stack([_grey(frame, dataset) for frame in frames])
+        values = np.stack([to_measured_values(frame, dataset) for frame in frames])
         eight_bits = int(dataset.get("BitsStored") or 16) == 8 and not dataset.get("PixelRepresentation")
         rescaled = "RescaleIntercept" in dataset or "ModalityLUTSequence" in dataset
-        if kind == "CT" and not (eight_bits and not rescaled):
+        if modality == "CT" and not (eight_bits and not rescaled):
             shown = False
             if not rescaled:
                 notes.append("Header gives no rescale; stored values are taken for HU.")
-        elif eight_bits and kind in SCREEN_MODALITIES | {"CT"}:
+        elif eight_bits and modality in SCREEN_MODALITIES | {"CT"}:
             padding = np.isnan(values)
-            values = np.nan_to_num(255 - values if _is_inverted(dataset) else values).clip(0, 255).astype(np.uint8)
+            values = np.nan_to_num(255 - values if is_inverted(dataset) else values).clip(0, 255).astype(np.uint8)
             values[padding] = 0
         elif windowed := _through_header_window(values, dataset):
             grey, note = windowed
-            grey = np.where(np.isnan(values), 0, 255 - grey if _is_inverted(dataset) else grey)
+            grey = np.where(np.isnan(values), 0, 255 - grey if is_inverted(dataset) else grey)
             values = grey.astype(np.uint8)
             notes.append(note)
         else:
             shown = False
-            values = -values if _is_inverted(dataset) else values
-        if _is_inverted(dataset) and kind != "CT":
+            values = -values if is_inverted(dataset) else values
+        if is_inverted(dataset) and modality != "CT":
             notes.append("Low values are bright in this file (MONOCHROME1); shown with dark background.")
     notes += [*choice_notes, *([spacing_note] if spacing_note else [])]
-    return Picture(fill_background(values), shown, times, spacing, count, kind, tuple(notes))
+    return Picture(fill_background(values), shown, times, spacing, count, modality, tuple(notes))

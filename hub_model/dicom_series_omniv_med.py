@@ -12,27 +12,27 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
 from pydicom.dataset import Dataset
 
-from .clip_omniv_med import MediaError, MediaLimits
+from .clip_omniv_med import MediaError, ReadingOptions
 from .dicom_files_omniv_med import (
-    _check_pixels,
-    _is_colour,
-    _is_inverted,
-    _modality,
-    _number,
-    _numbers,
-    _open,
-    _pixel_spacing,
+    check_pixels,
+    find_pixel_spacing,
+    is_colour,
+    is_inverted,
+    modality_of,
+    number_of,
+    numbers_of,
+    open_dicom,
 )
-from .dicom_pixels_omniv_med import _colours, _decode, _grey
+from .dicom_pixels_omniv_med import decode_frames, to_colours, to_measured_values
 from .intensity_omniv_med import fill_background
-from .volume_omniv_med import Scan
+from .volume_omniv_med import Volume
 
 LEAST_TILT = 0.5
 """Degrees between the normal of slices and the way they are stacked, below which that is rounding."""
 
 
 @dataclass(frozen=True)
-class _Slice:
+class Slice:
     """One slice: where it is stored and where it lies."""
 
     path: Path
@@ -51,7 +51,7 @@ def _group(dataset: Dataset, frame: int, sequence: str) -> Dataset:
     return Dataset()
 
 
-def _enhanced_slices(dataset: Dataset, path: Path, count: int) -> list[_Slice]:
+def slices_of_multi_frame_file(dataset: Dataset, path: Path, count: int) -> list[Slice]:
     """The slices of a multi-frame file that says where its frames lie; empty where it does not.
 
     Functional groups: PS3.3 C.7.6.16.2; dose grids: C.8.8.3.2.
@@ -59,31 +59,33 @@ def _enhanced_slices(dataset: Dataset, path: Path, count: int) -> list[_Slice]:
     if "PerFrameFunctionalGroupsSequence" in dataset:
         slices = []
         for frame in range(count):
-            position = _numbers(_group(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
-            cosines = _numbers(_group(dataset, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+            position = numbers_of(_group(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
+            cosines = numbers_of(_group(dataset, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
             transform = _group(dataset, frame, "PixelValueTransformationSequence")
-            slope, intercept = _number(transform, "RescaleSlope"), _number(transform, "RescaleIntercept")
+            slope, intercept = number_of(transform, "RescaleSlope"), number_of(transform, "RescaleIntercept")
             rescale = None if slope is None or intercept is None else (slope, intercept)
             if position is None or cosines is None:
                 return []
-            slices.append(_Slice(path, frame, position, cosines, rescale))
+            slices.append(Slice(path, frame, position, cosines, rescale))
         return slices
-    offsets = _numbers(dataset, "GridFrameOffsetVector", count)
-    position = _numbers(dataset, "ImagePositionPatient", 3)
-    cosines = _numbers(dataset, "ImageOrientationPatient", 6)
+    offsets = numbers_of(dataset, "GridFrameOffsetVector", count)
+    position = numbers_of(dataset, "ImagePositionPatient", 3)
+    cosines = numbers_of(dataset, "ImageOrientationPatient", 6)
     if offsets is None or position is None or cosines is None:
         return []
     normal = np.cross(cosines[:3], cosines[3:])
-    return [_Slice(path, f, position + normal * (offset - offsets[0]), cosines) for f, offset in enumerate(offsets)]
+    return [Slice(path, f, position + normal * (offset - offsets[0]), cosines) for f, offset in enumerate(offsets)]
 
 
-def _largest_stack(slices: list[_Slice], volume: int, name: str, notes: list[str]) -> tuple[list[_Slice], np.ndarray]:
+def _largest_stack(
+    slices: list[Slice], name: str, options: ReadingOptions, notes: list[str]
+) -> tuple[list[Slice], np.ndarray]:
     """Sorts slices along their normal and keeps one per place; also their offsets in mm, float64 (slices,).
 
-    Where several slices share a place (echoes, phases, b-values), number `volume` in the order given is kept; places
-    that have no such number are left out.
+    Where several slices share a place (echoes, phases, b-values), number `volume_index` in the order given is kept;
+    places that have no such number are left out.
     """
-    groups: dict[tuple, list[_Slice]] = defaultdict(list)
+    groups: dict[tuple, list[Slice]] = defaultdict(list)
     for item in slices:
         groups[tuple(np.round(item.orientation, 2) + 0.0)].append(item)
     chosen = max(groups.values(), key=len)
@@ -98,34 +100,31 @@ def _largest_stack(slices: list[_Slice], volume: int, name: str, notes: list[str
         if places[-1] and offsets[index] - offsets[places[-1][0]] > 1e-3:
             places.append([])
         places[-1].append(index)
-    most = max(map(len, places))
-    if volume >= most:
-        raise MediaError(f"{name} holds {most} volumes, so volume_index must lie from 0 to {most - 1}.")
+    most, volume = max(map(len, places)), options.volume_index
+    options.check_volume_index(name, most)
     kept = [place[volume] for place in places if len(place) > volume]
     if most > 1:
-        which = "the first" if volume == 0 else f"number {volume}, counted from 0,"
+        which = options.chosen_volume
         notes.append(f"{len(chosen)} slices lie at {len(places)} places; {which} at each place is used.")
     if len(kept) < len(places):
         notes.append(f"{len(places) - len(kept)} of these places have no slice of that number; they are left out.")
     return [chosen[i] for i in kept], offsets[kept] - offsets[kept[0]]
 
 
-def _build_scan(
-    slices: list[_Slice],
+def build_volume(
+    slices: list[Slice],
     first: Dataset,
     open_file: Callable[[Path], Dataset],
     name: str,
-    limits: MediaLimits,
-    modality: str | None,
-    volume: int,
-) -> Scan:
-    """Decodes slices of one size into one image with their geometry; of several volumes, number `volume`."""
+    options: ReadingOptions,
+) -> Volume:
+    """Decodes slices of one size into one image with their geometry; of several volumes, the one asked for."""
     notes: list[str] = []
-    limits.check_volume(name, len(slices), int(first.Rows), int(first.Columns))
+    options.limits.check_volume(name, len(slices), int(first.Rows), int(first.Columns))
     located = all(item.position is not None and item.orientation is not None for item in slices)
     offsets = step = shear = None
     if located:
-        slices, offsets = _largest_stack(slices, volume, name, notes)
+        slices, offsets = _largest_stack(slices, name, options, notes)
         first = open_file(slices[0].path)
         if len(slices) > 1:
             shear = _gantry_shear(slices, offsets, notes)
@@ -138,28 +137,28 @@ def _build_scan(
             else:
                 offsets = None
     measures = _group(first, slices[0].frame, "PixelMeasuresSequence")
-    pixel_spacing = _pixel_spacing(measures if "PixelSpacing" in measures else first)[0]
+    pixel_spacing = find_pixel_spacing(measures if "PixelSpacing" in measures else first)[0]
     for key in ("SpacingBetweenSlices", "SliceThickness"):
-        step = step or abs(_number(measures, key) or _number(first, key) or 0.0) or None
+        step = step or abs(number_of(measures, key) or number_of(first, key) or 0.0) or None
     known = bool(step) and pixel_spacing[0] > 0
     if not located:
-        if volume:
+        if options.volume_index:
             raise MediaError(f"{name} does not say where its slices lie, so volumes cannot be told apart.")
         notes.append("Header gives no slice positions; slices are in the order of their numbers, taken for axial.")
-    volume = _decode_slices(slices, first, open_file, name, notes)
-    image = sitk.GetImageFromArray(volume, isVector=volume.ndim == 4)
+    values = _decode_slices(slices, first, open_file, name, notes)
+    image = sitk.GetImageFromArray(values, isVector=values.ndim == 4)
     image.SetSpacing((pixel_spacing[1] or 1.0, pixel_spacing[0] or 1.0, step or 1.0))
     if located:
         row, column = slices[0].orientation[:3], slices[0].orientation[3:]
         axes = _orthonormal(row, column)
         image.SetDirection(axes.ravel().tolist())
         image.SetOrigin(slices[0].position.tolist())
-    kind = modality or _modality(first)
-    return Scan(image, kind, known, offsets, shear, tuple(notes))
+    modality = options.modality or modality_of(first)
+    return Volume(image, modality, known, offsets, shear, tuple(notes))
 
 
-def _gantry_shear(slices: list[_Slice], offsets: np.ndarray, notes: list[str]) -> np.ndarray | None:
-    """How sorted slices are stacked where not along their normal: the `shear` of a `Scan`."""
+def _gantry_shear(slices: list[Slice], offsets: np.ndarray, notes: list[str]) -> np.ndarray | None:
+    """How sorted slices are stacked where not along their normal: the `shear` of a `Volume`."""
     cosines = slices[0].orientation
     normal = np.cross(cosines[:3], cosines[3:])
     shear = (slices[-1].position - slices[0].position) / offsets[-1] - normal
@@ -179,42 +178,42 @@ def _orthonormal(row: np.ndarray, column: np.ndarray) -> np.ndarray:
 
 
 def _decode_slices(
-    slices: list[_Slice], first: Dataset, open_file: Callable[[Path], Dataset], name: str, notes: list[str]
+    slices: list[Slice], first: Dataset, open_file: Callable[[Path], Dataset], name: str, notes: list[str]
 ) -> np.ndarray:
     """float32 (slices, height, width), or uint8 (…, 3) for colour; files are opened one at a time."""
     shape = (len(slices), int(first.Rows), int(first.Columns))
-    colour = _is_colour(first)
+    colour = is_colour(first)
     volume = np.empty((*shape, 3), np.uint8) if colour else np.empty(shape, np.float32)
     places: dict[Path, list[int]] = defaultdict(list)
     for index, item in enumerate(slices):
         places[item.path].append(index)
     for path, indices in places.items():
         dataset = open_file(path)
-        frames = _decode(dataset, name, [slices[i].frame for i in indices], notes)
+        frames = decode_frames(dataset, name, [slices[i].frame for i in indices], notes)
         for index, frame in zip(indices, frames, strict=True):
             if frame.shape[:2] != shape[1:]:
                 raise MediaError(f"{name} holds slices of different sizes; give one series.")
-            volume[index] = _colours(frame, dataset) if colour else _grey(frame, dataset, slices[index].rescale)
+            volume[index] = (
+                to_colours(frame, dataset) if colour else to_measured_values(frame, dataset, slices[index].rescale)
+            )
     if not colour:
         fill_background(volume)
-        if _is_inverted(first) and first.get("Modality") != "CT":
+        if is_inverted(first) and first.get("Modality") != "CT":
             np.negative(volume, out=volume)
     return volume
 
 
-def _read_slices(
-    files: list[tuple[Path, Dataset]], name: str, limits: MediaLimits, modality: str | None, volume: int
-) -> Scan:
+def read_slices(files: list[tuple[Path, Dataset]], name: str, options: ReadingOptions) -> Volume:
     """The files of one series, each one slice, in the order of their instance numbers before any geometry counts."""
-    files = sorted(files, key=lambda item: (_number(item[1], "InstanceNumber") or 0.0, str(item[0])))
+    files = sorted(files, key=lambda item: (number_of(item[1], "InstanceNumber") or 0.0, str(item[0])))
 
     def open_file(path: Path) -> Dataset:
-        dataset = _open(path, name, limits)
-        _check_pixels(dataset, name, limits)
+        dataset = open_dicom(path, name, options.limits)
+        check_pixels(dataset, name, options.limits)
         return dataset
 
     slices = [
-        _Slice(path, 0, _numbers(header, "ImagePositionPatient", 3), _numbers(header, "ImageOrientationPatient", 6))
+        Slice(path, 0, numbers_of(header, "ImagePositionPatient", 3), numbers_of(header, "ImageOrientationPatient", 6))
         for path, header in files
     ]
-    return _build_scan(slices, open_file(files[0][0]), open_file, name, limits, modality, volume)
+    return build_volume(slices, open_file(files[0][0]), open_file, name, options)

@@ -3,25 +3,21 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
 from pathlib import Path
 
-from .clip_omniv_med import _Options
 from .dicom_files_omniv_med import looks_like_dicom
-from .nifti_headers_omniv_med import _as_nifti1, _gunzip_head
-from .volume_files_omniv_med import _beside, _called
+from .nifti_files_omniv_med import is_nifti, unpack_head
 
 
-def _sniff(path: Path) -> str:
-    """What a file is by its first bytes: "dicom", "nifti", "nrrd", "picture", … or "" if unknown."""
+def identify(path: Path) -> str:
+    """Tells "dicom", "nifti" (Analyze too), "nrrd", "meta", "numpy", "zip", "picture" or "video"; "" if unknown."""
     with open(path, "rb") as file:
         head = file.read(1024)
     if head[128:132] == b"DICM":  # first: the preamble before it may be that of a TIFF file (PS3.10 7.1)
         return "dicom"
     packed = head[:2] == b"\x1f\x8b"
-    first = _gunzip_head(head) if packed else head
-    if _as_nifti1(first):
+    first = unpack_head(head) if packed else head
+    if is_nifti(first):
         return "nifti"
     if packed:
         return ""
@@ -45,12 +41,3 @@ def _sniff(path: Path) -> str:
     if looks_like_dicom(head):
         return "dicom"
     return "meta" if b"NDims" in head and b"=" in head else ""
-
-
-def _header_of_voxels(path: Path, options: _Options) -> Path | None:
-    """The NIfTI or Analyze header beside a file of voxels, which has no signature, only the ending .img."""
-    stem, ending = os.path.splitext(posixpath.basename(_called(path, options)).removesuffix(".gz"))
-    if ending.lower() != ".img":
-        return None
-    headers = (_beside(path, stem + suffix, options) for suffix in (".hdr", ".HDR", ".hdr.gz"))
-    return next((header for header in headers if header and _sniff(header) == "nifti"), None)

@@ -102,17 +102,17 @@ def _percentile(values: np.ndarray, percentile: float) -> float | None:
     return one + (other - one) * (place - first)
 
 
-def _grey_frames(shown: np.ndarray) -> np.ndarray:
+def grey_frames(shown: np.ndarray) -> np.ndarray:
     """uint8 grey levels (frames, height, width) as the frames of a `Clip`, without copies of them."""
     return np.broadcast_to(shown[..., None], (*shown.shape, 3))
 
 
 def scale_intensity(values: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
     """Maps values (…) to uint8 (…, 3): `value_range`, by default the array's percentiles, becomes black to white."""
-    return np.repeat(_scaled(values, value_range)[..., None], 3, axis=-1)
+    return np.repeat(scale_to_grey(values, value_range)[..., None], 3, axis=-1)
 
 
-def _scaled(values: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
+def scale_to_grey(values: np.ndarray, value_range: tuple[float, float] | None = None) -> np.ndarray:
     """As `scale_intensity`, one channel (…)."""
     low, high = value_range or intensity_range(values)
     return _grey_levels(values, low, max(high - low, 1e-12))

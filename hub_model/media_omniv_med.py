@@ -5,27 +5,36 @@ from __future__ import annotations
 
 import base64
 import os
+import posixpath
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
-from .archives_omniv_med import _unpack
-from .clip_omniv_med import KINDS, PLANES, Clip, MediaError, MediaLimits, _check_options, _Options
-from .decoder_processes_omniv_med import silence
-from .dicom_omniv_med import Film, read_dicom, read_dicom_series
-from .file_types_omniv_med import _header_of_voxels, _sniff
+from .archives_omniv_med import unpack_archive
+from .clip_omniv_med import KINDS, PLANES, Clip, MediaError, MediaLimits, ReadingOptions
+from .dicom_omniv_med import EncodedVideo, read_dicom, read_dicom_series
+from .file_types_omniv_med import identify
 from .intensity_omniv_med import CT_PRESETS, CT_WINDOWS, intensity_range, scale_intensity, window_ct
-from .pictures_omniv_med import Picture, _load_array, _load_pillow_file, _map_numpy, _picture_clip, _read_pillow, _stack
-from .video_omniv_med import _read_video, _read_video_in_pieces
-from .volume_files_omniv_med import _lacks_memory, _read_itk
-from .volume_omniv_med import Scan, _scan_clip
+from .library_guards_omniv_med import one_sentence_errors
+from .pictures_omniv_med import (
+    Picture,
+    clip_of_picture,
+    load_array,
+    load_picture_file,
+    map_numpy_file,
+    read_pillow,
+    stack_frames,
+)
+from .reading_job_omniv_med import ReadingJob
+from .video_omniv_med import read_video, read_video_in_pieces
+from .volume_files_omniv_med import read_volume_file
+from .volume_omniv_med import Volume, clip_of_volume
 
 __all__ = [
     "CT_PRESETS",
@@ -103,13 +112,22 @@ def load_clip(
         if chosen or plane != "axial" or volume_index:
             raise MediaError("A Clip has been read already; give modality, spacing, plane and windows to its reading.")
         return source
-    limits = limits or MediaLimits()
-    options = _check_options(
-        kind, modality, spacing, plane, windows, max_frames, fps, limits, progress, series, volume_index
+    options = ReadingOptions.check(
+        kind=kind,
+        modality=modality,
+        spacing=spacing,
+        plane=plane,
+        windows=windows,
+        series=series,
+        volume_index=volume_index,
+        max_frames=max_frames,
+        fps=fps,
+        limits=limits,
+        progress=progress,
     )
-    name = _name(source)
-    with _in_one_sentence(name), tempfile.TemporaryDirectory(prefix="omniv_med_") as scratch:
-        clip = _load(source, name, options, Path(scratch))
+    name = _describe_source(source)
+    with one_sentence_errors(name), tempfile.TemporaryDirectory(prefix="omniv_med_") as scratch:
+        clip = _load(source, ReadingJob(name, options, Path(scratch)))
     if kind and clip.kind != kind:
         clip = replace(clip, notes=(*clip.notes, f"Given as {kind}, but it holds {clip.kind} data and is read so."))
     return clip
@@ -144,60 +162,34 @@ def iterate_clips(
     if chunk < 1:
         raise MediaError("chunk must be at least 1.")
     limits = limits or MediaLimits()
-    everything = {"max_frames": limits.max_source_frames, "fps": fps, "limits": limits, "progress": progress}
     if not _is_video_file(source):
-        clip = load_clip(source, **everything, **description)
+        clip = load_clip(
+            source, max_frames=limits.max_source_frames, fps=fps, limits=limits, progress=progress, **description
+        )
         for start in range(0, len(clip.frames), chunk):
             part = slice(start, start + chunk)
             yield replace(clip, frames=clip.frames[part], positions=clip.positions[part])
         return
-    unset = {"kind": None, "modality": None, "spacing": None, "plane": "axial", "windows": None}
-    unset |= {"series": None, "volume_index": 0}
-    options = _check_options(**unset | everything | description)
-    name = _name(source)
-    _refuse_choice(name, options)
-    pictures = _read_video_in_pieces(Path(os.fsdecode(source)), name, options, chunk)
+    options = ReadingOptions.check(
+        max_frames=limits.max_source_frames, fps=fps, limits=limits, progress=progress, **description
+    )
+    name = _describe_source(source)
+    options.refuse_choice(name)
+    pictures = read_video_in_pieces(Path(os.fsdecode(source)), name, options, chunk)
     while True:
-        with _in_one_sentence(name):  # around each step alone: what the caller does between them is its own
+        with one_sentence_errors(name):  # around each step alone: what the caller does between them is its own
             picture = next(pictures, None)
             if picture is None:
                 return
-            clip = _picture_clip(picture, options)
+            clip = clip_of_picture(picture, options)
         yield clip
 
 
 def _is_video_file(source: Any) -> bool:
     try:
-        return _is_path(source) and os.path.isfile(source) and _sniff(Path(os.fsdecode(source))) == "video"
+        return _is_path(source) and os.path.isfile(source) and identify(Path(os.fsdecode(source))) == "video"
     except (OSError, ValueError):  # `load_clip` says what is wrong with it
         return False
-
-
-@contextmanager
-def _in_one_sentence(name: str) -> Iterator[None]:
-    """Keeps libraries silent and strict, and turns whatever they raise into a `MediaError`."""
-    try:
-        with silence(), _whole_pictures():
-            yield
-    except MediaError:
-        raise
-    except Exception as error:  # the libraries' own sentences may quote the header, so they are not passed on
-        if _lacks_memory(error):  # also where a damaged header claims more than there can be
-            message = f"{name} is damaged or does not fit into memory; copy it again, or downsample it."
-            raise MediaError(message) from None
-        reason = type(error).__name__
-        raise MediaError(f"{name} cannot be read ({reason}); it may be damaged, so save it again.") from None
-
-
-@contextmanager
-def _whole_pictures() -> Iterator[None]:
-    """Has Pillow refuse pictures that are cut short, which other packages tell it to fill with grey."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _is_clip(source: Any) -> bool:
@@ -205,7 +197,7 @@ def _is_clip(source: Any) -> bool:
     return all(hasattr(source, field.name) for field in fields(Clip)) and not isinstance(source, type)
 
 
-def _name(source: Any) -> str:
+def _describe_source(source: Any) -> str:
     """How messages call the source: a file by its own name, without its folders."""
     if _is_path(source) and not str(source).startswith("data:"):
         text = os.path.basename(os.path.normpath(os.fspath(source)))
@@ -220,36 +212,27 @@ def _is_path(source: Any) -> bool:
     return isinstance(source, (str, os.PathLike))
 
 
-def _load(source: Any, name: str, options: _Options, scratch: Path) -> Clip:
+def _load(source: Any, job: ReadingJob) -> Clip:
     """Whatever `load_clip` takes, except a Clip."""
     if isinstance(source, (Image.Image, np.ndarray)):
-        _refuse_choice(name, options)
+        job.options.refuse_choice(job.name)
     if isinstance(source, Image.Image):
-        return _picture_clip(_read_pillow(source, name, options), options)
+        return clip_of_picture(read_pillow(source, job.name, job.options), job.options)
     if isinstance(source, np.ndarray):
-        return _load_array(source, name, options)
+        return load_array(source, job.name, job.options)
     if isinstance(source, (list, tuple)):
-        return _load_list(source, name, options, scratch)
+        return _load_list(source, job)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _load_bytes(bytes(source), name, options, scratch)
+        return _load_bytes(bytes(source), job)
     if not _is_path(source):
         raise MediaError(f"A {type(source).__name__} is no media; give a path, bytes, an array or a PIL image.")
-    text = os.fspath(source)
-    text = os.fsdecode(text)
+    text = os.fsdecode(source)
     if text.startswith("data:"):
-        return _load_bytes(_decode_data_uri(text, name, options.limits), name, options, scratch)
+        return _load_bytes(_decode_data_uri(text, job.name, job.options.limits), job)
     if "://" in text:
         scheme = text.split("://")[0][:10]
         raise MediaError(f"Addresses ({scheme}://) are not fetched; download the file and give its path.")
-    return _load_path(Path(text), name, options, scratch)
-
-
-def _refuse_choice(name: str, options: _Options, volumes: bool = False) -> None:
-    """Raises `MediaError` for a choice among series or volumes that a source does not offer."""
-    if options.series is not None:
-        raise MediaError(f"{name} is no DICOM, so it has no series to choose from; leave series out.")
-    if options.volume_index and not volumes:
-        raise MediaError(f"{name} does not hold several volumes; leave volume_index out.")
+    return _load_path(Path(text), job)
 
 
 def _decode_data_uri(text: str, name: str, limits: MediaLimits) -> bytes:
@@ -267,16 +250,17 @@ def _decode_data_uri(text: str, name: str, limits: MediaLimits) -> bytes:
     return data
 
 
-def _load_bytes(data: bytes, name: str, options: _Options, scratch: Path) -> Clip:
-    path = scratch / "media"
+def _load_bytes(data: bytes, job: ReadingJob) -> Clip:
+    path = job.scratch / "media"
     path.write_bytes(data)
-    return _load_path(path, name, options, scratch)
+    return _load_path(path, job)
 
 
-def _load_path(path: Path, name: str, options: _Options, scratch: Path) -> Clip:
+def _load_path(path: Path, job: ReadingJob) -> Clip:
     """One file or folder."""
+    name, options = job.name, job.options
     if path.is_dir():
-        return _load_folder(path, name, options, scratch)
+        return _load_folder(path, job)
     if not path.exists():
         raise MediaError(f"{name} does not exist; check the path.")
     if not path.is_file():
@@ -285,105 +269,112 @@ def _load_path(path: Path, name: str, options: _Options, scratch: Path) -> Clip:
         raise MediaError(f"{name} may not be read by this user; change its permissions.")
     if path.stat().st_size == 0:
         raise MediaError(f"{name} is empty (0 bytes); copy it again.")
-    content = _sniff(path)
+    content = identify(path)
     if content == "dicom" and options.series is None:
-        read = read_dicom(
-            path, name, options.limits, options.choose, options.modality, options.kind, options.volume_index
-        )
-        return _render(read, name, options, scratch)
+        return _render(read_dicom(path, name, options), job)
     if content == "dicom":
-        return _load_series([path], name, options, scratch)
+        return _load_series([path], job)
     if content == "zip":
-        folder, names = _unpack(path, name, options.limits, scratch)
-        return _load_folder(folder, name, replace(options, names=names), scratch)
-    _refuse_choice(name, options, volumes=content in ("nifti", "nrrd", "meta", ""))
+        folder, names = unpack_archive(path, name, options.limits, job.scratch)
+        return _load_folder(folder, replace(job, names=names))
+    options.refuse_choice(name, volumes=content in ("nifti", "nrrd", "meta", ""))
     if content in ("nifti", "nrrd", "meta"):
-        return _scan_clip(_read_itk(path, content, name, options, scratch), name, options)
+        return clip_of_volume(read_volume_file(path, content, job), name, options)
     if content == "numpy":
-        return _load_array(_map_numpy(path, name), name, options)
+        return load_array(map_numpy_file(path, name), name, options)
     if content == "picture":
-        return _load_pillow_file(path, name, options)
+        return load_picture_file(path, name, options)
     if content == "video":
-        return _picture_clip(_read_video(path, name, options), options)
-    if header := _header_of_voxels(path, options):
-        return _load_path(header, name, options, scratch)
+        return clip_of_picture(read_video(path, name, options), options)
+    if header := _header_of_voxels(path, job):
+        return _load_path(header, job)
     raise MediaError(
         f"{name} is not a known medical image, volume or video, whatever its name says; convert it to DICOM, NIfTI, "
         "PNG, JPEG or MP4."
     )
 
 
-def _load_series(paths: Sequence[Path], name: str, options: _Options, scratch: Path) -> Clip:
+def _header_of_voxels(path: Path, job: ReadingJob) -> Path | None:
+    """The NIfTI or Analyze header beside a file of voxels, which has no signature, only the ending .img."""
+    stem, ending = os.path.splitext(posixpath.basename(job.name_of(path)).removesuffix(".gz"))
+    if ending.lower() != ".img":
+        return None
+    headers = (job.find_beside(path, stem + suffix) for suffix in (".hdr", ".HDR", ".hdr.gz"))
+    return next((header for header in headers if header and identify(header) == "nifti"), None)
+
+
+def _load_series(paths: Sequence[Path], job: ReadingJob) -> Clip:
     """The series that is asked for among DICOM files, or the one with the most slices."""
-    choice = (options.modality, options.kind, options.volume_index, options.series)
-    read = read_dicom_series(paths, name, options.limits, options.choose, *choice)
-    return _render(read, name, options, scratch)
+    return _render(read_dicom_series(paths, job.name, job.options), job)
 
 
-def _render(read: Scan | Picture | Film, name: str, options: _Options, scratch: Path) -> Clip:
+def _render(read: Volume | Picture | EncodedVideo, job: ReadingJob) -> Clip:
     """What DICOM held, as a clip."""
-    if isinstance(read, Scan):
-        return _scan_clip(read, name, options)
-    if isinstance(read, Film):
-        path = scratch / "film"
+    name, options = job.name, job.options
+    if isinstance(read, Volume):
+        return clip_of_volume(read, name, options)
+    if isinstance(read, EncodedVideo):
+        path = job.scratch / "video"
         path.write_bytes(read.data)
-        read = replace(_read_video(path, name, options), modality=read.modality)
-    return _picture_clip(read, options)
+        read = replace(read_video(path, name, options), modality=read.modality)
+    return clip_of_picture(read, options)
 
 
-def _load_folder(folder: Path, name: str, options: _Options, scratch: Path) -> Clip:
+def _load_folder(folder: Path, job: ReadingJob) -> Clip:
     """The DICOM series of a folder and those below it, by the rule of `load_clip`, or its only other media file."""
+    name, options = job.name, job.options
     paths: list[Path] = []
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(entry for entry in folders if not entry.startswith((".", "__MACOSX")))
         paths += [Path(parent, file) for file in sorted(files) if not file.startswith(".")]
         if len(paths) > options.limits.max_archive_entries:
             raise MediaError(f"{name} holds over {options.limits.max_archive_entries} files; give one series' folder.")
-    contents = [(path, _sniff(path)) for path in paths if path.is_file() and path.stat().st_size]
+    contents = [(path, identify(path)) for path in paths if path.is_file() and path.stat().st_size]
     dicom = [path for path, content in contents if content == "dicom"]
     if dicom:
-        return _load_series(dicom, name, options, scratch)
+        return _load_series(dicom, job)
     others = [path for path, content in contents if content not in ("", "zip")]
     if len(others) == 1:
-        return _load_path(others[0], name, options, scratch)
+        return _load_path(others[0], job)
     if others:
         raise MediaError(f"{name} holds {len(others)} media files and no DICOM series; give one of them.")
     raise MediaError(f"{name} holds no medical image, volume or video; give the folder or archive of a DICOM series.")
 
 
-def _load_list(items: Sequence[Any], name: str, options: _Options, scratch: Path) -> Clip:
+def _load_list(items: Sequence[Any], job: ReadingJob) -> Clip:
     """A list of DICOM files is a series; arrays, pictures or picture files are frames, by default of a video."""
+    name, options = job.name, job.options
     if not items:
         raise MediaError("The list of frames is empty; give at least one frame.")
     options.limits.check_frames(name, len(items), 1, 1)
     if all(isinstance(item, np.ndarray) for item in items):
-        _refuse_choice(name, options)
-        array = _stack(list(items), name)
+        job.options.refuse_choice(job.name)
+        array = stack_frames(list(items), name)
         kind = options.kind or "video"
-        return _load_array(array, name, replace(options, kind=kind if kind != "image" else "video"))
+        return load_array(array, name, replace(options, kind=kind if kind != "image" else "video"))
     local = [_is_path(item) and not str(item).startswith("data:") and Path(item).is_file() for item in items]
     paths = [Path(item) for item in items] if all(local) else []
-    if paths and all(_sniff(path) == "dicom" for path in paths):
-        return _load_series(paths, name, options, scratch)
-    known = [path for path in paths if _sniff(path)] if len(paths) == 2 else []
-    if len(known) == 1 and _sniff(known[0]) in ("nifti", "nrrd", "meta"):  # a header, and the file of its voxels
-        return _load_path(known[0], name, replace(options, names={path: path.name for path in paths}), scratch)
-    _refuse_choice(name, options)
+    if paths and all(identify(path) == "dicom" for path in paths):
+        return _load_series(paths, job)
+    known = [path for path in paths if identify(path)] if len(paths) == 2 else []
+    if len(known) == 1 and identify(known[0]) in ("nifti", "nrrd", "meta"):  # a header, and the file of its voxels
+        return _load_path(known[0], replace(job, names={path: path.name for path in paths}))
+    job.options.refuse_choice(job.name)
     count = len(items)
     volume = options.kind == "volume"
-    indices, times, notes = options.choose(np.arange(count), False)
+    indices, times, notes = options.choose_frames(np.arange(count), False)
+    alone = replace(options, kind=None, spacing=())
     frames = []
     for index in range(count) if volume else indices:
         # Each frame gets a folder of its own: readers leave files under fixed names.
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            one = replace(options, kind=None, spacing=())
+        with tempfile.TemporaryDirectory(dir=job.scratch) as folder:
             item = items[index]
-            frame = item if _is_clip(item) else _load(item, _name(item), one, Path(folder))
+            frame = item if _is_clip(item) else _load(item, ReadingJob(_describe_source(item), alone, Path(folder)))
         if len(frame.frames) != 1:
             raise MediaError(f"{name} must hold single pictures, and one of them is a {frame.kind}.")
         frames.append(frame.frames[0])
-    values = _stack(frames, name)
+    values = stack_frames(frames, name)
     if volume:
-        return _load_array(values, name, options)
+        return load_array(values, name, options)
     picture = Picture(values, True, times, (0.0, 0.0), count, options.modality or "", tuple(notes))
-    return _picture_clip(picture, options)
+    return clip_of_picture(picture, options)

@@ -10,10 +10,10 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
 from PIL import Image, ImageOps
 
-from .clip_omniv_med import Clip, MediaError, _Options
-from .decoder_processes_omniv_med import native_stderr
-from .intensity_omniv_med import _grey_frames, _scaled, fill_background, window_ct
-from .volume_omniv_med import Scan, _scan_clip
+from .clip_omniv_med import Clip, MediaError, ReadingOptions
+from .intensity_omniv_med import fill_background, grey_frames, scale_to_grey, window_ct
+from .library_guards_omniv_med import native_stderr
+from .volume_omniv_med import Volume, clip_of_volume
 
 PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
 """What Pillow may open; its other formats are no medical media, and some start other programs."""
@@ -42,18 +42,18 @@ class Picture:
     notes: tuple[str, ...] = ()
 
 
-def _picture_clip(picture: Picture, options: _Options) -> Clip:
+def clip_of_picture(picture: Picture, options: ReadingOptions) -> Clip:
     """One picture or a film's frames, through the CT windows or scaled by all frames where they are not shown yet."""
     notes = list(picture.notes)
     if picture.values.ndim == 4:
         frames = np.ascontiguousarray(picture.values)
     elif picture.shown:
-        frames = _grey_frames(picture.values)
+        frames = grey_frames(picture.values)
     elif picture.modality == "CT":
         frames = window_ct(picture.values, options.windows)
         notes.append(options.windows_note)
     else:
-        frames = _grey_frames(_scaled(picture.values))
+        frames = grey_frames(scale_to_grey(picture.values))
         notes.append("Grey levels: 1st to 99th percentile of the values.")
     still = picture.times is None
     if len(options.spacing) == 3 or (still and len(options.spacing) == 1):
@@ -64,7 +64,7 @@ def _picture_clip(picture: Picture, options: _Options) -> Clip:
     return Clip(frames, kind, positions, spacing, picture.source_frames, picture.modality, tuple(notes))
 
 
-def _read_pillow(image: Image.Image, name: str, options: _Options, page: bool = False) -> Picture:
+def read_pillow(image: Image.Image, name: str, options: ReadingOptions, page: bool = False) -> Picture:
     """One picture that Pillow holds: 8 bits as stored, deeper grey left for scaling, transparency on black.
 
     A page of many is not turned as its camera was held, and has three channels, since others may have colours.
@@ -84,7 +84,7 @@ def _read_pillow(image: Image.Image, name: str, options: _Options, page: bool = 
     return Picture(np.asarray(image.convert(mode))[None], True, modality=modality, notes=tuple(notes))
 
 
-def _load_pillow_file(path: Path, name: str, options: _Options) -> Clip:
+def load_picture_file(path: Path, name: str, options: ReadingOptions) -> Clip:
     """A picture file; an animation is a video, and of many pages the first is used unless `kind` says what they are."""
     try:
         with native_stderr(), Image.open(path, formats=PILLOW_FORMATS) as image:
@@ -93,7 +93,7 @@ def _load_pillow_file(path: Path, name: str, options: _Options) -> Clip:
             paged = image.format == "TIFF"
             if count > 1 and (not paged or options.kind in ("video", "volume")):
                 return _load_pages(image, name, options)
-            picture = _read_pillow(image, name, options)
+            picture = read_pillow(image, name, options)
     except (MediaError, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -103,10 +103,10 @@ def _load_pillow_file(path: Path, name: str, options: _Options) -> Clip:
     if count > 1:
         note = f"Page 1 of {count}; kind='volume' or kind='video' reads all."
         picture = replace(picture, notes=(*picture.notes, note), source_frames=count)
-    return _picture_clip(picture, options)
+    return clip_of_picture(picture, options)
 
 
-def _load_pages(image: Image.Image, name: str, options: _Options) -> Clip:
+def _load_pages(image: Image.Image, name: str, options: ReadingOptions) -> Clip:
     """The frames of an animation, with their seconds, or the pages of a TIFF as a volume or a video."""
     count = image.n_frames
     if options.kind == "volume":
@@ -114,33 +114,33 @@ def _load_pages(image: Image.Image, name: str, options: _Options) -> Clip:
         pages = []
         for index in range(count):
             image.seek(index)
-            pages.append(_read_pillow(image, name, options, page=True).values[0])
-        return _load_array(_stack(pages, name), name, options)
+            pages.append(read_pillow(image, name, options, page=True).values[0])
+        return load_array(stack_frames(pages, name), name, options)
     seconds = []
     for index in range(count):
         image.seek(index)
         seconds.append(float(image.info.get("duration", 0)) / 1000)
     known = min(seconds) > 0
     times = np.concatenate([[0.0], np.cumsum(seconds[:-1])]) if known else np.arange(count, dtype=np.float64)
-    indices, times, notes = options.choose(times, known)
+    indices, times, notes = options.choose_frames(times, known)
     frames = []
     for index in indices:
         image.seek(int(index))
-        frames.append(_read_pillow(image, name, options, page=True))
+        frames.append(read_pillow(image, name, options, page=True))
     shown = frames[0].shown
-    values = _stack([frame.values[0] for frame in frames], name)
+    values = stack_frames([frame.values[0] for frame in frames], name)
     notes = [*frames[0].notes, *notes]
     picture = Picture(values, shown, times, (0.0, 0.0), count, options.modality or "", tuple(notes))
-    return _picture_clip(picture, options)
+    return clip_of_picture(picture, options)
 
 
-def _stack(frames: list[np.ndarray], name: str) -> np.ndarray:
+def stack_frames(frames: list[np.ndarray], name: str) -> np.ndarray:
     if len({frame.shape for frame in frames}) > 1:
         raise MediaError(f"{name} holds frames of different sizes or colours; bring them to one size first.")
     return np.stack(frames)
 
 
-def _map_numpy(path: Path, name: str) -> np.ndarray:
+def map_numpy_file(path: Path, name: str) -> np.ndarray:
     """The array of a `.npy` file, mapped and not read yet; a first axis of one channel before a volume is dropped."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -149,7 +149,7 @@ def _map_numpy(path: Path, name: str) -> np.ndarray:
     return array[0] if array.ndim == 4 and array.shape[0] == 1 and array.shape[-1] not in (3, 4) else array
 
 
-def _load_array(array: np.ndarray, name: str, options: _Options) -> Clip:
+def load_array(array: np.ndarray, name: str, options: ReadingOptions) -> Clip:
     """(H, W), (H, W, 3), (T, H, W) or (T, H, W, 3); what (T, H, W) and (T, H, W, 3) are, `kind` may say."""
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3, 4) or 0 in array.shape:
         raise MediaError(f"{name} must hold numbers, as (H, W), (H, W, 3), (T, H, W) or (T, H, W, 3), no axis empty.")
@@ -166,15 +166,15 @@ def _load_array(array: np.ndarray, name: str, options: _Options) -> Clip:
     if many and kind == "volume":
         # ITK has no half precision, and fill_background works in place.
         values = values.astype(np.float32) if values.dtype == np.float16 else values
-        scan = Scan(sitk.GetImageFromArray(values, isVector=colour), options.modality or "", spacing_known=False)
-        return _scan_clip(scan, name, options)
-    indices, times, notes = options.choose(np.arange(count), False) if many else (slice(None), None, [])
+        scan = Volume(sitk.GetImageFromArray(values, isVector=colour), options.modality or "", spacing_known=False)
+        return clip_of_volume(scan, name, options)
+    indices, times, notes = options.choose_frames(np.arange(count), False) if many else (slice(None), None, [])
     values = values[indices] if many else values[None]
     if values.dtype.kind == "f":
         values = fill_background(values.copy())
     shown = values.dtype == np.uint8
     picture = Picture(values, shown, times, (0.0, 0.0), count, options.modality or "", tuple(notes))
-    return _picture_clip(picture, options)
+    return clip_of_picture(picture, options)
 
 
 def _colour_bytes(colours: np.ndarray, name: str) -> np.ndarray:

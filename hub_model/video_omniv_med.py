@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .clip_omniv_med import MediaError, MediaLimits, _Options
-from .decoder_processes_omniv_med import native_stderr
+from .clip_omniv_med import MediaError, MediaLimits, ReadingOptions
+from .library_guards_omniv_med import native_stderr
 from .pictures_omniv_med import Picture
 
 MOST_REORDERED = 16
@@ -67,10 +67,10 @@ def _open_film(path: Path, name: str, limits: MediaLimits) -> Iterator[_OpenFilm
         ) from None
 
 
-def _read_video(path: Path, name: str, options: _Options) -> Picture:
+def read_video(path: Path, name: str, options: ReadingOptions) -> Picture:
     """The frames of a video file that `load_clip` asks for."""
     with _open_film(path, name, options.limits) as film:
-        indices, times, notes = options.choose(film.times, True)
+        indices, times, notes = options.choose_frames(film.times, True)
         options.limits.check_volume(name, len(indices), film.height, film.width)
         frames: np.ndarray | None = None
         for place, frame in enumerate(film.read(indices)):
@@ -81,10 +81,10 @@ def _read_video(path: Path, name: str, options: _Options) -> Picture:
     return Picture(frames, True, times, (0.0, 0.0), len(film.times), options.modality or "", tuple(notes))
 
 
-def _read_video_in_pieces(path: Path, name: str, options: _Options, chunk: int) -> Iterator[Picture]:
-    """As `_read_video`, at most `chunk` frames at a time."""
+def read_video_in_pieces(path: Path, name: str, options: ReadingOptions, chunk: int) -> Iterator[Picture]:
+    """As `read_video`, at most `chunk` frames at a time."""
     with _open_film(path, name, options.limits) as film:
-        indices, times, notes = options.choose(film.times, True)
+        indices, times, notes = options.choose_frames(film.times, True)
         options.limits.check_volume(name, min(chunk, len(indices)), film.height, film.width)
         frames: list[np.ndarray] = []
         for place, frame in enumerate(film.read(indices), start=1):

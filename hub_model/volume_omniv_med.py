@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
 
-from .clip_omniv_med import PLANES, Clip, MediaError, MediaLimits, _evenly, _Options
-from .intensity_omniv_med import _grey_frames, _scaled, fill_background, intensity_range, window_ct
+from .clip_omniv_med import PLANES, Clip, MediaError, MediaLimits, ReadingOptions, evenly_spaced
+from .intensity_omniv_med import fill_background, grey_frames, intensity_range, scale_to_grey, window_ct
 
 
 @dataclass(frozen=True)
-class Scan:
+class Volume:
     """A volume before it is cut into frames.
 
     Attributes:
@@ -33,6 +33,14 @@ class Scan:
     offsets: np.ndarray | None = None
     shear: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+
+
+def note_volumes(count: int, in_voxels: bool, options: ReadingOptions) -> list[str]:
+    """Notes which of a file's several volumes is used; `in_voxels` says that every voxel holds a value of each."""
+    if count == 1:
+        return []
+    held = f"Each voxel has {count} values" if in_voxels else f"The file holds {count} volumes"
+    return [f"{held}; {options.chosen_volume} is used."]
 
 
 def _looks_like_ct(values: np.ndarray) -> bool:
@@ -56,7 +64,7 @@ def _cut(values: np.ndarray, plane: str) -> np.ndarray:
     return np.moveaxis(values, PLANES.index(plane), 0)[:, ::-1]
 
 
-def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
+def clip_of_volume(scan: Volume, name: str, options: ReadingOptions) -> Clip:
     """A volume as slices of the chosen plane, through the CT windows or scaled by all of its voxels."""
     notes = list(scan.notes)
     turned = _turn(scan.image)
@@ -76,14 +84,14 @@ def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
         notes.append("Voxels that are not finite are shown as background.")
     modality = scan.modality
     slices = _cut(values, plane)
-    indices = _evenly(len(slices), options.max_frames)
+    indices = evenly_spaced(len(slices), options.max_frames)
     if not modality and _looks_like_ct(values):
         modality = "CT"
         notes.append("No modality in the header; whole numbers with air near -1000 are taken for CT.")
     chosen = slices if len(indices) == len(slices) else slices[indices]
     if chosen.ndim == 4:
         # Copied in any case: ITK's memory goes with its image.
-        frames = np.array(chosen[..., :3]) if chosen.shape[-1] >= 3 else _grey_frames(np.array(chosen[..., 0]))
+        frames = np.array(chosen[..., :3]) if chosen.shape[-1] >= 3 else grey_frames(np.array(chosen[..., 0]))
     elif modality == "CT" and not _is_normalised(values):
         frames = window_ct(chosen, options.windows)
         notes.append(options.windows_note)
@@ -92,7 +100,7 @@ def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
             notes.append("The values lie between 0 and 1, so they are not HU, and no CT windows are applied.")
         # The order of voxels does not matter for their range, and as they are stored they are read faster.
         stored = sitk.GetArrayViewFromImage(turned.image) if values is turned.values else values
-        frames = _grey_frames(_scaled(chosen, intensity_range(stored)))
+        frames = grey_frames(scale_to_grey(chosen, intensity_range(stored)))
         notes.append("Grey levels: 1st to 99th percentile of the whole volume.")
     count = len(slices)
     if count > 1:
@@ -108,7 +116,7 @@ def _scan_clip(scan: Scan, name: str, options: _Options) -> Clip:
     return Clip(frames, kind, positions[indices] - positions[0], spacing, count, modality, tuple(notes), plane)
 
 
-def _choose_plane(shape: tuple[int, ...], steps: np.ndarray, options: _Options, notes: list[str]) -> str:
+def _choose_plane(shape: tuple[int, ...], steps: np.ndarray, options: ReadingOptions, notes: list[str]) -> str:
     """The plane that volumes of `shape` (z, y, x) with `steps` in mm are cut along; says where it is not the asked one.
 
     "automatic" cuts across the axis with the largest spacing, and axially where that is not clearly larger.
@@ -163,7 +171,14 @@ def _slice_axis(acquired: sitk.Image, turned: _Turned) -> int:
 
 
 def _straighten(image: sitk.Image, shear: np.ndarray, name: str, limits: MediaLimits) -> sitk.Image:
-    """Moves each slice back to where it lies: `shear` as in `Scan`. The frame grows, filled with the smallest value."""
+    """Moves each slice back to where it lies; the frame grows, filled with the smallest value.
+
+    Args:
+        image: the volume as it was acquired.
+        shear: as in `Volume`.
+        name: as messages call the source.
+        limits: what the larger frame may hold.
+    """
     direction, spacing = np.array(image.GetDirection()).reshape(3, 3), np.array(image.GetSpacing())
     size, origin = np.array(image.GetSize()), np.array(image.GetOrigin())
     steps = direction.T @ shear * spacing[2] * (size[2] - 1) / spacing  # pixels that the last slice lies aside
@@ -189,7 +204,7 @@ def _straighten(image: sitk.Image, shear: np.ndarray, name: str, limits: MediaLi
 
 
 def _slice_positions(
-    scan: Scan, turned: _Turned, axis: int, count: int, steps: np.ndarray, as_acquired: bool
+    scan: Volume, turned: _Turned, axis: int, count: int, steps: np.ndarray, as_acquired: bool
 ) -> np.ndarray:
     """float64 (count,), mm along an axis (0 for z) of the turned volume; uneven where the slices were acquired so."""
     step = steps[axis] if scan.spacing_known or not as_acquired else 1.0

@@ -999,7 +999,7 @@ def test_headers_that_claim_too_much_are_refused_before_memory_is_taken(tmp_path
 
 
 def test_a_nifti_header_cannot_hide_that_voxels_are_missing(tmp_path):
-    """ITK would show zeros: it goes by the data type, and reads no voxels out of the header."""
+    """Not by where they begin, nor by a number of bits that is not that of their type."""
     whole = nifti(tmp_path / "whole.nii", make_body()).read_bytes()
     for place, form, value in ((108, "<f", -1e6), (72, "<h", 1), (72, "<h", -16)):
         data = bytearray(whole[: len(whole) // 2])
@@ -1007,13 +1007,13 @@ def test_a_nifti_header_cannot_hide_that_voxels_are_missing(tmp_path):
         (tmp_path / "cut.nii").write_bytes(data)
         (tmp_path / "cut.nii.gz").write_bytes(gzip.compress(data))
         for name in ("cut.nii", "cut.nii.gz"):
-            with pytest.raises(MediaError, match="cut short"):
+            with pytest.raises(MediaError, match=r"cut short|begin before the file"):
                 load_clip(tmp_path / name)
 
 
 @pytest.mark.parametrize(("code", "place"), [(254, 280), (252, 256)])
 def test_a_nifti_that_does_not_say_where_it_lies_is_refused(tmp_path, code, place):
-    """ITK would take a rotation that is no number for none, or turn the volume at random."""
+    """A rotation that is no number is neither none nor any."""
     data = bytearray(nifti(tmp_path / "whole.nii", make_body()).read_bytes())
     data[252:256] = bytes(4)
     struct.pack_into("<h", data, code, 1)

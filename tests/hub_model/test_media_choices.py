@@ -285,15 +285,15 @@ def test_no_link_leads_from_a_header_out_of_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("place", "form", "value", "words"),
     [
-        (16 + 8, "<q", 2**40, "says that it holds no pixels"),
-        (16 + 8, "<q", 40_000, "says that it holds no pixels"),
+        (16 + 8, "<q", 2**40, "over the limit"),
+        (16 + 8, "<q", 40_000, "cut short"),
         (16 + 8, "<q", -5, "says that it holds no pixels"),
-        (168, "<q", 2**60, "says that it holds no pixels"),
-        (168, "<q", -8, "says that it holds no pixels"),
+        (168, "<q", 2**60, "cut short|unpacks to more"),
+        (168, "<q", -8, "begin before the file"),
         (504, "<i", 3002, "CIFTI"),
         (400, "<d", float("nan"), "where its slices lie"),
         (400, "<d", 1e300, "not at right angles"),
-        (12, "<h", 1536, "damaged, cut short|cut short|cannot be read"),  # 128-bit floats
+        (12, "<h", 1536, "no usual numbers"),  # 128-bit floats
     ],
 )
 def test_a_damaged_nifti2_header_is_told(tmp_path, place, form, value, words):

@@ -1,0 +1,43 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""One source on its way to a clip: what it is called, what was asked for, and the files that belong to it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .clip_omniv_med import ReadingOptions
+
+
+@dataclass(frozen=True)
+class ReadingJob:
+    """A source that is being read.
+
+    Attributes:
+        name: what messages call the source; never a path.
+        options: what the caller asked for.
+        scratch: an empty folder for unpacked files, which is deleted after reading.
+        names: what the files of an archive or a list are called there, where they lie under other names on the disk.
+    """
+
+    name: str
+    options: ReadingOptions
+    scratch: Path
+    names: Mapping[Path, str] = field(default_factory=dict)
+
+    def name_of(self, path: Path) -> str:
+        """What a file is called where it comes from; in an archive, with its folders."""
+        return self.names.get(path, path.name)
+
+    def find_beside(self, path: Path, target: str) -> Path | None:
+        """The file called `target` beside another: in its folder on the disk or in the archive, or in its list.
+
+        No link leads out of a folder.
+        """
+        if path in self.names:
+            wanted = posixpath.join(posixpath.dirname(self.names[path]), target)
+            return next((other for other, name in self.names.items() if name == wanted), None)
+        found = path.parent / target
+        return found if found.is_file() and found.resolve().parent == path.parent.resolve() else None
