@@ -14,6 +14,7 @@ import torch
 
 from evaluation.benchmarks import BenchmarkQuestion
 from hub_model.configuration_omniv_med import PruneStage
+from hub_model.prompt_omniv_med import split_after_media
 
 
 def can_share(processor: Any, questions: Sequence[BenchmarkQuestion]) -> bool:
@@ -38,8 +39,8 @@ def generate_sharing(
     texts = processor.apply_chat_template(
         [question.messages(prompts) for question in questions], add_generation_prompt=True, tokenize=False
     )
-    ends = [text.rindex(processor.image_token) + len(processor.image_token) for text in texts]
-    beginnings = [(text[:end], one.folder, one.media) for text, end, one in zip(texts, ends, questions, strict=True)]
+    parts = [split_after_media(text) for text in texts]
+    beginnings = [(text, one.folder, one.media) for (text, _), one in zip(parts, questions, strict=True)]
     distinct = list(dict.fromkeys(beginnings))
     clips = [
         {"source": str(folder / one.path), "kind": one.type}
@@ -48,9 +49,8 @@ def generate_sharing(
         for one in media
     ]
     first = processor(text=[text for text, *_ in distinct], clips=clips, return_tensors="pt").to(model.device)
-    # A special token ends the beginning, so the two parts have the tokens that the whole prompt has.
     rest = processor.tokenizer(
-        [text[end:] for text, end in zip(texts, ends, strict=True)],
+        [text for _, text in parts],
         add_special_tokens=False,
         padding=True,
         padding_side="left",

@@ -17,11 +17,11 @@ from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import TextKwargs
 
 from .media_omniv_med import Clip, load_clip
+from .prompt_omniv_med import MEDIA_TOKEN, fill_placeholders, media_text
 from .token_pruning_omniv_med import PrunedTokens, estimate_noise, prune_tokens, reconstruct
 from .visual_processing_omniv_med import frames_to_tokens, to_uint8, token_grid, unpatchify
 
 MEDIA_TYPES = ("image", "volume", "video")
-MEDIA_TOKEN = "<|media_pad|>"
 VISUAL_OPTIONS = (
     "prune_rule",
     "prune_threshold",
@@ -237,9 +237,8 @@ class OmniVMedProcessor(ProcessorMixin):
 
     @staticmethod
     def placeholder_text(processed: ProcessedClip) -> str:
-        """The prompt text of one clip: each frame's label, then one media token per kept token."""
-        kept = processed.pruned.keep_mask.sum(dim=1).tolist()
-        return "".join(label + MEDIA_TOKEN * count for label, count in zip(processed.labels, kept, strict=True))
+        """The prompt text of one clip, see `media_text`."""
+        return media_text(processed.labels, processed.pruned.keep_mask)
 
     def _multimodal_inputs_from_conversations(self, conversations, *args, **kwargs):
         """Collects the media of all conversations in reading order, whatever their kind."""
@@ -319,13 +318,7 @@ class OmniVMedProcessor(ProcessorMixin):
             raise ValueError("OmniV-Med has no audio input; leave audio out.")
         media = list(clips) if clips is not None else [*_flatten(images, "image"), *_flatten(videos, "video")]
         processed = [self._process(medium, visual_options) for medium in media]
-        pieces = [prompt.split(MEDIA_TOKEN) for prompt in prompts]
-        expected = sum(len(piece) - 1 for piece in pieces)
-        if expected != len(processed):
-            raise ValueError(f"The text has {expected} media placeholders {MEDIA_TOKEN}, but {len(processed)} media.")
-        texts, upcoming = [], iter(processed)
-        for first, *rest in pieces:
-            texts.append(first + "".join(self.placeholder_text(next(upcoming)) + piece for piece in rest))
+        texts = fill_placeholders(prompts, [self.placeholder_text(clip) for clip in processed])
 
         tensor_type = kwargs.pop("return_tensors", "pt") or "pt"
         encoded = self.tokenizer(texts, **{"padding": True, "padding_side": "left", **kwargs})

@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
+from hub_model.processing_omniv_med import OmniVMedProcessor
+from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from tests.helpers.paths import HUB_MODEL
 from tests.helpers.tiny_models import PROCESSOR_OPTIONS, TINY_TEXT, TINY_VISION
 from train.checkpoints.assemble import write_configuration

@@ -15,7 +15,8 @@ from transformers import BatchFeature, PreTrainedTokenizerFast, pipeline
 
 from hub_model.media_omniv_med import Clip
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from hub_model.processing_omniv_med import MAX_LABELS, MEDIA_TOKEN, OmniVMedProcessor
+from hub_model.processing_omniv_med import MAX_LABELS, OmniVMedProcessor
+from hub_model.prompt_omniv_med import MEDIA_TOKEN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
+from hub_model.processing_omniv_med import OmniVMedProcessor
+from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from tests.helpers.paths import HUB_MODEL
 from tests.helpers.tiny_models import TINY_TEXT, TINY_VISION
 from train.checkpoints import assemble as assembly

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data_engine.phantoms import KINDS_OF, MODALITIES, generate
 from data_engine.pool import PoolPlan, build_pool
-from hub_model.processing_omniv_med import MEDIA_TOKEN
+from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from train.dataset.conversations import IGNORED, Conversation, encode_conversation, pack
 from train.dataset.described_samples import (
     CLIPS_AGAIN,

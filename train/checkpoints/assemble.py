@@ -25,7 +25,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig, PruneStage
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from hub_model.processing_omniv_med import MEDIA_TOKEN, VISUAL_OPTIONS, OmniVMedProcessor
+from hub_model.processing_omniv_med import VISUAL_OPTIONS, OmniVMedProcessor
+from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from train.checkpoints.language_model import SMOLLM2, load_language_model
 from train.checkpoints.trained_tensors import load_parts, merge_lora, read_trained_tensors
 from train.checkpoints.vision_encoder import load_vision_encoder

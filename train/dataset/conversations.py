@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from data_engine.records import MEDIA_PLACEHOLDER
-from hub_model.processing_omniv_med import MEDIA_TOKEN, OmniVMedProcessor
+from hub_model.processing_omniv_med import OmniVMedProcessor
+from hub_model.prompt_omniv_med import fill_placeholders, split_after_media
 from train.dataset.prepared_media import PreparedClip, drop_tokens
 from train.pseudo_visual_tokens import NO_WORD
 
@@ -78,26 +79,25 @@ def encode_conversation(
     placeholders = [clip.placeholder_text(mask) for clip, mask in zip(conversation.clips, masks, strict=True)]
     tokens = _Tokens()
 
-    def tokenise(text: str, media: Iterator[str]) -> list[int]:
-        pieces = text.split(MEDIA_TOKEN)
-        filled = pieces[0] + "".join(next(media) + piece for piece in pieces[1:])
-        return processor.tokenizer(filled, add_special_tokens=False).input_ids
+    def tokenise(text: str) -> list[int]:
+        return processor.tokenizer(text, add_special_tokens=False).input_ids
 
     if separate and conversation.clips:
         for number, turn in enumerate(conversation.turns, 1):
             asked, answer = next(_rendered([turn], conversation.kinds, processor))
-            place = asked.rindex(MEDIA_TOKEN) + len(MEDIA_TOKEN)
+            beginning, question = split_after_media(asked)
             if number == 1:
-                shared = tokenise(asked[:place], iter(placeholders))
+                (filled,) = fill_placeholders([beginning], placeholders)
+                shared = tokenise(filled)
                 tokens.add(shared, False, 0, SHARED)
-            for text, scored in ((asked[place:], False), (answer, True)):
-                start = len(shared) if not scored else tokens.position_ids[-1] + 1
-                tokens.add(tokenise(text, iter(())), scored, start, number)
+            tokens.add(tokenise(question), False, len(shared), number)
+            tokens.add(tokenise(answer), True, tokens.position_ids[-1] + 1, number)
     else:
-        media = iter(placeholders)
-        for asked, answer in _rendered(conversation.turns, conversation.kinds, processor):
-            for text, scored in ((asked, False), (answer, True)):
-                tokens.add(tokenise(text, media), scored, len(tokens.input_ids), SHARED)
+        turns = list(_rendered(conversation.turns, conversation.kinds, processor))
+        asked = fill_placeholders([question for question, _ in turns], placeholders)
+        for question, (_, answer) in zip(asked, turns, strict=True):
+            tokens.add(tokenise(question), False, len(tokens.input_ids), SHARED)
+            tokens.add(tokenise(answer), True, len(tokens.input_ids), SHARED)
 
     visual = [clip.visual_inputs(mask) for clip, mask in zip(conversation.clips, masks, strict=True)]
     joined = {name: torch.cat([one[name] for one in visual]) for name in visual[0]} if visual else {}

@@ -19,7 +19,7 @@ import torch
 
 from data_engine.pool import facts_and_kinds
 from data_engine.questions import captioned, match, questions
-from hub_model.processing_omniv_med import MEDIA_TOKEN
+from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from train.dataset.conversations import Conversation
 from train.pseudo_visual_tokens import NAMES_OF_FACTS, word_numbers, word_of
 

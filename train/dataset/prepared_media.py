@@ -21,7 +21,8 @@ from torch.utils.data import get_worker_info
 
 from data_engine.records import Medium
 from hub_model.media_omniv_med import Clip
-from hub_model.processing_omniv_med import MEDIA_TOKEN, VISUAL_OPTIONS, OmniVMedProcessor, ProcessedClip
+from hub_model.processing_omniv_med import VISUAL_OPTIONS, OmniVMedProcessor, ProcessedClip
+from hub_model.prompt_omniv_med import media_text
 from hub_model.visual_processing_omniv_med import PIXEL_MEAN, PIXEL_STD
 from train.checkpoints.assemble import SIZING_OPTIONS
 
@@ -64,9 +65,8 @@ class PreparedClip:
         )
 
     def placeholder_text(self, keep_mask: torch.Tensor) -> str:
-        """The prompt text with the tokens of a mask (T, N); a frame without tokens has no label either."""
-        kept = keep_mask.sum(dim=1).tolist()
-        return "".join(label + MEDIA_TOKEN * n for label, n in zip(self.labels, kept, strict=True) if n)
+        """The prompt text with the tokens of a mask (T, N), see `media_text`."""
+        return media_text(self.labels, keep_mask)
 
     def visual_inputs(self, keep_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """The model's visual inputs with the tokens of a mask (T, N); `pixel_values` are grey levels yet."""
