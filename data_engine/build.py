@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -44,6 +45,8 @@ from data_engine.mixture import check_shares, mix
 from data_engine.records import SPLITS, Medium, Record, Split, Strict, read_records, write_jsonl, write_parquet
 from data_engine.statistics import draw_figures, summarise
 
+logger = logging.getLogger(__name__)
+
 CHUNK_ROWS = 64
 WORK = ".build"
 """Folder in the built set's folder where chunks lie until the set is finished."""
@@ -61,12 +64,19 @@ class SourceConfig(Strict):
         path: the folder.
         splits: those that become part of the set.
         limit: rows of the training split that are converted at most, drawn by the seed; None converts all.
+        held_out_languages: validation and test records in other languages are left out; None keeps all.
+        shares_pictures: its official training split shows pictures of its own test split, with other questions, and
+            so it stays; only a question that both ask about one picture is a leak.
+        optional: left out, and the build says so, where its folder is missing.
     """
 
     name: str
     path: Path
     splits: tuple[Split, ...] = ("train", "validation")
     limit: int | None = Field(default=None, gt=0)
+    held_out_languages: tuple[str, ...] | None = None
+    shares_pictures: bool = False
+    optional: bool = False
 
 
 class BenchmarkConfig(Strict):
@@ -87,6 +97,7 @@ class BuildConfig(Strict):
         records: how many records a split has at most; a split that is not named keeps all of its records.
         shares: of the training split, by source, modality and task.
         on_leak: "stop" ends the build with a list, "drop" leaves the training records out.
+        check_validation: training is compared with validation too, as with a benchmark.
         format: of the files of records.
     """
 
@@ -98,11 +109,15 @@ class BuildConfig(Strict):
     records: dict[Split, int] = Field(default_factory=dict)
     shares: dict[str, dict[str, float]] = Field(default_factory=dict)
     on_leak: Literal["stop", "drop"] = "stop"
+    check_validation: bool = False
     format: Literal["jsonl", "parquet"] = "jsonl"
 
     @classmethod
-    def read(cls, path: Path) -> BuildConfig:
+    def read(cls, path: Path, sources: Path | None = None) -> BuildConfig:
         """Reads YAML.
+
+        Args:
+            sources: folder that the paths of sources and benchmarks are relative to; None takes the configuration's.
 
         Raises:
             BuildError: a file that is not there, or holds something else.
@@ -118,14 +133,18 @@ class BuildConfig(Strict):
             first = error.errors()[0]
             raise BuildError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
         check_shares(config.shares)
-        folder = path.parent
+        folder = path.parent if sources is None else sources
 
         def placed(one: SourceConfig | BenchmarkConfig) -> Any:
             return one.model_copy(update={"path": folder / one.path})
 
+        for one in config.sources:
+            if one.optional and not (folder / one.path).is_dir():
+                logger.warning("Left out %s, which is optional: there is no folder %s.", one.name, folder / one.path)
+        present = [one for one in config.sources if not one.optional or (folder / one.path).is_dir()]
         return config.model_copy(
             update={
-                "sources": tuple(placed(one) for one in config.sources),
+                "sources": tuple(placed(one) for one in present),
                 "benchmarks": tuple(placed(one) for one in config.benchmarks),
             }
         )
@@ -198,6 +217,12 @@ class _Listing:
     path: Path | None
     splits: tuple[str, ...]
     rows: Callable[[], Iterator[Any]]
+    held_out_languages: tuple[str, ...] | None = None
+
+    def keeps(self, record: Record) -> bool:
+        """Whether a record is in a language that its split may have."""
+        languages = self.held_out_languages
+        return languages is None or record.split == "train" or record.language in languages
 
 
 def limited_rows(one: SourceConfig | BenchmarkConfig, seed: int) -> Iterator[Row]:
@@ -226,7 +251,9 @@ def _listings(config: BuildConfig) -> list[_Listing]:
         for one in sources:
             get_adapter(one.name)  # a name that does not exist is said before any work
             splits = one.splits if isinstance(one, SourceConfig) else ("test",)
-            listings.append(_Listing(role, one.name, one.path, splits, partial(limited_rows, one, config.seed)))
+            languages = one.held_out_languages if isinstance(one, SourceConfig) else None
+            rows = partial(limited_rows, one, config.seed)
+            listings.append(_Listing(role, one.name, one.path, splits, rows, languages))
     return listings
 
 
@@ -289,7 +316,9 @@ def read_converted(config: BuildConfig, out: Path) -> list[Converted]:
                         broken.append(row["broken"])
                     else:
                         marks = tuple(Fingerprint(**mark) for mark in row["fingerprints"])
-                        items.append(Fingerprinted(Record.model_validate(row["record"]), marks))
+                        record = Record.model_validate(row["record"])
+                        if listing.keeps(record):
+                            items.append(Fingerprinted(record, marks))
         rows = json.loads((folder / "listed.json").read_text(encoding="utf-8"))["rows"]
         results.append(Converted(listing, rows, items, broken))
     return results
@@ -313,7 +342,11 @@ def assemble(config: BuildConfig, out: Path) -> dict[str, Any]:
     learned, duplicates = deduplicate([*by_split["validation"], *by_split["train"]])
     tests, test_duplicates = deduplicate(by_split["test"])
     write_lines((asdict(one) for one in [*duplicates, *test_duplicates]), out / "duplicates.jsonl")
-    hits = leaks(learned, [*tests, *benchmark])
+    shared = {one.name for one in config.sources if one.shares_pictures}
+    hits = leaks(learned, [*tests, *benchmark], shared)
+    if config.check_validation:
+        held_out = [item for item in learned if item.record.split == "validation"]
+        hits += leaks([item for item in learned if item.record.split == "train"], held_out)
     (stop_on_leaks if config.on_leak == "stop" else write_hits)(hits, out / "leaks.jsonl")
     leaked = {hit.train_id for hit in hits}
     clean = [item.record for item in learned if item.record.id not in leaked]
@@ -377,10 +410,7 @@ def source_facts(
     converted: list[Converted], duplicates: list[Duplicate], leaked: set[str], used: list[Record]
 ) -> list[SourceFacts]:
     """The lines of the data card's table of sources."""
-    source_of = {item.record.id: item.record.source for one in converted for item in one.items}
-    dropped = Counter(source_of[one.dropped_id] for one in duplicates)
-    leaks_of = Counter(source_of[identifier] for identifier in leaked)
-    used_of = Counter(record.source for record in used)
+    dropped, used_ids = {one.dropped_id for one in duplicates}, {record.id for record in used}
     facts = []
     for one in converted:
         if one.listing.role == "source":
@@ -388,21 +418,33 @@ def source_facts(
             if one.listing.path is not None:
                 adapter = get_adapter(one.listing.name)
                 title, homepage, license = adapter.title, adapter.homepage, adapter.license
-            name = one.listing.name
+            ids = {item.record.id for item in one.items}
             facts.append(
                 SourceFacts(
-                    name,
+                    one.listing.name,
                     title,
                     homepage,
                     license,
                     one.rows,
                     len(one.broken),
-                    dropped[name],
-                    leaks_of[name],
-                    used_of[name],
+                    len(ids & dropped),
+                    len(ids & leaked),
+                    len(ids & used_ids),
                 )
             )
     return facts
+
+
+def leaks_in_words(path: Path) -> str:
+    """How many records of each source the leak check left out, as one sentence; empty where there are none."""
+    leaked: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        hit = json.loads(line)
+        leaked.setdefault(hit["train_id"], hit["train_id"].split("/")[0])
+    if not leaked:
+        return ""
+    counts = ", ".join(f"{count:,} of {source}" for source, count in sorted(Counter(leaked.values()).items()))
+    return f"The leak check left out {counts}; {path} lists them."
 
 
 def _digest(text: str) -> str:
@@ -445,16 +487,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see data_engine/configs")
     parser.add_argument("--out", type=Path, required=True, help="folder of the built set")
+    parser.add_argument(
+        "--real",
+        type=Path,
+        metavar="DIR",
+        help="folder of the downloaded sources, which the configuration's paths start from (default: its own folder)",
+    )
     parser.add_argument("--engine", choices=ENGINES, default="local", help="what converts the chunks (default local)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one a core")
     arguments = parser.parse_args()
     try:
-        summary = build(BuildConfig.read(arguments.config), arguments.out, arguments.engine, arguments.processes)
+        config = BuildConfig.read(arguments.config, arguments.real)
+        summary = build(config, arguments.out, arguments.engine, arguments.processes)
     except ValueError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("Stopped; the same command goes on from here.")
     splits = ", ".join(f"{count:,} {split}" for split, count in summary["split"].items())
+    if told := leaks_in_words(arguments.out / "leaks.jsonl"):
+        print(told)
     print(f"{summary['records']:,} records ({splits}) in {arguments.out}; its card is {arguments.out / 'README.md'}.")
 
 

@@ -37,6 +37,7 @@ Task = Literal[
     "temporal and procedure understanding",
 ]
 Split = Literal["train", "validation", "test"]
+Reply = Literal["answer", "cannot tell", "not medical", "conversation"]
 DIMENSIONS: tuple[str, ...] = get_args(Dimension)
 MODALITIES: tuple[str, ...] = get_args(Modality)[:-1]
 """The 14 modalities; a record of a source that does not name its own says "unknown"."""
@@ -104,6 +105,9 @@ class Record(Strict):
         conversations: user and assistant in turns, the user first, the assistant last.
         source, license: where the sample comes from, and under which terms (an SPDX name where there is one).
         language: ISO 639-1 code of the words.
+        reply: what the first answer does: it answers; it says that the picture cannot tell, or that it is none of
+            medicine; or it is small talk ("Who are you?", "Thank you."). `data_engine.unanswerable` writes the last
+            three, so that evaluation can tell them from answers.
     """
 
     id: Annotated[str, Field(min_length=1)]
@@ -116,6 +120,7 @@ class Record(Strict):
     license: Annotated[str, Field(min_length=1)]
     split: Split
     language: str = "en"
+    reply: Reply = "answer"
     version: Literal[1] = VERSION
 
     @model_validator(mode="after")
@@ -201,7 +206,7 @@ PARQUET_SCHEMA = pa.schema(
             ),
         ),
         pa.field("conversations", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        *(pa.field(name, pa.string()) for name in ("source", "license", "split", "language")),
+        *(pa.field(name, pa.string()) for name in ("source", "license", "split", "language", "reply")),
         pa.field("version", pa.int64()),
     ]
 )

@@ -3,7 +3,19 @@
 
 from __future__ import annotations
 
-from data_engine.adapters import hub_parquet, m3d, mimic_cxr, pmc_vqa, slake, video_folder, videollama3
+from data_engine.adapters import (
+    hub_parquet,
+    labelled_pictures,
+    m3d,
+    mimic_cxr,
+    not_medical,
+    pmc_vqa,
+    slake,
+    video_folder,
+    videollama3,
+    vqa_rad,
+    without_answer,
+)
 from data_engine.adapters.base import Adapter, BrokenRow, MediaStore, Row, SourceError
 from data_engine.adapters.matching import matching
 
@@ -12,6 +24,7 @@ __all__ = ["ADAPTERS", "Adapter", "BrokenRow", "MediaStore", "Row", "SourceError
 ADAPTERS: dict[str, Adapter] = {
     adapter.name: adapter
     for adapter in (
+        *vqa_rad.ADAPTERS,
         *hub_parquet.ADAPTERS,
         *slake.ADAPTERS,
         *pmc_vqa.ADAPTERS,
@@ -23,6 +36,9 @@ ADAPTERS: dict[str, Adapter] = {
         matching(video_folder.VIDEO_CAPTIONS, "image-text-matching-video-folder"),
         *video_folder.ADAPTERS,
         *videollama3.ADAPTERS,
+        *labelled_pictures.ADAPTERS,
+        *without_answer.ADAPTERS,
+        *not_medical.ADAPTERS,
     )
 }
 

@@ -21,7 +21,7 @@ from uuid import uuid4
 import numpy as np
 from pydantic import ValidationError
 
-from data_engine.records import DIMENSION_OF, DIMENSIONS, Medium, Record, Turn
+from data_engine.records import DIMENSION_OF, DIMENSIONS, Medium, Record, Reply, Turn
 
 CLOSED_ANSWERS = ("yes", "no")
 LONGEST_NAME = 255
@@ -164,6 +164,7 @@ class Origin:
         task: str,
         language: str = "en",
         part: str = "",
+        reply: Reply = "answer",
     ) -> Record:
         """A record of questions and answers in turns; raises `BrokenRow` for what a record does not accept."""
         media = tuple(media)
@@ -184,6 +185,7 @@ class Origin:
                 license=self.license,
                 split=row.values["split"],
                 language=language,
+                reply=reply,
             )
         except ValidationError as error:
             first = error.errors()[0]

@@ -106,14 +106,6 @@ def records(row: Row, folder: Path, store: MediaStore, *, origin: Origin, modali
 
 ADAPTERS = (
     Adapter(
-        VQA_RAD.source,
-        "VQA-RAD",
-        VQA_RAD.license,
-        "https://huggingface.co/datasets/flaviagiammarino/vqa-rad",
-        rows,
-        partial(records, origin=VQA_RAD, modality=None),
-    ),
-    Adapter(
         PATH_VQA.source,
         "PathVQA",
         PATH_VQA.license,
