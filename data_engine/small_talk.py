@@ -128,7 +128,7 @@ IDENTITY_ANSWERS = (
 
 GREETINGS = (
     "Hello.", "Hello!", "Hi.", "Hi there!", "Good morning.", "Good evening.", "Hey.", "How are you?",
-    "How are you doing?",    "Nice to meet you.", "What's up?",
+    "How are you doing?", "Nice to meet you.", "What's up?",
 )  # fmt: skip
 GREETING_TESTS = ("Hello there!", "Good afternoon.", "How do you do?", "Greetings!", "How is it going?")
 GREETING_ANSWERS = (
@@ -138,7 +138,7 @@ GREETING_ANSWERS = (
 
 THANKS = (
     "Thanks.", "Thank you.", "Thanks a lot!", "Thank you very much.", "Great, thanks.", "That helps, thank you.",
-    "Okay.",    "Good.", "Goodbye.", "Bye.", "See you.", "Well done.",
+    "Okay.", "Good.", "Goodbye.", "Bye.", "See you.", "Well done.",
 )  # fmt: skip
 THANKS_TESTS = ("Many thanks!", "Thank you so much.", "Thanks for your help.", "Very good, thank you.", "Bye bye.")
 THANKS_ANSWERS = (

@@ -53,9 +53,10 @@ def rows(folder: Path, *, source: Adapter, picture: str) -> Iterator[Row]:
     first: dict[str, Row] = {}
     splits: dict[str, set[str]] = {}
     for row in source.rows(folder):
-        # Of SLAKE, the English questions alone divide the pictures.
-        if "broken" not in row.values and row.values["entry"].get("q_lang", "en") == "en":
-            name = str(row.values["entry"].get(picture))
+        entry = row.values.get("entry", {})
+        # Of SLAKE, the English questions alone divide the pictures. Rows of the Hub's VQA-RAD do not name theirs.
+        if entry.get(picture) and entry.get("q_lang", "en") == "en":
+            name = str(entry[picture])
             first.setdefault(name, row)
             splits.setdefault(name, set()).add(row.values["split"])
     yield from (row for name, row in first.items() if len(splits[name]) == 1)

@@ -458,6 +458,175 @@ def write_videollama3(folder: Path) -> None:
     )
 
 
+def vqa_rad_entry(**changes: object) -> dict[str, object]:
+    """An entry of VQA-RAD's own files."""
+    return {
+        "qid": 1,
+        "image_name": "synpic1.jpg",
+        "image_organ": "HEAD",
+        "answer": "Yes",
+        "answer_type": "CLOSED",
+        "question_type": "PRES",
+        "question": "Are regions of the brain infarcted?",
+        "phrase_type": "freeform",
+    } | changes
+
+
+def vqa_rad_entries() -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    """Training and test entries: two pictures that both show, one of training only, and three broken entries.
+
+    The first test question is asked in training too, about the same picture.
+    """
+    modality = {"question_type": "MODALITY", "answer_type": "OPEN", "question": "What type of imaging is this?"}
+    train = [
+        vqa_rad_entry(),
+        vqa_rad_entry(qid=2, **modality, answer="MRI diffusion weighted"),
+        vqa_rad_entry(qid=3, image_name="synpic2.jpg", image_organ="CHEST", question="Is there\ta mass?", answer="no "),
+        vqa_rad_entry(qid=4, image_name="synpic3.jpg", image_organ="ABD", question_type="COUNT", answer=3),
+        vqa_rad_entry(qid=5, image_name="synpic9.jpg"),
+        vqa_rad_entry(qid=6, answer=" "),
+        vqa_rad_entry(qid=7, image_name="../secret.jpg"),
+    ]
+    test = [
+        vqa_rad_entry(qid=8),
+        vqa_rad_entry(qid=9, image_name="synpic2.jpg", image_organ="CHEST", question_type="POS, PRES", answer="Right"),
+    ]
+    return train, test
+
+
+def write_vqa_rad_json(folder: Path) -> None:
+    """VQA-RAD in the two files that papers use."""
+    for number in (1, 2, 3):
+        write_bytes(folder / f"images/synpic{number}.jpg", picture(number, "JPEG"))
+    for name, entries in zip(("trainset", "testset"), vqa_rad_entries(), strict=True):
+        write_json(folder / f"{name}.json", entries)
+
+
+def write_vqa_rad_public(folder: Path) -> None:
+    """VQA-RAD in its authors' one file, whose phrase types tell the test."""
+    for number in (1, 2, 3):
+        write_bytes(folder / f"VQA_RAD Image Folder/synpic{number}.jpg", picture(number, "JPEG"))
+    train, test = vqa_rad_entries()
+    tested = [entry | {"phrase_type": f"test_{entry['phrase_type']}"} for entry in test]
+    write_json(folder / "VQA_RAD Dataset Public.json", [*train, *tested])
+
+
+def labelled_line(name: str, **changes: object) -> dict[str, object]:
+    """A line of a list of labelled pictures, by default of breast ultrasound with one mass in the upper left."""
+    return {
+        "file": f"images/{name}.jpg",
+        "source": "busi",
+        "modality": "ultrasound",
+        "license": "CC-BY-4.0",
+        "group": f"busi/{name}",
+        "split": "train",
+        "width": 32,
+        "height": 24,
+        "anatomy": "breast",
+        "finding": "benign mass",
+        "boxes": [[0.1, 0.1, 0.3, 0.3]],
+    } | changes
+
+
+def labelled_lines() -> list[dict[str, object]]:
+    """Breast ultrasound, fundus photographs, blood smears and a chest X-ray, in the layouts of their public sets."""
+    lines = []
+    for number in range(4):
+        lines.append(labelled_line(f"benign_{number}"))
+        lines.append(labelled_line(f"malignant_{number}", finding="malignant mass", boxes=[[0.6, 0.7, 0.9, 0.9]]))
+        lines.append(labelled_line(f"normal_{number}", finding="no mass", boxes=[]))
+        fundus = {"source": "idrid", "modality": "fundus photography", "anatomy": "retina", "boxes": None}
+        grade = "no diabetic retinopathy" if number % 2 else "severe diabetic retinopathy"
+        fundus |= {"finding": grade, "retinopathy_grade": 0 if number % 2 else 3, "macular_edema_risk": 2}
+        lines.append(labelled_line(f"fundus_{number}", **fundus))
+        cells = {"red_cells": 10 + number, "white_cells": 1, "platelets": 0}
+        smear = {"source": "bccd", "modality": "microscopy", "license": "MIT", "anatomy": "blood smear", "finding": ""}
+        lines.append(labelled_line(f"smear_{number}", **smear, **cells))
+    film = {
+        "source": "covid-chestxray",
+        "modality": "X-ray",
+        "anatomy": "chest",
+        "finding": "No Finding",
+        "boxes": None,
+    }
+    lines.append(labelled_line("film", **film, license="CC BY 3.0", view="AP Supine", split="test"))
+    return lines
+
+
+def write_labelled(folder: Path) -> None:
+    """Lists of pictures, videos and volumes, with four broken lines."""
+    lines = labelled_lines()
+    for number, line in enumerate(lines):
+        write_bytes(folder / str(line["file"]), picture(number, "JPEG"))
+    broken = [
+        labelled_line("missing"),
+        labelled_line("benign_0", group="busi/other", modality="sonography"),
+        labelled_line("benign_0", group="busi/other", boxes=[[0.5, 0.1, 0.3, 2]]),
+        "{no JSON",
+    ]
+    write_lines(folder / "images.jsonl", [*lines, *broken])
+    clips = []
+    for number in range(2):
+        write_video(folder / f"videos/clip_{number}.mp4", number)
+        signs = {"b_lines": str(number), "a_lines": "0", "consolidations": "0", "effusion": "0"}
+        clip = {"source": "pocus-lung", "anatomy": "lung", "finding": "COVID-19" if number else "regular"}
+        clip |= {"file": f"videos/clip_{number}.mp4", "boxes": None}
+        clips.append(labelled_line(f"clip_{number}", **signs, **clip))
+    write_lines(folder / "videos.jsonl", clips)
+    write_volume(folder / "volumes/ct.npy")
+    volume = {"file": "volumes/ct.npy", "modality": "CT", "anatomy": "abdomen", "license": "CC-BY-3.0", "split": "test"}
+    write_lines(folder / "volumes.jsonl", [volume])
+
+
+def write_class_folders(folder: Path) -> None:
+    """Plain class folders, whose names `about.yaml` explains."""
+    for name in ("mel", "nv", "unused"):
+        for number in range(12):
+            write_bytes(folder / name / f"{number}.png", picture(number))
+    words = """source: our-clinic
+license: CC-BY-4.0
+modality: dermoscopy
+anatomy: skin
+classes:
+  mel: melanoma
+  nv: {finding: normal skin}
+"""
+    (folder / "about.yaml").write_text(words, encoding="utf-8")
+
+
+def write_photographs(folder: Path) -> None:
+    """A list of photographs of clothing, one of them missing, one with a transparent ground."""
+    buffer = io.BytesIO()
+    Image.new("RGBA", (24, 32), (200, 10, 10, 90)).save(buffer, "PNG")
+    write_bytes(folder / "images/hat.png", buffer.getvalue())
+    write_bytes(folder / "images/shirt.jpg", picture(1, "JPEG"))
+    line = {"source": "not-medical", "modality": "", "license": "CC0-1.0", "anatomy": "", "finding": ""}
+    write_lines(
+        folder / "not_medical.jsonl",
+        [
+            line | {"file": "images/hat.png", "group": "hat", "split": "train", "shows": "hat"},
+            line | {"file": "images/shirt.jpg", "group": "shirt", "split": "test", "shows": "shirt"},
+            line | {"file": "images/shoe.jpg", "group": "shoe", "split": "test", "shows": "shoes"},
+        ],
+    )
+
+
+def write_slake_by_picture(folder: Path) -> None:
+    """SLAKE with a picture that only training shows, one of the test, and one that Chinese questions show as well."""
+    for number in (1, 2, 3):
+        write_bytes(folder / f"imgs/xmlab{number}/source.jpg", picture(number, "JPEG"))
+    tested = {"img_name": "xmlab2/source.jpg", "modality": "CT", "location": "Abdomen"}
+    shown = {"img_name": "xmlab3/source.jpg", "modality": "X-Ray", "location": "Lung"}
+    chinese = slake_entry(**tested, question="这是什么器官?", answer="肝脏", q_lang="zh", content_type="Organ")
+    write_json(folder / "train.json", [slake_entry(), slake_entry(question="Is it axial?", answer="Yes"), chinese])
+    write_json(folder / "validate.json", [slake_entry(**shown)])
+    write_json(folder / "test.json", [slake_entry(**tested), slake_entry(**shown, question="肺?", q_lang="zh")])
+
+
+def write_nothing(folder: Path) -> None:
+    """For a source that draws its pictures itself."""
+
+
 WRITERS = {
     "vqa-rad": write_vqa_rad,
     "path-vqa": write_path_vqa,
@@ -473,5 +642,11 @@ WRITERS = {
     "image-text-matching-video-folder": write_video_folder,
     "video-folder": write_video_folder,
     "videollama3": write_videollama3,
+    "labelled-pictures": write_labelled,
+    "unanswerable-labelled-pictures": write_labelled,
+    "unanswerable-slake": write_slake_by_picture,
+    "unanswerable-vqa-rad": write_vqa_rad_json,
+    "photographs": write_photographs,
+    "drawn-pictures": write_nothing,
 }
 """Adapter -> what writes a folder that it reads."""
