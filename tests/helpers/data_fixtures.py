@@ -559,7 +559,7 @@ def write_labelled(folder: Path) -> None:
     for number, line in enumerate(lines):
         write_bytes(folder / str(line["file"]), picture(number, "JPEG"))
     broken = [
-        labelled_line("missing"),
+        labelled_line("missing", source="elsewhere"),
         labelled_line("benign_0", group="busi/other", modality="sonography"),
         labelled_line("benign_0", group="busi/other", boxes=[[0.5, 0.1, 0.3, 2]]),
         "{no JSON",
