@@ -14,7 +14,7 @@ from benchmarks.fuzz_media import MUTATIONS, fuzz, is_clear, is_sound, make_corp
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from hub_model.media_omniv_med import load_clip
 
-TIME_LIMIT = 20.0
+TIME_LIMIT = 300.0
 MUTANTS = 510
 
 

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from data_engine.leak_check import LeakError
 from data_engine.records import read_records, stream
 from hub_model.media_omniv_med import load_clip
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import wait_until
 
 
 def write_config(folder: Path, **fields) -> Path:
@@ -83,17 +83,19 @@ def test_a_finished_build_is_left_as_it_is(small):
 
 def test_killed_and_resumed_gives_the_same_bytes(small, tmp_path):
     config, whole = small
+    with pytest.raises(ValueError, match="The engine is one of"):
+        build(BuildConfig.read(config), tmp_path / "set", "none", 1)  # lists all chunks, and converts none
+    (chunks,) = tmp_path.glob("set/.build/*/")
+    blocked = chunks / "000002.part"
+    os.mkfifo(blocked)  # whoever writes the third chunk waits for a reader that never comes
     command = [sys.executable, "-m", "data_engine.build", "--config", str(config), "--out", str(tmp_path / "set")]
     process = subprocess.Popen(
         [*command, "--processes", "1"], cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("set/.build/*/000001.jsonl")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until((chunks / "000001.jsonl").exists, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    blocked.unlink()
     assert not (tmp_path / "set" / "train.jsonl").exists()
     subprocess.run([*command, "--processes", "2"], cwd=ROOT, check=True, capture_output=True)
     assert contents(tmp_path / "set") == contents(whole)

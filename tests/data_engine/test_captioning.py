@@ -9,12 +9,9 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,7 +42,10 @@ from data_engine.captioning.ledger import Entry, Ledger, request_key
 from data_engine.captioning.statistics import exact_agreement, weighted_kappa
 from data_engine.records import Medium, Record, Turn, read_jsonl, write_jsonl
 from hub_model.media_omniv_med import load_clip
+from tests.helpers.chat_server import RELEASED
+from tests.helpers.loopback import answers, free_port
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE, wait_until
 
 LEVELS = (40, 90, 140)
 """Grey levels of the three videos."""
@@ -586,11 +586,10 @@ def test_a_server_that_dies_and_comes_back_is_survived(
     configure: Callable[..., Path], server: Server, tmp_path: Path
 ) -> None:
     server.start("--die-after", 6)
-    config, dead = configure(), server.process
+    config, dead = configure(max_retries=1000), server.process
 
     def bring_back() -> None:
         dead.wait()
-        time.sleep(1)
         server.start()
 
     helper = threading.Thread(target=bring_back)
@@ -611,30 +610,32 @@ def command(config: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(arguments, cwd=ROOT, env=environment, text=True, **pipes)
 
 
-def wait_for_lines(path: Path, count: int) -> None:
-    deadline = time.monotonic() + 30
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 def test_a_killed_run_goes_on_without_paying_twice(
     configure: Callable[..., Path], server: Server, tmp_path: Path
 ) -> None:
-    server.start("--delay", 0.1)
+    held = tmp_path / "held"
+    held.mkdir()
+    server.start("--hold", held, "--hold-from", 5)
     config, out = configure(max_concurrent=2), tmp_path / "out"
     killed = command(config, out)
-    wait_for_lines(out / "ledger.jsonl", 5)
+    wait_until(lambda: lines(out / "ledger.jsonl") == 5 and files(held) == {"5", "6"}, killed)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert not (out / "statistics.json").exists()
-    time.sleep(0.5)  # the server ends what it had begun
-    paid = (out / "ledger.jsonl").read_bytes().count(b"\n")
-    answered = server.requests
-    assert 5 <= paid < REQUESTS
-    assert len(answered) <= paid + 2  # those in flight are the only loss
+    (held / RELEASED).touch()  # the server ends what it had begun
+    wait_until(lambda: len(server.requests) == 7)
+    paid, answered = lines(out / "ledger.jsonl"), server.requests
+    assert paid == 5  # those in flight are the only loss
 
-    words, errors = command(config, out).communicate(timeout=60)
+    words, errors = command(config, out).communicate(timeout=PATIENCE)
     assert "3 of 3 items have a caption" in words and "18 requests, 6,300 + 360 tokens" in words, errors
     assert re.search(r"accepted=100%.*tokens=[\d,]+.*cost=0\.00.*agree=\d+%", errors)
     assert "Grey" not in words + errors and "base64" not in errors  # neither captions nor pictures
@@ -649,12 +650,15 @@ def test_a_killed_run_goes_on_without_paying_twice(
 
 
 def test_ctrl_c_waits_for_what_is_paid_for(configure: Callable[..., Path], server: Server, tmp_path: Path) -> None:
-    server.start("--delay", 0.2)
+    held = tmp_path / "held"
+    held.mkdir()
+    server.start("--hold", held, "--hold-from", 3)
     config, out = configure(max_concurrent=3), tmp_path / "out"
     stopped = command(config, out)
-    wait_for_lines(out / "ledger.jsonl", 3)
+    wait_until(lambda: lines(out / "ledger.jsonl") == 3 and files(held) == {"3", "4", "5"}, stopped)
     stopped.send_signal(signal.SIGINT)
-    _, errors = stopped.communicate(timeout=30)
+    (held / RELEASED).touch()
+    _, errors = stopped.communicate(timeout=PATIENCE)
     assert stopped.returncode == 1
     assert errors.strip().endswith("Stopped; the same command goes on from here.")
     assert len(server.requests) == (out / "ledger.jsonl").read_bytes().count(b"\n") < REQUESTS
@@ -667,23 +671,14 @@ def test_ctrl_c_waits_for_what_is_paid_for(configure: Callable[..., Path], serve
 def test_transformers_serve_captions_real_frames(tmp_path: Path) -> None:
     """The Nano writes what it can; as a judge it is too small, and that must come out as failed judgements."""
     model = str(ROOT / "hub_model")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     arguments = [str(Path(sys.executable).parent / "transformers"), "serve", "--trust-remote-code"]
     arguments += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", model]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     with (tmp_path / "serve.log").open("w") as log:
         serve = subprocess.Popen(arguments, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except OSError:
-                assert serve.poll() is None and time.monotonic() < deadline, (tmp_path / "serve.log").read_text()
-                time.sleep(0.5)
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), serve)
         endpoint = {"base_url": f"http://127.0.0.1:{port}/v1", "model": model, "max_tokens": 120}
         values = {
             "generator": endpoint,
@@ -698,7 +693,7 @@ def test_transformers_serve_captions_real_frames(tmp_path: Path) -> None:
             ],
             "candidates": 1,
             "max_concurrent": 1,
-            "timeout": 300,
+            "timeout": PATIENCE,
             "max_retries": 1,
         }
         config = tmp_path / "captions.yaml"

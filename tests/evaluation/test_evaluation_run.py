@@ -29,7 +29,9 @@ from evaluation import run as run_module
 from evaluation.benchmarks import REPORTS, read_benchmark
 from evaluation.ledger import Ledger
 from evaluation.run import ask_all, load, longest_answer, parse_pruning
+from tests.helpers.loopback import free_port
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,7 +55,7 @@ def command(tiny: Path, data: Path, out: Path, *more: str) -> list[str]:
 def execute(launcher: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
-        [*launcher, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        [*launcher, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -85,7 +87,8 @@ def test_every_question_is_answered_and_unreadable_media_count_as_wrong(whole, d
 
 def test_two_processes_of_accelerate_give_the_same_answers(whole, tiny, data, tmp_path):
     launcher = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2"]
-    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
+    launcher += ["--num_machines", "1", "--main_process_port", str(free_port())]
+    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
     done = execute(launcher, command(tiny, data, tmp_path))
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.glob("part-*")) == ["part-000.jsonl", "part-001.jsonl"]

@@ -16,6 +16,7 @@ import yaml
 
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import PROCESSOR_OPTIONS
+from tests.helpers.waiting import PATIENCE
 
 pytest.importorskip(
     "lmms_eval",
@@ -171,7 +172,7 @@ def test_lmms_evals_command_scores_answers_to_a_chat_task(tmp_path, tiny, docume
     command = [sys.executable, "-m", "evaluation.lmms_eval_adapter", "--log_samples"]
     command += [str(word) for pair in arguments.items() for word in pair]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert "damaged.png" in done.stdout
     [samples] = tmp_path.glob("out/**/*_samples_generated_answers.jsonl")

@@ -20,6 +20,7 @@ from pydicom.data import get_testdata_file
 from examples.ask import main
 from examples.heatmap import dim_removed, position_label, spread_over_pixels
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE
 
 MEDIA = ROOT / "examples" / "media"
 QUESTION = "Which imaging modality is this?"
@@ -42,7 +43,7 @@ def ask(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Runs the command as a user does, from the root of the repository."""
     command = [sys.executable, "-m", "examples.ask", *map(str, arguments)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def assert_one_line(code: int, output: str, errors: str) -> str:

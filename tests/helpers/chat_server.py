@@ -2,7 +2,7 @@
 """A small server of OpenAI's chat completions that looks at its pictures, for `test_captioning.py`.
 
 It writes down the mean grey level of each picture, and judges such a caption by the pictures it is sent itself. It can
-refuse, answer nonsense, be slow, and die; each request is a line of its log.
+refuse, answer nonsense, hold its answers back, and die; each request is a line of its log.
 
 python tests/helpers/chat_server.py --log requests.jsonl --port 0
 """
@@ -19,6 +19,7 @@ import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from PIL import Image
 
 ERRORS_OF_CANDIDATES = (60, 0, 20, 90)
 """Grey levels that the caption of seed i, modulo 4, is wrong by."""
+RELEASED = "released"
+"""File in the folder of `--hold` that lets the held answers go; a request that waits leaves one named by its number."""
 
 
 def parts_of(messages: list[dict[str, Any]]) -> tuple[str, list[Image.Image]]:
@@ -81,7 +84,10 @@ class Handler(BaseHTTPRequestHandler):
             state["requests"] += 1
         if options.die_after is not None and number >= options.die_after:
             os._exit(1)
-        time.sleep(options.delay)
+        if options.hold and number >= options.hold_from:
+            (options.hold / str(number)).touch()
+            while not (options.hold / RELEASED).exists():
+                time.sleep(0.01)
         request = json.loads(body)
         words, pictures = parts_of(request["messages"])
         status, answer = self.answer(request, words, pictures, number)
@@ -148,7 +154,8 @@ def main() -> None:
     parser.add_argument("--key", default="", help="key that a client must send")
     parser.add_argument("--fail", type=int, nargs="*", default=[], help="HTTP status of the first answers")
     parser.add_argument("--garble", type=int, default=0, help="judgements, the first ones, that are wrong")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--hold", type=Path, help="folder: answers wait until it holds a file 'released'")
+    parser.add_argument("--hold-from", type=int, default=0, help="requests that are answered at once; the others wait")
     parser.add_argument("--die-after", type=int, help="requests after which the next one kills the server")
     options = parser.parse_args()
     ThreadingHTTPServer.request_queue_size = 64

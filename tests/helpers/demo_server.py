@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +19,9 @@ from demo.api import app_options
 from demo.panels.page import build_page
 from demo.service.assistant import Assistant
 from demo.service.sessions import Sessions
+from tests.helpers.loopback import answers, free_port
 from tests.helpers.paths import ROOT
-
-START_SECONDS = 240
-"""Far more than the page needs, because other work may share the machine."""
+from tests.helpers.waiting import PATIENCE, wait_until
 
 
 @dataclass
@@ -67,12 +63,6 @@ def served_here(model: Path, folder: Path, queue: int = 64, largest_upload: int 
             os.environ["GRADIO_TEMP_DIR"] = before
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @contextmanager
 def started(folder: Path, *command: str, **environment: str) -> Iterator[tuple[str, Path, subprocess.Popen]]:
     """A demo in a process of its own, without the internet: its address, the file with all that it prints, and it."""
@@ -89,18 +79,12 @@ def started(folder: Path, *command: str, **environment: str) -> Iterator[tuple[s
         yield address, log, process
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE)
 
 
 def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
     """Returns when the page answers; fails with the demo's output when it does not."""
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail(f"The demo did not start:\n{log.read_text()}")
+    try:
+        wait_until(lambda: answers(address), process)
+    except AssertionError as error:
+        pytest.fail(f"The demo did not start. {error}\n{log.read_text()}")

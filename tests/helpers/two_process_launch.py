@@ -4,23 +4,21 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.helpers.loopback import free_port
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE
 
 
 def launch_two(config: Path, module: str, arguments: Sequence[str], options: Sequence[str], **environment: str) -> None:
     """Runs a module of ours in two processes on the CPU, by `accelerate launch` with a configuration and options."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "--num_processes", "2"]
-    command += ["--main_process_port", str(port), *options, "-m", module, *arguments]
+    command += ["--main_process_port", str(free_port()), *options, "-m", module, *arguments]
     hidden = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | environment
     output = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | hidden, timeout=300, check=False, **output)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | hidden, timeout=PATIENCE, check=False, **output)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedT
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from tests.helpers.paths import HUB_MODEL
 from tests.helpers.tiny_models import PROCESSOR_OPTIONS
+from tests.helpers.waiting import PATIENCE
 from train.checkpoints.assemble import write_configuration
 
 CLASSES = {
@@ -87,7 +88,7 @@ def run_elsewhere(folder: Path, working_directory: Path) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert result.returncode == 0, result.stderr

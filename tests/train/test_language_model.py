@@ -15,6 +15,7 @@ import pytest
 from huggingface_hub import constants
 
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE
 from train.checkpoints import language_model
 from train.checkpoints.language_model import SMOLLM2, ChecksumError, Release, fetch_gguf, sha256
 
@@ -185,7 +186,7 @@ def test_the_hub_comes_first_and_the_wheel_stands_in(tmp_path, release, monkeypa
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
             check=False,
         )
     finally:
