@@ -30,8 +30,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from benchmarks.report import markdown_table, share_with_interval, write_json
-from examples.heatmap import draw_heatmap
 from hub_model.processing_omniv_med import OmniVMedProcessor, ProcessedClip
+from hub_model.pruning_heatmap_omniv_med import draw_heatmap
 from hub_model.token_pruning_omniv_med import PrunedTokens, estimate_noise, prune_tokens, reconstruct
 from hub_model.visual_processing_omniv_med import patchify, unpatchify
 

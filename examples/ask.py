@@ -187,7 +187,7 @@ def run(arguments: list[str] | None) -> None:
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     text, generating = answer(processor, model, inputs, options.max_new_tokens)
     if options.heatmap is not None:
-        from examples.heatmap import draw_heatmap
+        from hub_model.pruning_heatmap_omniv_med import draw_heatmap
 
         try:
             draw_heatmap(processed, options.heatmap)

@@ -1,18 +1,27 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Draws which visual tokens of a clip were pruned, as a picture of its slices for a report or a paper."""
+"""Draws which visual tokens of a clip were pruned, as a picture of its slices for a report or a paper.
+
+Needs matplotlib, which the model itself does not; no other file here imports this one.
+"""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
+
+from .media_omniv_med import Clip
+from .processing_omniv_med import ProcessedClip
+
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError("Drawing pruned tokens needs matplotlib; install it with 'pip install matplotlib'.") from error
 
 MAX_SLICES = 24
 MAX_COLUMNS = 8
@@ -32,7 +41,7 @@ def spread_over_pixels(values: np.ndarray, grid: tuple[int, int], height: int, w
     return frames.repeat(height // grid[0], axis=1).repeat(width // grid[1], axis=2)
 
 
-def dim_removed(processed: Any, error_range: Normalize) -> np.ndarray:
+def dim_removed(processed: ProcessedClip, error_range: Normalize) -> np.ndarray:
     """The frames as the encoder sees them, removed tokens veiled in the colour of their error; uint8 (T, H, W, 3)."""
     shown = processed.shown_frames()
     size = shown.shape[1:3]
@@ -42,12 +51,12 @@ def dim_removed(processed: Any, error_range: Normalize) -> np.ndarray:
     return np.where(removed, veiled.round(), shown).astype(np.uint8)
 
 
-def millimetres_per_pixel(processed: Any, shown_width: int) -> float:
+def millimetres_per_pixel(processed: ProcessedClip, shown_width: int) -> float:
     """Width of one drawn pixel in millimetres, 0 where the file gives no spacing."""
     return processed.clip.pixel_spacing[1] * processed.clip.frames.shape[2] / shown_width
 
 
-def position_label(clip: Any, frame: int) -> str:
+def position_label(clip: Clip, frame: int) -> str:
     """Where a slice lies, or its number where the file gives no millimetres; a single picture has neither."""
     if clip.kind == "image":
         return ""
@@ -70,7 +79,7 @@ def draw_scale_bar(axes: Axes, shown_width: int, shown_height: int, pixel_width:
     axes.text(middle, bottom - 0.05 * shown_height, f"{length:g} mm", color="white", fontsize=7, ha="center", bbox=box)
 
 
-def explanation(processed: Any) -> str:
+def explanation(processed: ProcessedClip) -> str:
     """What clear and dimmed mean in this picture."""
     if len(processed.tokens) == 1:
         return "A single picture has nothing before it that it could repeat, so all of its tokens are kept."
@@ -83,7 +92,7 @@ def explanation(processed: Any) -> str:
     )
 
 
-def title(processed: Any) -> str:
+def describe_pruning(processed: ProcessedClip) -> str:
     """The kind, the kept tokens, and what pruning saves."""
     kept, total = int(processed.pruned.keep_mask.sum()), processed.pruned.keep_mask.numel()
     words = f"{processed.clip.kind.capitalize()}: {kept} of {total} visual tokens kept"
@@ -94,7 +103,7 @@ def title(processed: Any) -> str:
     return f"{words}, {percent:.1f} % {change} with {processed.label_tokens} tokens of position labels counted"
 
 
-def draw_heatmap(processed: Any, path: str | Path) -> None:
+def draw_heatmap(processed: ProcessedClip, path: str | Path) -> None:
     """Writes a PNG of evenly chosen slices with their pruned tokens dimmed.
 
     Args:
@@ -122,7 +131,7 @@ def draw_heatmap(processed: Any, path: str | Path) -> None:
         """Inches to the shares of the figure that matplotlib takes."""
         return left / total_width, bottom / total_height, box_width / total_width, box_height / total_height
 
-    figure.text(0.5, 1 - 0.17 / total_height, title(processed), fontsize=11, ha="center", va="top")
+    figure.text(0.5, 1 - 0.17 / total_height, describe_pruning(processed), fontsize=11, ha="center", va="top")
     margin = (total_width - columns * (SLICE_INCHES + GAP_INCHES) + GAP_INCHES) / 2
     for place, frame in enumerate(chosen):
         row, column = divmod(place, columns)

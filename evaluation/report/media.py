@@ -16,9 +16,8 @@ from PIL import Image, ImageOps
 
 from data_engine.adapters.base import inside
 from evaluation.report.page import Picture
-from examples.heatmap import draw_heatmap
-from examples.heatmap import title as describe_pruning
 from hub_model.media_omniv_med import Clip, load_clip
+from hub_model.pruning_heatmap_omniv_med import describe_pruning, draw_heatmap
 
 KIND_OF = {"2d": "image", "3d": "volume", "video": "video"}
 """Dimension of a question -> kind that its medium is read as."""

@@ -18,7 +18,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from examples.ask import main
-from examples.heatmap import dim_removed, position_label, spread_over_pixels
+from hub_model.pruning_heatmap_omniv_med import dim_removed, position_label, spread_over_pixels
 from tests.helpers.paths import ROOT
 from tests.helpers.waiting import PATIENCE
 

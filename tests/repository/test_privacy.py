@@ -31,9 +31,9 @@ from pydicom.dataset import Dataset
 from demo.panels.viewer import show, show_pruning
 from demo.panels.viewing import facts
 from examples.ask import as_lines, main, report
-from examples.heatmap import draw_heatmap
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from hub_model.media_omniv_med import MediaError, load_clip
+from hub_model.pruning_heatmap_omniv_med import draw_heatmap
 
 SECRETS = {
     "PatientName": "Wombatowski^Zygmunt",
