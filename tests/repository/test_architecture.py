@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.paths import ROOT
+
 NOT_SOURCE = {"build", "data", "dist", "models", "runs", "tests"}
 """Folders that hold no room: what is built, trained or downloaded, and the tests, which may import everything."""
 
