@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model demo test data-mini train-nano clean
+.PHONY: help venv model demo test requirements data-mini train-nano clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ test: model ## lint, then run the tests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	HF_HUB_OFFLINE=1 $(RUN) -m pytest -m "not slow"
+
+requirements: venv ## write requirements*.txt again, from pyproject.toml
+	$(RUN) -m tests.helpers.requirements
 
 data-mini: venv ## build the generated training set in data/mini (a few minutes; goes on where it was stopped)
 	$(RUN) -m data_engine.build --config data_engine/configs/mini.yaml --out data/mini
