@@ -7,6 +7,7 @@ That process runs this file as a script, so nothing of this package is imported 
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import os
 import subprocess
@@ -15,11 +16,11 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, cast
 
 import numpy as np
 import pydicom
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 GDCM_SECONDS = 300.0
 """After which a decoder that does not answer is ended."""
@@ -48,7 +49,7 @@ class _GdcmProcess:
         """
         with self._lock:
             process = self._running_process()
-            pipe_in, pipe_out = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
+            pipe_in, pipe_out = cast(IO[bytes], process.stdin), cast(io.BufferedReader, process.stdout)
             watchdog = threading.Timer(GDCM_SECONDS, process.kill)
             watchdog.start()
             try:
@@ -60,7 +61,7 @@ class _GdcmProcess:
                 if "shape" not in answer:
                     raise RuntimeError
                 array = np.empty(answer["shape"], np.dtype(answer["dtype"]))
-                if pipe_out.readinto(memoryview(array.reshape(-1).view(np.uint8))) != array.nbytes:
+                if pipe_out.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
                     raise RuntimeError
                 return array, bool(answer["complaint"])
             except OSError:

@@ -186,7 +186,9 @@ def is_colour(dataset: Dataset) -> bool:
 
 def is_inverted(dataset: Dataset) -> bool:
     """Whether low values are bright (PS3.3 C.7.6.3.1.2 and C.11.6.1.2)."""
-    return dataset.get("PhotometricInterpretation") == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
+    return bool(
+        dataset.get("PhotometricInterpretation") == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
+    )
 
 
 def find_pixel_spacing(dataset: Dataset) -> tuple[tuple[float, float], str]:

@@ -60,7 +60,7 @@ def read_dicom(path: Path, name: str, options: ReadingOptions) -> Volume | Pictu
         if not slices and (options.kind == "volume" or (grey_slices and not find_frame_times(dataset, count)[1])):
             slices = [Slice(path, frame) for frame in range(count)]
         # Frames that all lie at one place are a film of it.
-        if len({item.frame if item.position is None else tuple(item.position) for item in slices}) > 1:
+        if len({item.frame if item.place is None else tuple(item.place.position) for item in slices}) > 1:
             return build_volume(slices, dataset, lambda _: dataset, name, options)
     if options.volume_index:
         raise MediaError(f"{name} does not hold several volumes; leave volume_index out.")

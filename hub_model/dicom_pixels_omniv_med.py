@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, get_decoder, pixel_array
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing
+from pydicom.pixels.utils import pixel_array
 
 from .clip_omniv_med import MediaError, ReadingOptions
 from .decoder_processes_omniv_med import gdcm_process
@@ -62,14 +64,15 @@ def _to_eight_bits(colours: np.ndarray, bits: int) -> np.ndarray:
     """Unsigned samples of `bits` bits to uint8."""
     if bits == 8:
         return colours.astype(np.uint8)
-    return np.round(colours.astype(np.float64) * (255.0 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
+    scaled: np.ndarray = colours.astype(np.float64) * (255.0 / (2**bits - 1))
+    return np.round(scaled).clip(0, 255).astype(np.uint8)
 
 
 def to_colours(frame: np.ndarray, dataset: Dataset) -> np.ndarray:
     """RGB samples, or indices through the palette (PS3.3 C.7.6.3.1.5), to uint8 (height, width, 3)."""
     if dataset.get("PhotometricInterpretation") != "PALETTE COLOR":
         return _to_eight_bits(frame, int(dataset.BitsStored))
-    colours = apply_color_lut(frame, dataset)[..., :3]
+    colours: np.ndarray = apply_color_lut(frame, dataset)[..., :3]
     bits = int(dataset.RedPaletteColorLookupTableDescriptor[2])
     # Many writers declare 16-bit palettes and fill in 8-bit entries.
     return _to_eight_bits(colours, 8 if bits == 16 and colours.max() <= 255 else bits)
@@ -121,12 +124,13 @@ def read_picture(dataset: Dataset, name: str, count: int, options: ReadingOption
     """One frame, or the chosen frames of a multi-frame file without slice geometry."""
     notes: list[str] = []
     modality = options.modality or modality_of(dataset)
-    times, known = find_frame_times(dataset, count)
-    indices, times, choice_notes = (
-        options.choose_frames(times, known) if count > 1 else (np.zeros(1, dtype=np.int64), None, [])
-    )
+    indices, times = [0], None
+    choice_notes: list[str] = []
+    if count > 1:
+        numbers, times, choice_notes = options.choose_frames(*find_frame_times(dataset, count))
+        indices = numbers.tolist()
     spacing, spacing_note = find_pixel_spacing(dataset)
-    frames = decode_frames(dataset, name, indices.tolist(), notes)
+    frames = decode_frames(dataset, name, indices, notes)
     shown = True
     if is_colour(dataset):
         values = np.stack([to_colours(frame, dataset) for frame in frames])

@@ -32,14 +32,44 @@ LEAST_TILT = 0.5
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a slice lies (PS3.3 C.7.6.2.1.1).
+
+    Attributes:
+        position: float64 (3,), millimetres in LPS of the centre of the first pixel.
+        orientation: float64 (6,), cosines of the direction of a row and of a column.
+    """
+
+    position: np.ndarray
+    orientation: np.ndarray
+
+    @property
+    def normal(self) -> np.ndarray:
+        """float64 (3,), the direction at right angles to the slice, towards the head where it is axial."""
+        return np.cross(self.orientation[:3], self.orientation[3:])
+
+
+@dataclass(frozen=True)
 class Slice:
-    """One slice: where it is stored and where it lies."""
+    """One slice: where it is stored and where it lies.
+
+    Attributes:
+        path, frame: its file, and its number there.
+        place: where it lies, None where the header does not say.
+        rescale: slope and intercept, where the frame has its own.
+    """
 
     path: Path
     frame: int = 0
-    position: np.ndarray | None = None  # (3,) mm, centre of the first pixel in LPS
-    orientation: np.ndarray | None = None  # (6,) cosines of a row and of a column
-    rescale: tuple[float, float] | None = None  # slope and intercept, where the frame has its own
+    place: Place | None = None
+    rescale: tuple[float, float] | None = None
+
+
+def _place_of(position_holder: Dataset, orientation_holder: Dataset) -> Place | None:
+    """The place that two data sets, which may be one, give together."""
+    position = numbers_of(position_holder, "ImagePositionPatient", 3)
+    orientation = numbers_of(orientation_holder, "ImageOrientationPatient", 6)
+    return None if position is None or orientation is None else Place(position, orientation)
 
 
 def _group(dataset: Dataset, frame: int, sequence: str) -> Dataset:
@@ -47,7 +77,8 @@ def _group(dataset: Dataset, frame: int, sequence: str) -> Dataset:
     for holder, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         items = dataset.get(holder) or ()
         if index < len(items) and items[index].get(sequence):
-            return items[index][sequence][0]
+            item: Dataset = items[index][sequence][0]
+            return item
     return Dataset()
 
 
@@ -59,56 +90,57 @@ def slices_of_multi_frame_file(dataset: Dataset, path: Path, count: int) -> list
     if "PerFrameFunctionalGroupsSequence" in dataset:
         slices = []
         for frame in range(count):
-            position = numbers_of(_group(dataset, frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
-            cosines = numbers_of(_group(dataset, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+            place = _place_of(
+                _group(dataset, frame, "PlanePositionSequence"), _group(dataset, frame, "PlaneOrientationSequence")
+            )
+            if place is None:
+                return []
             transform = _group(dataset, frame, "PixelValueTransformationSequence")
             slope, intercept = number_of(transform, "RescaleSlope"), number_of(transform, "RescaleIntercept")
             rescale = None if slope is None or intercept is None else (slope, intercept)
-            if position is None or cosines is None:
-                return []
-            slices.append(Slice(path, frame, position, cosines, rescale))
+            slices.append(Slice(path, frame, place, rescale))
         return slices
-    offsets = numbers_of(dataset, "GridFrameOffsetVector", count)
-    position = numbers_of(dataset, "ImagePositionPatient", 3)
-    cosines = numbers_of(dataset, "ImageOrientationPatient", 6)
-    if offsets is None or position is None or cosines is None:
+    offsets, first = numbers_of(dataset, "GridFrameOffsetVector", count), _place_of(dataset, dataset)
+    if offsets is None or first is None:
         return []
-    normal = np.cross(cosines[:3], cosines[3:])
-    return [Slice(path, f, position + normal * (offset - offsets[0]), cosines) for f, offset in enumerate(offsets)]
+    places = [Place(first.position + first.normal * (offset - offsets[0]), first.orientation) for offset in offsets]
+    return [Slice(path, frame, place) for frame, place in enumerate(places)]
 
 
 def _largest_stack(
-    slices: list[Slice], name: str, options: ReadingOptions, notes: list[str]
-) -> tuple[list[Slice], np.ndarray]:
-    """Sorts slices along their normal and keeps one per place; also their offsets in mm, float64 (slices,).
+    places: list[Place], name: str, options: ReadingOptions, notes: list[str]
+) -> tuple[list[int], np.ndarray]:
+    """Chooses the slices of one volume.
 
     Where several slices share a place (echoes, phases, b-values), number `volume_index` in the order given is kept;
     places that have no such number are left out.
+
+    Returns:
+        Numbers of the slices along their normal, one a place, and their offsets in mm, float64 (slices,).
     """
-    groups: dict[tuple, list[Slice]] = defaultdict(list)
-    for item in slices:
-        groups[tuple(np.round(item.orientation, 2) + 0.0)].append(item)
+    groups: dict[tuple[float, ...], list[int]] = defaultdict(list)
+    for index, place in enumerate(places):
+        groups[tuple((np.round(place.orientation, 2) + 0.0).tolist())].append(index)
     chosen = max(groups.values(), key=len)
     if len(groups) > 1:
         notes.append(f"Slices lie in {len(groups)} directions; the largest group ({len(chosen)}) is used.")
-    cosines = chosen[0].orientation
-    normal = np.cross(cosines[:3], cosines[3:])
-    offsets = np.array([item.position @ normal for item in chosen])
+    normal = places[chosen[0]].normal
+    offsets = np.array([places[index].position @ normal for index in chosen])
     order = np.argsort(offsets, kind="stable")
-    places: list[list[int]] = [[]]
+    together: list[list[int]] = [[]]
     for index in order.tolist():
-        if places[-1] and offsets[index] - offsets[places[-1][0]] > 1e-3:
-            places.append([])
-        places[-1].append(index)
-    most, volume = max(map(len, places)), options.volume_index
+        if together[-1] and offsets[index] - offsets[together[-1][0]] > 1e-3:
+            together.append([])
+        together[-1].append(index)
+    most, volume = max(map(len, together)), options.volume_index
     options.check_volume_index(name, most)
-    kept = [place[volume] for place in places if len(place) > volume]
+    kept = [group[volume] for group in together if len(group) > volume]
     if most > 1:
         which = options.chosen_volume
-        notes.append(f"{len(chosen)} slices lie at {len(places)} places; {which} at each place is used.")
-    if len(kept) < len(places):
-        notes.append(f"{len(places) - len(kept)} of these places have no slice of that number; they are left out.")
-    return [chosen[i] for i in kept], offsets[kept] - offsets[kept[0]]
+        notes.append(f"{len(chosen)} slices lie at {len(together)} places; {which} at each place is used.")
+    if len(kept) < len(together):
+        notes.append(f"{len(together) - len(kept)} of these places have no slice of that number; they are left out.")
+    return [chosen[index] for index in kept], offsets[kept] - offsets[kept[0]]
 
 
 def build_volume(
@@ -121,13 +153,15 @@ def build_volume(
     """Decodes slices of one size into one image with their geometry; of several volumes, the one asked for."""
     notes: list[str] = []
     options.limits.check_volume(name, len(slices), int(first.Rows), int(first.Columns))
-    located = all(item.position is not None and item.orientation is not None for item in slices)
+    places = [item.place for item in slices if item.place is not None]
+    located = len(places) == len(slices)
     offsets = step = shear = None
     if located:
-        slices, offsets = _largest_stack(slices, name, options, notes)
+        order, offsets = _largest_stack(places, name, options, notes)
+        slices, places = [slices[index] for index in order], [places[index] for index in order]
         first = open_file(slices[0].path)
         if len(slices) > 1:
-            shear = _gantry_shear(slices, offsets, notes)
+            shear = _gantry_shear(places, offsets, notes)
             gaps = np.diff(offsets)
             step = float(np.median(gaps))
             if gaps.max() - gaps.min() > 0.01 * step + 1e-3:
@@ -149,19 +183,15 @@ def build_volume(
     image = sitk.GetImageFromArray(values, isVector=values.ndim == 4)
     image.SetSpacing((pixel_spacing[1] or 1.0, pixel_spacing[0] or 1.0, step or 1.0))
     if located:
-        row, column = slices[0].orientation[:3], slices[0].orientation[3:]
-        axes = _orthonormal(row, column)
-        image.SetDirection(axes.ravel().tolist())
-        image.SetOrigin(slices[0].position.tolist())
+        image.SetDirection(_orthonormal(places[0].orientation).ravel().tolist())
+        image.SetOrigin(places[0].position.tolist())
     modality = options.modality or modality_of(first)
     return Volume(image, modality, known, offsets, shear, tuple(notes))
 
 
-def _gantry_shear(slices: list[Slice], offsets: np.ndarray, notes: list[str]) -> np.ndarray | None:
+def _gantry_shear(places: list[Place], offsets: np.ndarray, notes: list[str]) -> np.ndarray | None:
     """How sorted slices are stacked where not along their normal: the `shear` of a `Volume`."""
-    cosines = slices[0].orientation
-    normal = np.cross(cosines[:3], cosines[3:])
-    shear = (slices[-1].position - slices[0].position) / offsets[-1] - normal
+    shear: np.ndarray = (places[-1].position - places[0].position) / offsets[-1] - places[0].normal
     angle = np.degrees(np.arctan(np.linalg.norm(shear)))
     if angle < LEAST_TILT:
         return None
@@ -169,8 +199,9 @@ def _gantry_shear(slices: list[Slice], offsets: np.ndarray, notes: list[str]) ->
     return shear
 
 
-def _orthonormal(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+def _orthonormal(orientation: np.ndarray) -> np.ndarray:
     """Direction matrix (3, 3) whose columns are the row, column and slice axes, free of the header's rounding."""
+    row, column = orientation[:3], orientation[3:]
     row = row / max(np.linalg.norm(row), 1e-9)
     column = column - row * (row @ column)
     column = column / max(np.linalg.norm(column), 1e-9)
@@ -212,8 +243,5 @@ def read_slices(files: list[tuple[Path, Dataset]], name: str, options: ReadingOp
         check_pixels(dataset, name, options.limits)
         return dataset
 
-    slices = [
-        Slice(path, 0, numbers_of(header, "ImagePositionPatient", 3), numbers_of(header, "ImageOrientationPatient", 6))
-        for path, header in files
-    ]
+    slices = [Slice(path, place=_place_of(header, header)) for path, header in files]
     return build_volume(slices, open_file(files[0][0]), open_file, name, options)

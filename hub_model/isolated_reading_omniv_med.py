@@ -1,15 +1,16 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Reads strangers' files in processes of their own: a decoder that crashes or hangs costs one request, not the server.
+"""Decodes uploads in separate processes, so that a decoder that crashes or hangs costs one request, not the server.
 
-`MediaLimits` stops what a header claims; what is left are bugs in the C and C++ libraries that decode. This guards
-against accidents and denial of service. It is no sandbox: a file that takes a decoder over has the rights of this user,
-so a public server belongs into a container.
+`MediaLimits` stops what a header claims; what remains are bugs in the C and C++ libraries that decode. This guards
+against accidents and denial of service. It is not a sandbox: a file that takes over a decoder has the rights of this
+user, so run a public server in a container.
 """
 
 from __future__ import annotations
 
 import atexit
 import inspect
+import io
 import json
 import math
 import os
@@ -19,11 +20,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from .media_omniv_med import Clip, MediaError, MediaLimits, load_clip
 try:
     import resource
 except ImportError:  # Windows
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 __all__ = ["IsolatedReader"]
 
@@ -40,6 +41,9 @@ START_SECONDS = 120.0
 """After which a process that has not imported its libraries is given up; on an idle machine it takes 0.3 s."""
 LONGEST_HEADER = 1 << 26
 """Bytes of the JSON before the pixels; 250,000 positions take a tenth of it."""
+
+
+Source: TypeAlias = "str | os.PathLike[str]"
 
 
 class IsolatedReader:
@@ -66,7 +70,7 @@ class IsolatedReader:
         for worker in self._workers:
             self._idle.put(worker)
 
-    def load_clip(self, source: str | os.PathLike | list | tuple, **options: Any) -> Clip:
+    def load_clip(self, source: Source | Sequence[Source], **options: Any) -> Clip:
         """Reads a path, a `data:` URI or a list of paths.
 
         Args:
@@ -80,12 +84,9 @@ class IsolatedReader:
         inspect.signature(load_clip).bind(source, **options)  # a misspelled option is told here, not by the process
         if isinstance(options.get("limits"), MediaLimits):
             options["limits"] = asdict(options["limits"])
-        sources = source if isinstance(source, (list, tuple)) else [source]
-        if not all(isinstance(item, (str, os.PathLike)) for item in sources):
-            raise MediaError("Only paths and data: URIs are read in a process of their own; save the media as a file.")
-        texts = [_absolute(os.fsdecode(os.fspath(item))) for item in sources]
+        paths = [_absolute(item) for item in source] if isinstance(source, (list, tuple)) else _absolute(source)
         progress = options.pop("progress", None)
-        request = {"source": texts if sources is source else texts[0], "options": options, "progress": bool(progress)}
+        request = {"source": paths, "options": options, "progress": bool(progress)}
         line = json.dumps(request, default=lambda value: np.asarray(value).tolist()).encode() + b"\n"
         worker = self._idle.get()
         try:
@@ -105,8 +106,11 @@ class IsolatedReader:
         self.close()
 
 
-def _absolute(text: str) -> str:
+def _absolute(source: object) -> str:
     """A path as the process can find it, which runs in another folder; addresses and `data:` URIs as they are."""
+    if not isinstance(source, (str, os.PathLike)):
+        raise MediaError("Only paths and data: URIs are read in a separate process; save the media as a file.")
+    text = os.fsdecode(source)
     return text if text.startswith("data:") or "://" in text else os.path.abspath(text)
 
 
@@ -118,19 +122,19 @@ class _Worker:
 
     def __init__(self, time_limit: float, memory_limit: int) -> None:
         self._time_limit, self._memory_limit = time_limit, memory_limit
-        self._process: subprocess.Popen | None = None
-        self._scratch: tempfile.TemporaryDirectory | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def load_clip(self, request: bytes, progress: Callable[[int, int], None] | None) -> Clip:
         """The clip or the `MediaError` of one request."""
-        if self._process is None or self._process.poll() is not None:
-            self._start()
+        process = self._process
+        if process is None or process.poll() is not None:
+            process = self._start()
         try:
             try:
-                answer = self._talk(request, progress)
+                answer = self._talk(process, request, progress)
             except _NotReceivedError:  # it was ended while it was idle, which is not this file's fault
-                self._start()
-                answer = self._talk(request, progress)
+                answer = self._talk(self._start(), request, progress)
         except TimeoutError:
             raise MediaError(
                 f"The file takes longer than {self._time_limit:g} s to read; cut it, make it smaller or convert it."
@@ -144,15 +148,17 @@ class _Worker:
             raise MediaError(answer)
         return answer
 
-    def _talk(self, request: bytes, progress: Callable[[int, int], None] | None) -> Clip | str:
+    def _talk(
+        self, process: subprocess.Popen[bytes], request: bytes, progress: Callable[[int, int], None] | None
+    ) -> Clip | str:
         with self._deadline(self._time_limit):
-            return self._ask(self._process, request, progress)
+            return self._ask(process, request, progress)
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         self.close()
         # What a process leaves behind when it ends in the middle of a file is deleted with this folder.
         self._scratch = tempfile.TemporaryDirectory(prefix="omniv_med_")
-        self._process = subprocess.Popen(
+        process = self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(self._memory_limit)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -164,33 +170,36 @@ class _Worker:
         atexit.register(self.close)
         try:
             with self._deadline(START_SECONDS):
-                _read_header(self._process.stdout)
+                _read_header(_output(process))
         except (TimeoutError, _NoAnswerError):
             raise RuntimeError(f"Files cannot be read: 'python -m {__name__} {self._memory_limit}' fails.") from None
+        return process
 
     def _ask(
-        self, process: subprocess.Popen, request: bytes, progress: Callable[[int, int], None] | None
+        self, process: subprocess.Popen[bytes], request: bytes, progress: Callable[[int, int], None] | None
     ) -> Clip | str:
         """Sends a request and waits for its answer, the clip or the sentence of an error."""
+        answers, requests = _output(process), cast(IO[bytes], process.stdin)
         with suppress(OSError):  # that it has ended is seen below
-            process.stdin.write(request)
-            process.stdin.flush()
+            requests.write(request)
+            requests.flush()
         try:
-            _read_header(process.stdout)
+            _read_header(answers)
         except _NoAnswerError:
             raise _NotReceivedError from None
-        while "progress" in (header := _read_header(process.stdout)):
-            progress(*header["progress"])
-        return str(header["error"]) if "error" in header else self._receive(process.stdout, header)
+        while "progress" in (header := _read_header(answers)):
+            if progress is not None:
+                progress(*header["progress"])
+        return str(header["error"]) if "error" in header else self._receive(answers, header)
 
-    def _receive(self, pipe: BinaryIO, header: dict[str, Any]) -> Clip:
+    def _receive(self, pipe: io.BufferedReader, header: dict[str, Any]) -> Clip:
         """The clip whose pixels follow its header."""
         try:
             shape = tuple(int(extent) for extent in header.pop("shape"))
             if min(shape) < 0 or math.prod(shape) > self._memory_limit:  # more than the process itself can have held
                 raise ValueError
             frames = np.empty(shape, np.uint8)
-            if pipe.readinto(memoryview(frames.reshape(-1))) != frames.nbytes:
+            if pipe.readinto(frames.reshape(-1).data) != frames.nbytes:
                 raise EOFError
             if header.pop("grey"):
                 frames = np.broadcast_to(frames, (*shape[:-1], 3))
@@ -254,7 +263,12 @@ class _NotReceivedError(_NoAnswerError):
     """The process ended before it took the request."""
 
 
-def _read_header(pipe: BinaryIO) -> dict[str, Any]:
+def _output(process: subprocess.Popen[bytes]) -> io.BufferedReader:
+    """What a process that was started with a pipe writes."""
+    return cast(io.BufferedReader, process.stdout)
+
+
+def _read_header(pipe: IO[bytes]) -> dict[str, Any]:
     try:
         header = json.loads(pipe.readline(LONGEST_HEADER))
     except (OSError, ValueError, RecursionError):
@@ -264,10 +278,10 @@ def _read_header(pipe: BinaryIO) -> dict[str, Any]:
     return header
 
 
-def _write(pipe: BinaryIO, header: dict[str, Any], pixels: np.ndarray | None = None) -> None:
+def _write(pipe: IO[bytes], header: dict[str, Any], pixels: np.ndarray | None = None) -> None:
     pipe.write(json.dumps(header, default=lambda value: value.tolist()).encode() + b"\n")
     if pixels is not None:
-        pipe.write(np.ascontiguousarray(pixels))
+        pipe.write(np.ascontiguousarray(pixels).data)
     pipe.flush()
 
 

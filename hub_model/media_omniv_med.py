@@ -11,7 +11,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 from PIL import Image
@@ -52,8 +52,14 @@ __all__ = [
 ]
 
 
+MediaSource: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | np.ndarray | Image.Image | Clip | Sequence[MediaSource]"
+)
+"""What `load_clip` reads."""
+
+
 def load_clip(
-    source: Any,
+    source: MediaSource,
     *,
     kind: str | None = None,
     modality: str | None = None,
@@ -134,7 +140,7 @@ def load_clip(
 
 
 def iterate_clips(
-    source: Any,
+    source: MediaSource,
     *,
     chunk: int = 32,
     fps: float = 1.0,
@@ -185,34 +191,34 @@ def iterate_clips(
         yield clip
 
 
-def _is_video_file(source: Any) -> bool:
+def _is_video_file(source: object) -> TypeGuard[str | os.PathLike[str]]:
     try:
         return _is_path(source) and os.path.isfile(source) and identify(Path(os.fsdecode(source))) == "video"
     except (OSError, ValueError):  # `load_clip` says what is wrong with it
         return False
 
 
-def _is_clip(source: Any) -> bool:
+def _is_clip(source: object) -> TypeGuard[Clip]:
     """By its fields: the loader of remote code may import this file twice, and then two classes are called Clip."""
     return all(hasattr(source, field.name) for field in fields(Clip)) and not isinstance(source, type)
 
 
-def _describe_source(source: Any) -> str:
+def _describe_source(source: object) -> str:
     """How messages call the source: a file by its own name, without its folders."""
     if _is_path(source) and not str(source).startswith("data:"):
-        text = os.path.basename(os.path.normpath(os.fspath(source)))
-        text = text.decode(errors="replace") if isinstance(text, bytes) else text
+        given = os.path.basename(os.path.normpath(os.fspath(source)))
+        text = given.decode(errors="replace") if isinstance(given, bytes) else str(given)
         return "".join(c if c.isprintable() else "?" for c in text)[:100]
     if isinstance(source, np.ndarray):
         return "The array"
     return "The list of frames" if isinstance(source, (list, tuple)) else "The media"
 
 
-def _is_path(source: Any) -> bool:
+def _is_path(source: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(source, (str, os.PathLike))
 
 
-def _load(source: Any, job: ReadingJob) -> Clip:
+def _load(source: object, job: ReadingJob) -> Clip:
     """Whatever `load_clip` takes, except a Clip."""
     if isinstance(source, (Image.Image, np.ndarray)):
         job.options.refuse_choice(job.name)
@@ -240,9 +246,9 @@ def _decode_data_uri(text: str, name: str, limits: MediaLimits) -> bytes:
     header, comma, body = text.partition(",")
     if len(body) > limits.max_unpacked_bytes:
         raise MediaError(f"{name} is longer than {limits.max_unpacked_bytes} bytes; it is not read.")
-    body = urllib.parse.unquote_to_bytes(body)
+    data = urllib.parse.unquote_to_bytes(body)
     try:
-        data = base64.b64decode(b"".join(body.split()), validate=True) if header.endswith(";base64") else body
+        data = base64.b64decode(b"".join(data.split()), validate=True) if header.endswith(";base64") else data
     except ValueError:
         raise MediaError("The data URI is not valid base64; encode the file again.") from None
     if not comma or not data:
@@ -341,25 +347,26 @@ def _load_folder(folder: Path, job: ReadingJob) -> Clip:
     raise MediaError(f"{name} holds no medical image, volume or video; give the folder or archive of a DICOM series.")
 
 
-def _load_list(items: Sequence[Any], job: ReadingJob) -> Clip:
+def _load_list(items: Sequence[object], job: ReadingJob) -> Clip:
     """A list of DICOM files is a series; arrays, pictures or picture files are frames, by default of a video."""
     name, options = job.name, job.options
     if not items:
         raise MediaError("The list of frames is empty; give at least one frame.")
     options.limits.check_frames(name, len(items), 1, 1)
-    if all(isinstance(item, np.ndarray) for item in items):
-        job.options.refuse_choice(job.name)
-        array = stack_frames(list(items), name)
+    arrays = [item for item in items if isinstance(item, np.ndarray)]
+    if len(arrays) == len(items):
+        options.refuse_choice(name)
+        array = stack_frames(arrays, name)
         kind = options.kind or "video"
         return load_array(array, name, replace(options, kind=kind if kind != "image" else "video"))
-    local = [_is_path(item) and not str(item).startswith("data:") and Path(item).is_file() for item in items]
-    paths = [Path(item) for item in items] if all(local) else []
+    local = [Path(item) for item in items if _is_path(item) and not str(item).startswith("data:")]
+    paths = local if len(local) == len(items) and all(path.is_file() for path in local) else []
     if paths and all(identify(path) == "dicom" for path in paths):
         return _load_series(paths, job)
     known = [path for path in paths if identify(path)] if len(paths) == 2 else []
     if len(known) == 1 and identify(known[0]) in ("nifti", "nrrd", "meta"):  # a header, and the file of its voxels
         return _load_path(known[0], replace(job, names={path: path.name for path in paths}))
-    job.options.refuse_choice(job.name)
+    options.refuse_choice(name)
     count = len(items)
     volume = options.kind == "volume"
     indices, times, notes = options.choose_frames(np.arange(count), False)

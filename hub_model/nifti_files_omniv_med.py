@@ -106,7 +106,7 @@ def _parse_header(head: bytes, name: str) -> _Header:
     except ImportError:
         raise MediaError("NIfTI and Analyze files need the package nibabel; install it.") from None
     kind, order = _identify_header(head) or ("NIfTI-1", "<")
-    made = {"NIfTI-1": Nifti1Header, "NIfTI-2": Nifti2Header, "Analyze": Spm2AnalyzeHeader}[kind]
+    made: Any = {"NIfTI-1": Nifti1Header, "NIfTI-2": Nifti2Header, "Analyze": Spm2AnalyzeHeader}[kind]
     header = made(head[: made.sizeof_hdr], endianness=order, check=False)
     if kind == "NIfTI-2" and int(header["intent_code"]) in CIFTI_INTENTS:
         raise MediaError(f"{name} is a CIFTI file of a brain's surface, which has no slices; give a volume.")
@@ -128,6 +128,7 @@ def _parse_header(head: bytes, name: str) -> _Header:
         raise MediaError(f"{name} is damaged: its header says that the voxels begin before the file; copy it again.")
     single_file = kind != "Analyze" and bytes(header["magic"]).startswith(b"n+")
     least = made.sizeof_hdr if single_file else 0
+    spacing_known = all(step > 0 for step in header["pixdim"][1 : 1 + min(len(size), 3)])
     axes, axes_known = _find_axes(header, name) if kind != "Analyze" else (_usual_axes(header), False)
     return _Header(
         size=(*size, *[1] * (3 - len(size))),
@@ -137,20 +138,20 @@ def _parse_header(head: bytes, name: str) -> _Header:
         scale=None if scale[0] is None or channels > 1 or scale == (1, 0) else scale,
         axes=axes,
         axes_known=axes_known,
-        spacing_known=all(step > 0 for step in header["pixdim"][1 : 1 + min(len(size), 3)]),
+        spacing_known=spacing_known,
         single_file=single_file,
     )
 
 
 def _steps(header: Any) -> np.ndarray:
     """float64 (3,), the units from voxel to voxel along each stored axis, 1 where the header does not say."""
-    steps = np.abs(header["pixdim"][1:4].astype(np.float64))
+    steps: np.ndarray = np.abs(header["pixdim"][1:4].astype(np.float64))
     return np.where(np.isfinite(steps) & (steps > 0), steps, 1.0)
 
 
 def _usual_axes(header: Any) -> np.ndarray:
     """Axes, as in `_Header`, that run to the left, the front and the head, which a header without any means."""
-    return np.diag([1.0, -1.0, 1.0]) * _steps(header)
+    return np.diag(_steps(header) * [1.0, -1.0, 1.0])
 
 
 def _find_axes(header: Any, name: str) -> tuple[np.ndarray, bool]:
@@ -159,8 +160,6 @@ def _find_axes(header: Any, name: str) -> tuple[np.ndarray, bool]:
     They are the sform's where its code says there is one, else the qform's (nifti1.h, "orientation and location in
     space").
     """
-    from nibabel.quaternions import fillpositive, quat2mat  # _parse_header has found nibabel
-
     unit = {1: 1000.0, 3: 0.001}.get(int(header["xyzt_units"]) & 7, 1.0)  # metres, micrometres
     lps = np.diag([-unit, -unit, unit])
     rows = np.stack([header[row][:3] for row in ("srow_x", "srow_y", "srow_z")]).astype(np.float64)
@@ -172,10 +171,11 @@ def _find_axes(header: Any, name: str) -> tuple[np.ndarray, bool]:
         raise MediaError(f"{name} does not say where its slices lie (not a number); save it again.")
     if not by_quaternion:
         return _usual_axes(header) * unit, False
-    length = np.linalg.norm(quaternion)
-    rotation = quat2mat(fillpositive(quaternion / max(length, 1.0))).astype(np.float64)  # nibabel's is longer
-    flip = -1.0 if header["pixdim"][0] < 0 else 1.0
-    return lps @ rotation * _steps(header) * [1.0, 1.0, flip], True
+    # nibabel refuses a quaternion that is a little too long, and steps below zero.
+    header["pixdim"][:4] = [-1.0 if header["pixdim"][0] < 0 else 1.0, *_steps(header)]
+    for part, value in zip("bcd", quaternion / max(float(np.linalg.norm(quaternion)), 1.0), strict=True):
+        header[f"quatern_{part}"] = value
+    return lps @ np.asarray(header.get_qform(), dtype=np.float64)[:3, :3], True
 
 
 def read_nifti(path: Path, job: ReadingJob) -> Volume:
@@ -227,7 +227,7 @@ def _read_volume(path: Path, header: _Header, job: ReadingJob) -> np.ndarray:
     if first + header.volume_bytes > limits.max_unpacked_bytes:
         raise MediaError(f"{name} unpacks to more than {limits.max_unpacked_bytes} bytes; crop it first.")
     values = np.empty(shape, header.voxel)
-    target = memoryview(values.reshape(-1).view(np.uint8))
+    target = values.reshape(-1).view(np.uint8).data
     try:
         with gzip.open(path) as file:
             file.seek(first)

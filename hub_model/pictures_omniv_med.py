@@ -59,7 +59,7 @@ def clip_of_picture(picture: Picture, options: ReadingOptions) -> Clip:
     if len(options.spacing) == 3 or (still and len(options.spacing) == 1):
         raise MediaError("spacing must be (rows, columns) in mm for an image, and also seconds per frame for a video.")
     spacing = options.spacing if len(options.spacing) == 2 else picture.spacing
-    positions = np.zeros(1) if still else picture.times
+    positions = np.zeros(1) if picture.times is None else picture.times
     kind = "image" if still else "video"
     return Clip(frames, kind, positions, spacing, picture.source_frames, picture.modality, tuple(notes))
 
@@ -108,7 +108,7 @@ def load_picture_file(path: Path, name: str, options: ReadingOptions) -> Clip:
 
 def _load_pages(image: Image.Image, name: str, options: ReadingOptions) -> Clip:
     """The frames of an animation, with their seconds, or the pages of a TIFF as a volume or a video."""
-    count = image.n_frames
+    count: int = getattr(image, "n_frames", 1)
     if options.kind == "volume":
         options.limits.check_volume(name, count, image.height, image.width)
         pages = []
@@ -143,7 +143,7 @@ def stack_frames(frames: list[np.ndarray], name: str) -> np.ndarray:
 def map_numpy_file(path: Path, name: str) -> np.ndarray:
     """The array of a `.npy` file, mapped and not read yet; a first axis of one channel before a volume is dropped."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception:  # of many classes: NumPy reads the header with Python's own parser
         raise MediaError(f"{name} is cut short or holds no plain numbers; save the array again.") from None
     return array[0] if array.ndim == 4 and array.shape[0] == 1 and array.shape[-1] not in (3, 4) else array

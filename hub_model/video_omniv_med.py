@@ -72,9 +72,9 @@ def read_video(path: Path, name: str, options: ReadingOptions) -> Picture:
     with _open_film(path, name, options.limits) as film:
         indices, times, notes = options.choose_frames(film.times, True)
         options.limits.check_volume(name, len(indices), film.height, film.width)
-        frames: np.ndarray | None = None
+        frames = np.empty(0, np.uint8)
         for place, frame in enumerate(film.read(indices)):
-            if frames is None:  # filled in place, as a list of frames and their stack would be two copies
+            if place == 0:  # filled in place, as a list of frames and their stack would be two copies
                 frames = np.empty((len(indices), *frame.shape), np.uint8)
             frames[place] = _same_shape(frame, frames[0], name)
             options.report(place + 1, len(indices))

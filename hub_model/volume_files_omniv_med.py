@@ -30,11 +30,12 @@ def _find_voxels(path: Path, content: str, job: ReadingJob) -> tuple[Path, str]:
     if target != b"LOCAL":
         start = 0
         plain = text == os.path.basename(text) and "%" not in text and not text.upper().startswith("LIST")
-        voxels = job.find_beside(path, text) if plain and text else None
-        if voxels is None:
+        beside = job.find_beside(path, text) if plain and text else None
+        if beside is None:
             raise MediaError(
                 f"{name} is a header without its voxels; give both files, or save it as one .nrrd or .mha file."
             )
+        voxels = beside
     with open(voxels, "rb") as file:
         file.seek(start)
         inflate, size = zlib.decompressobj(zlib.MAX_WBITS | 32), 0
@@ -135,7 +136,7 @@ def _link_files(path: Path, content: str, job: ReadingJob) -> Path:
     voxels, called = _find_voxels(path, content, job)
     folder = job.scratch / "volume"
     folder.mkdir()
-    link = folder / f"header.{'nrrd' if content == 'nrrd' else 'mha'}"
+    link = folder / ("header.nrrd" if content == "nrrd" else "header.mha")
     link.symlink_to(path.resolve())
     if voxels != path:
         (folder / called).symlink_to(voxels.resolve())

@@ -515,6 +515,31 @@ def test_without_pyav_decord_reads_the_same(tmp_path):
     np.testing.assert_allclose(there["frames"].astype(int), here.frames.astype(int), atol=2)
 
 
+def test_without_nibabel_everything_else_is_read(tmp_path):
+    """In a child without it; the sentence says what to install."""
+    Image.new("L", (9, 7)).save(tmp_path / "picture.png")
+    nifti(tmp_path / "volume.nii.gz", make_body())
+    code = (
+        "import sys; sys.modules['nibabel'] = None\n"
+        "from hub_model.media_omniv_med import MediaError, load_clip\n"
+        "print(load_clip(sys.argv[1]).kind)\n"
+        "try: load_clip(sys.argv[2])\n"
+        "except MediaError as error: print(error)"
+    )
+    paths = [str(tmp_path / name) for name in ("picture.png", "volume.nii.gz")]
+    child = subprocess.run([sys.executable, "-c", code, *paths], cwd=ROOT, capture_output=True, text=True)
+    assert child.stdout.splitlines() == ["image", "NIfTI and Analyze files need the package nibabel; install it."]
+
+
+def test_a_path_counts_from_where_the_caller_is_also_for_the_decoder_process(tmp_path, monkeypatch):
+    """The process that runs GDCM was started elsewhere."""
+    source = dicom_file("MR_small_jpeg_ls_lossless.dcm")
+    expected = load_clip(source)
+    (tmp_path / "here.dcm").write_bytes(source.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(load_clip("here.dcm").frames, expected.frames)
+
+
 def test_mpeg_inside_dicom(tmp_path):
     path = video(tmp_path / "film.mp4")
     dataset = multi_frame(np.zeros((40, 48, 64), np.uint8), modality="ES", SamplesPerPixel=3)
