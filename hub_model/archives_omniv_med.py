@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Unpacks zip archives, after their entries were checked."""
+"""Unpacks zip archives after checking their entries for size, encryption and paths that leave the archive."""
 
 from __future__ import annotations
 

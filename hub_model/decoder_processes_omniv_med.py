@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Runs GDCM in a separate process, because it aborts the process that it is in on some damaged JPEG streams.
+"""Runs GDCM in a separate process, because some damaged JPEG streams make it abort the process it runs in.
 
-That process runs this file as a script, so nothing of this package is imported here.
+The separate process runs this file as a script, so the file imports nothing from this package.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Opens DICOM files and reads their headers, with checks before memory is taken."""
+"""Opens DICOM files, reads their headers, and checks what they claim before any memory is allocated for it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Reads DICOM with pydicom: pixels, geometry and time, as a `Volume` (a grey or colour volume) or a `Picture` (frames).
+"""Reads a DICOM file or one series among many, as a `Volume`, a `Picture` or an `EncodedVideo`.
 
-pydicom decides how pixels are decoded, because ITK returns wrong values without an error for some run-length and
-JPEG encodings. No patient field is read, and no message or note holds one.
+pydicom decides how pixels are decoded, because ITK silently returns wrong values for some run-length and JPEG
+encodings. No patient field is read, so no message or note contains one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def read_dicom(path: Path, name: str, options: ReadingOptions) -> Volume | Pictu
         grey_slices = dataset.get("Modality") in VOLUME_MODALITIES and not is_colour(dataset)
         if not slices and (options.kind == "volume" or (grey_slices and not find_frame_times(dataset, count)[1])):
             slices = [Slice(path, frame) for frame in range(count)]
-        # Frames that all lie at one place are a film of it.
+        # Frames that all lie at one place are a video of it.
         if len({item.frame if item.place is None else tuple(item.place.position) for item in slices}) > 1:
             return build_volume(slices, dataset, lambda _: dataset, name, options)
     if options.volume_index:

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Decodes the pixels of DICOM files with pydicom, and reads files that are one picture or a film."""
+"""Decodes the pixels of DICOM files with pydicom, and turns single pictures and videos into values or colours."""
 
 from __future__ import annotations
 

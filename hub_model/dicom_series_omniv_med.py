@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Builds a volume of DICOM slices: where they lie, in which order, and their geometry."""
+"""Builds a volume from DICOM slices: sorts them by position and derives spacing, direction and gantry tilt."""
 
 from __future__ import annotations
 

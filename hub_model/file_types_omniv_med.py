@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Tells what a file is by its first bytes."""
+"""Identifies a file by its first bytes, whatever its name says."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Turns measured values into grey levels: CT windows, percentiles of a whole volume, and background."""
+"""Maps measured values to grey levels, by CT windows or by the percentiles of a whole volume."""
 
 from __future__ import annotations
 

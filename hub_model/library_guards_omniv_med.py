@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Keeps the libraries that decode silent and strict, and turns whatever they raise into a `MediaError`."""
+"""Keeps decoding libraries silent and strict, and turns whatever they raise into a `MediaError`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Reads any medical media file into one structure, the Clip: frames, a kind, and where each frame lies."""
+"""Reads any medical image, volume or video into a `Clip`: frames, a kind, and where each frame lies.
+
+This is the entry to the reader. `load_clip` identifies the source and hands it to the module for its format;
+`iterate_clips` reads long videos piece by piece.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +81,7 @@ def load_clip(
 
     Pictures are shown as stored if they have 8 bits; deeper ones are scaled. Volumes are turned to LPS axes and cut
     into `max_frames` evenly spaced slices that cover them. CT goes through three windows into three channels; every
-    other volume is scaled by the percentiles of all of its voxels. Of a film, the frames on screen at every 1 / `fps`
+    other volume is scaled by the percentiles of all of its voxels. Of a video, the frames on screen at every 1 / `fps`
     seconds are read; where they would be more than `max_frames`, or fewer than 8, `max_frames` or 8 evenly spaced ones.
 
     Args:

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Reads NIfTI-1, NIfTI-2 and Analyze 7.5 files with nibabel's headers, which are checked before any voxel is read."""
+"""Reads NIfTI-1, NIfTI-2 and Analyze 7.5 files: nibabel parses the header, which is checked before voxels are read."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Reads pictures, pages and arrays, and turns them into clips."""
+"""Reads picture files, animations and arrays, and turns their frames into clips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000")
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture, or the chosen frames of a film.
+    """One picture, or the chosen frames of a video.
 
     Attributes:
         values: (frames, height, width) numbers, or uint8 (frames, height, width, 3) colours.
@@ -43,7 +43,7 @@ class Picture:
 
 
 def clip_of_picture(picture: Picture, options: ReadingOptions) -> Clip:
-    """One picture or a film's frames, through the CT windows or scaled by all frames where they are not shown yet."""
+    """One picture or a video's frames, through the CT windows or scaled by all frames where they are not shown yet."""
     notes = list(picture.notes)
     if picture.values.ndim == 4:
         frames = np.ascontiguousarray(picture.values)
@@ -135,6 +135,7 @@ def _load_pages(image: Image.Image, name: str, options: ReadingOptions) -> Clip:
 
 
 def stack_frames(frames: list[np.ndarray], name: str) -> np.ndarray:
+    """Frames of one shape as one array; `MediaError` where their shapes differ."""
     if len({frame.shape for frame in frames}) > 1:
         raise MediaError(f"{name} holds frames of different sizes or colours; bring them to one size first.")
     return np.stack(frames)
@@ -166,8 +167,8 @@ def load_array(array: np.ndarray, name: str, options: ReadingOptions) -> Clip:
     if many and kind == "volume":
         # ITK has no half precision, and fill_background works in place.
         values = values.astype(np.float32) if values.dtype == np.float16 else values
-        scan = Volume(sitk.GetImageFromArray(values, isVector=colour), options.modality or "", spacing_known=False)
-        return clip_of_volume(scan, name, options)
+        volume = Volume(sitk.GetImageFromArray(values, isVector=colour), options.modality or "", spacing_known=False)
+        return clip_of_volume(volume, name, options)
     indices, times, notes = options.choose_frames(np.arange(count), False) if many else (slice(None), None, [])
     values = values[indices] if many else values[None]
     if values.dtype.kind == "f":

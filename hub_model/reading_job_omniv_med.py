@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""One source on its way to a clip: what it is called, what was asked for, and the files that belong to it."""
+"""The state of reading one source: its name in messages, the options, a scratch folder, and the names of its files."""
 
 from __future__ import annotations
 

@@ -1,5 +1,10 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Reads the frames of a video that are asked for, and decodes no other but those that they build on."""
+"""Reads chosen frames of a video, and decodes only these and the frames they depend on.
+
+PyAV decodes wherever it is installed. decord is the second choice, for systems that have it and no PyAV: it takes as
+long and gives the same frames within two grey levels, but some damaged files make it end the process (std::bad_alloc),
+and its FFmpeg is older.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,7 @@ MOST_REORDERED = 16
 
 
 @dataclass(frozen=True)
-class _OpenFilm:
+class _OpenVideo:
     """A video file that is open.
 
     Attributes:
@@ -39,11 +44,8 @@ class _OpenFilm:
 
 
 @contextmanager
-def _open_film(path: Path, name: str, limits: MediaLimits) -> Iterator[_OpenFilm]:
-    """Opens a video file through PyAV, or decord where only that is installed.
-
-    Both take as long, but decord ends the process on some damaged files (std::bad_alloc), and its FFmpeg is older.
-    """
+def _open_video(path: Path, name: str, limits: MediaLimits) -> Iterator[_OpenVideo]:
+    """Opens a video file through PyAV, or through decord where only that is installed."""
     try:
         import av
 
@@ -56,9 +58,9 @@ def _open_film(path: Path, name: str, limits: MediaLimits) -> Iterator[_OpenFilm
         except ImportError:
             raise MediaError("Videos need the package av or decord; install one of them.") from None
     try:
-        with opened as film:
-            limits.check_frames(name, len(film.times), film.height, film.width)
-            yield film
+        with opened as video:
+            limits.check_frames(name, len(video.times), video.height, video.width)
+            yield video
     except (MediaError, MemoryError):
         raise
     except Exception:  # of many classes; their sentences say less than this one
@@ -69,31 +71,31 @@ def _open_film(path: Path, name: str, limits: MediaLimits) -> Iterator[_OpenFilm
 
 def read_video(path: Path, name: str, options: ReadingOptions) -> Picture:
     """The frames of a video file that `load_clip` asks for."""
-    with _open_film(path, name, options.limits) as film:
-        indices, times, notes = options.choose_frames(film.times, True)
-        options.limits.check_volume(name, len(indices), film.height, film.width)
+    with _open_video(path, name, options.limits) as video:
+        indices, times, notes = options.choose_frames(video.times, True)
+        options.limits.check_volume(name, len(indices), video.height, video.width)
         frames = np.empty(0, np.uint8)
-        for place, frame in enumerate(film.read(indices)):
+        for place, frame in enumerate(video.read(indices)):
             if place == 0:  # filled in place, as a list of frames and their stack would be two copies
                 frames = np.empty((len(indices), *frame.shape), np.uint8)
             frames[place] = _same_shape(frame, frames[0], name)
             options.report(place + 1, len(indices))
-    return Picture(frames, True, times, (0.0, 0.0), len(film.times), options.modality or "", tuple(notes))
+    return Picture(frames, True, times, (0.0, 0.0), len(video.times), options.modality or "", tuple(notes))
 
 
 def read_video_in_pieces(path: Path, name: str, options: ReadingOptions, chunk: int) -> Iterator[Picture]:
     """As `read_video`, at most `chunk` frames at a time."""
-    with _open_film(path, name, options.limits) as film:
-        indices, times, notes = options.choose_frames(film.times, True)
-        options.limits.check_volume(name, min(chunk, len(indices)), film.height, film.width)
+    with _open_video(path, name, options.limits) as video:
+        indices, times, notes = options.choose_frames(video.times, True)
+        options.limits.check_volume(name, min(chunk, len(indices)), video.height, video.width)
         frames: list[np.ndarray] = []
-        for place, frame in enumerate(film.read(indices), start=1):
+        for place, frame in enumerate(video.read(indices), start=1):
             frames.append(_same_shape(frame, frames[0] if frames else frame, name))
             options.report(place, len(indices))
             if len(frames) == chunk or place == len(indices):
                 seconds = times[place - len(frames) : place]
                 values, frames = np.stack(frames), []
-                yield Picture(values, True, seconds, (0.0, 0.0), len(film.times), options.modality or "", tuple(notes))
+                yield Picture(values, True, seconds, (0.0, 0.0), len(video.times), options.modality or "", tuple(notes))
 
 
 def _same_shape(frame: np.ndarray, first: np.ndarray, name: str) -> np.ndarray:
@@ -103,8 +105,8 @@ def _same_shape(frame: np.ndarray, first: np.ndarray, name: str) -> np.ndarray:
 
 
 @contextmanager
-def _open_with_decord(decord: ModuleType, path: Path) -> Iterator[_OpenFilm]:
-    """An `_OpenFilm` through decord, which seeks and turns frames upright by itself."""
+def _open_with_decord(decord: ModuleType, path: Path) -> Iterator[_OpenVideo]:
+    """An `_OpenVideo` through decord, which seeks and turns frames upright by itself."""
     with native_stderr():
         decord.logging.set_level(decord.logging.QUIET)
         reader = decord.VideoReader(str(path))
@@ -118,17 +120,17 @@ def _open_with_decord(decord: ModuleType, path: Path) -> Iterator[_OpenFilm]:
                 frame = reader[int(index)].asnumpy()
             yield frame
 
-    yield _OpenFilm(times, height, width, read)
+    yield _OpenVideo(times, height, width, read)
 
 
 @contextmanager
-def _open_with_pyav(av: ModuleType, path: Path, name: str) -> Iterator[_OpenFilm]:
-    """An `_OpenFilm` through PyAV."""
+def _open_with_pyav(av: ModuleType, path: Path, name: str) -> Iterator[_OpenVideo]:
+    """An `_OpenVideo` through PyAV."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         reader = _PacketReader(container, stream, av.video.reformatter.VideoReformatter(), name)
-        yield _OpenFilm(reader.shown * float(stream.time_base), stream.height, stream.width, reader.read)
+        yield _OpenVideo(reader.shown * float(stream.time_base), stream.height, stream.width, reader.read)
 
 
 class _PacketReader:

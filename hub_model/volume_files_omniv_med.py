@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Reads NRRD and MetaImage files with SimpleITK, after a check of what their headers name as voxels."""
+"""Reads NRRD and MetaImage files with SimpleITK after checking which file their headers name for the voxels."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Cuts a volume into the frames of a clip: orientation, plane, slices, and their places in millimetres."""
+"""Cuts a volume into the frames of a clip: orients it, chooses plane and slices, and places them in millimetres."""
 
 from __future__ import annotations
 
@@ -64,25 +64,25 @@ def _cut(values: np.ndarray, plane: str) -> np.ndarray:
     return np.moveaxis(values, PLANES.index(plane), 0)[:, ::-1]
 
 
-def clip_of_volume(scan: Volume, name: str, options: ReadingOptions) -> Clip:
+def clip_of_volume(volume: Volume, name: str, options: ReadingOptions) -> Clip:
     """A volume as slices of the chosen plane, through the CT windows or scaled by all of its voxels."""
-    notes = list(scan.notes)
-    turned = _turn(scan.image)
-    steps, known = turned.steps, scan.spacing_known
+    notes = list(volume.notes)
+    turned = _turn(volume.image)
+    steps, known = turned.steps, volume.spacing_known
     if options.spacing:
         if len(options.spacing) != 3:
             raise MediaError("spacing of a volume must be three numbers: slices, rows and columns in mm.")
         steps, known = np.array(options.spacing), True
     plane = _choose_plane(turned.values.shape[:3], steps if known else np.ones(3), options, notes)
     axis = PLANES.index(plane)
-    if scan.shear is not None and scan.offsets is None and axis != _slice_axis(scan.image, turned):
-        turned = _turn(_straighten(scan.image, scan.shear, name, options.limits))
+    if volume.shear is not None and volume.offsets is None and axis != _slice_axis(volume.image, turned):
+        turned = _turn(_straighten(volume.image, volume.shear, name, options.limits))
         notes.append("The slices were moved back in line for this plane.")
     values = turned.values
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         values = fill_background(values.copy())
         notes.append("Voxels that are not finite are shown as background.")
-    modality = scan.modality
+    modality = volume.modality
     slices = _cut(values, plane)
     indices = evenly_spaced(len(slices), options.max_frames)
     if not modality and _looks_like_ct(values):
@@ -109,8 +109,8 @@ def clip_of_volume(scan: Volume, name: str, options: ReadingOptions) -> Clip:
     if not known:
         notes.append("The header gives no spacing; positions count slices.")
     rows, columns = (float(step) for step in np.delete(steps, axis))
-    notes += _geometry_notes(scan.image, rows, columns, known)
-    positions = _slice_positions(scan, turned, axis, count, steps, known and not options.spacing)
+    notes += _geometry_notes(volume.image, rows, columns, known)
+    positions = _slice_positions(volume, turned, axis, count, steps, known and not options.spacing)
     kind = "volume" if count > 1 else "image"
     spacing = (rows, columns) if known else (0.0, 0.0)
     return Clip(frames, kind, positions[indices] - positions[0], spacing, count, modality, tuple(notes), plane)
@@ -204,15 +204,15 @@ def _straighten(image: sitk.Image, shear: np.ndarray, name: str, limits: MediaLi
 
 
 def _slice_positions(
-    scan: Volume, turned: _Turned, axis: int, count: int, steps: np.ndarray, as_acquired: bool
+    volume: Volume, turned: _Turned, axis: int, count: int, steps: np.ndarray, as_acquired: bool
 ) -> np.ndarray:
     """float64 (count,), mm along an axis (0 for z) of the turned volume; uneven where the slices were acquired so."""
-    step = steps[axis] if scan.spacing_known or not as_acquired else 1.0
-    if scan.offsets is not None and as_acquired:
-        acquired = np.array(scan.image.GetDirection()).reshape(3, 3)[:, 2]
+    step = steps[axis] if volume.spacing_known or not as_acquired else 1.0
+    if volume.offsets is not None and as_acquired:
+        acquired = np.array(volume.image.GetDirection()).reshape(3, 3)[:, 2]
         along = turned.direction[:, 2 - axis] @ acquired
         if abs(along) > 0.99:
-            return scan.offsets if along > 0 else scan.offsets[-1] - scan.offsets[::-1]
+            return volume.offsets if along > 0 else volume.offsets[-1] - volume.offsets[::-1]
     return np.arange(count) * float(step)
 
 
