@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from benchmarks.report import markdown_table, write_json
 from data_engine.adapters.base import MediaStore
+from data_engine.files import read_yaml
 from data_engine.fingerprints import fingerprint
 from data_engine.generated import NAME, RECORDS_PER_SAMPLE, Drawn, encode, records_of
 from data_engine.phantoms import MODALITIES, generate
@@ -127,7 +127,7 @@ def measure_generated() -> tuple[float, float]:
 
 def plan() -> list[dict[str, Any]]:
     """One row a source: records, media, hours of one core, gigabytes on disk and to download."""
-    config = yaml.safe_load(INSTRUCT.read_text(encoding="utf-8"))
+    config = read_yaml(INSTRUCT)
     rows = []
     for name, share in config["shares"]["source"].items():
         records = round(share * config["records"]["train"])

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import Field, ValidationError
 from tqdm import tqdm
 
@@ -39,6 +38,7 @@ from data_engine.adapters.base import MediaStore, Row
 from data_engine.data_card import SourceFacts, data_card
 from data_engine.deduplication import Duplicate, deduplicate
 from data_engine.executors import ENGINES, run_tasks
+from data_engine.files import YamlError, read_yaml, write_atomically
 from data_engine.fingerprints import Fingerprint, Fingerprinted, fingerprint
 from data_engine.leak_check import leaks, stop_on_leaks, write_hits
 from data_engine.mixture import check_shares, mix
@@ -123,12 +123,9 @@ class BuildConfig(Strict):
             BuildError: a file that is not there, or holds something else.
         """
         try:
-            fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-            config = cls.model_validate(fields)
-        except OSError:
-            raise BuildError(f"The configuration {path} cannot be read; check its path.") from None
-        except yaml.YAMLError:
-            raise BuildError(f"{path} is not YAML.") from None
+            config = cls.model_validate(read_yaml(path))
+        except YamlError as error:
+            raise BuildError(str(error)) from None
         except ValidationError as error:
             first = error.errors()[0]
             raise BuildError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
@@ -184,9 +181,8 @@ def convert_chunk(task: ChunkTask) -> int:
         # MediaError, which an unreadable file raises, is a ValueError as all errors of data are.
         except ValueError as error:
             lines.append({"broken": {"source": task.source, "where": row.where, "reason": str(error)}})
-    part = task.done.with_suffix(".part")
-    part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    part.replace(task.done)
+    with write_atomically(task.done) as part:
+        part.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return len(rows)
 
 

@@ -50,6 +50,7 @@ from data_engine.captioning.judging import Candidate, Decision, Verdict
 from data_engine.captioning.ledger import Ledger
 from data_engine.captioning.sampling import RejectionSampler, decide_all
 from data_engine.captioning.statistics import Statistics
+from data_engine.files import write_atomically
 from data_engine.questions import caption_request
 from data_engine.records import DIMENSION_OF, Medium, Record, Turn, write_jsonl
 
@@ -115,9 +116,8 @@ def write_results(items: list[Item], decisions: dict[int, Decision], out: Path) 
 
 def write_whole(path: Path, lines: Iterable[str]) -> None:
     """Writes a text file through a temporary one beside it."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    part.replace(path)
+    with write_atomically(path) as part:
+        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def end_on_signals(client: ChatClient) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from data_engine.files import write_atomically
 from data_engine.phantoms import KINDS_OF, LESION_GRID, MODALITIES, Sample, generate
 from hub_model.media_omniv_med import Clip
 
@@ -78,11 +79,10 @@ def _write_shard(arguments: tuple[Path, PoolPlan, int]) -> None:
         for sample in samples
     ]
     path = _shard_path(folder, shard)
-    part = path.with_suffix(".part.npz")
     pixels = np.concatenate([sample.frames.reshape(-1) for sample in samples])
     lesions = np.concatenate([NO_MAP, *(sample.lesions for sample in samples if sample.lesions is not None)])
-    np.savez(part, pixels=pixels, lesions=lesions, described=np.array(json.dumps(described)))
-    part.replace(path)
+    with write_atomically(path) as part, part.open("wb") as file:
+        np.savez(file, pixels=pixels, lesions=lesions, described=np.array(json.dumps(described)))
 
 
 def build_pool(folder: Path, plan: PoolPlan, processes: int) -> None:

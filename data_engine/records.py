@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from data_engine.files import write_atomically
+
 VERSION = 1
 """Version of the record; a file of a later one is refused instead of misread."""
 Dimension = Literal["2d", "3d", "video"]
@@ -170,12 +172,11 @@ def to_line(record: Record) -> str:
 
 def write_jsonl(records: Iterable[Record], path: Path) -> int:
     """Writes a JSON Lines file through a temporary one beside it; returns the number of records."""
-    part, count = path.with_name(path.name + ".part"), 0
-    with part.open("w", encoding="utf-8", newline="\n") as file:
+    count = 0
+    with write_atomically(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
         for record in records:
             file.write(to_line(record))
             count += 1
-    part.replace(path)
     return count
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_engine.files import write_atomically
+
 HEADER = b'{"settings": '
 """How every ledger begins."""
 
@@ -152,13 +154,11 @@ class Merged:
 
     def write(self, path: Path) -> None:
         """Writes one ledger, whole or not at all."""
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
+        with write_atomically(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
             for row in ({"settings": self.settings}, *self.rows):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
 
 
 def merge(paths: Sequence[Path], question_ids: Iterable[str]) -> Merged:

@@ -25,6 +25,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from data_engine.files import write_atomically
 from evaluation.benchmarks import (
     BENCHMARKS,
     GENERATED,
@@ -39,6 +40,7 @@ from evaluation.ledger import Ledger, LedgerError, merge
 from evaluation.score import score_file, summarise
 from evaluation.shared_media import can_share, generate_sharing
 from hub_model.configuration_omniv_med import PRUNE_STAGES, PruneStage
+from hub_model.token_pruning_omniv_med import PRUNE_RULES
 
 LONGEST_REPORT = {"m3d-cap": 512, GENERATED: 64}
 """Benchmark -> new tokens of a report at most; 96 elsewhere. The longest true one of the generated set has 48."""
@@ -86,8 +88,9 @@ def load(model: str, pruning: dict[str, Any], device: torch.device | str, dtype:
     for name in pruning:
         if not hasattr(loaded.config.vision_config if name == PRUNE_STAGE else processor, name):
             raise ValueError(f"{model} has no pruning option {name!r}.")
-    if PRUNE_STAGE in pruning and pruning[PRUNE_STAGE] not in PRUNE_STAGES:
-        raise ValueError(f"prune_stage is one of {', '.join(PRUNE_STAGES)}, not {pruning[PRUNE_STAGE]!r}.")
+    for name, known in ((PRUNE_STAGE, PRUNE_STAGES), ("prune_rule", PRUNE_RULES)):
+        if pruning.get(name, known[0]) not in known:
+            raise ValueError(f"{name} is one of {', '.join(known)}, not {pruning[name]!r}.")
     return loaded, processor
 
 
@@ -256,7 +259,8 @@ def finish(out: Path, questions: Sequence[BenchmarkQuestion], broken: list[dict[
     figures = summarise(score_file(out / "predictions.jsonl"))
     unreadable = [{"id": row["id"], "reason": row["error"]} for row in merged.rows if "error" in row]
     figures |= {"settings": merged.settings, "broken_source_rows": broken, "unreadable_media": unreadable}
-    (out / "scores.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with write_atomically(out / "scores.json") as part:
+        part.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     shown = {name: value for name, value in figures.items() if isinstance(value, (int, float))}
     print("\n".join(f"{name:20s} {value:.4g}" for name, value in shown.items()))
     print(f"{len(broken)} rows of the source are broken, {len(unreadable)} media could not be read (counted as wrong).")

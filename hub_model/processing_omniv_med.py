@@ -18,7 +18,7 @@ from transformers.processing_utils import TextKwargs
 
 from .media_omniv_med import Clip, load_clip
 from .prompt_omniv_med import MEDIA_TOKEN, fill_placeholders, media_text
-from .token_pruning_omniv_med import PrunedTokens, estimate_noise, prune_tokens, reconstruct
+from .token_pruning_omniv_med import PrunedTokens, PruneRule, estimate_noise, prune_tokens, reconstruct
 from .visual_processing_omniv_med import frames_to_tokens, to_uint8, token_grid, unpatchify
 
 MEDIA_TYPES = ("image", "volume", "video")
@@ -113,7 +113,7 @@ class OmniVMedProcessor(ProcessorMixin):
         max_frame_tokens: int = 1024,
         max_frames: int = 128,
         fps: float = 1.0,
-        prune_rule: str = "anchor",
+        prune_rule: PruneRule = "anchor",
         prune_threshold: float = 0.1,
         peak_threshold: float | None = 0.3,
         keep_ratio: float | None = None,

@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 
-PRUNE_RULES = ("anchor", "previous", "none")
+PruneRule = Literal["anchor", "previous", "none"]
+PRUNE_RULES: tuple[PruneRule, ...] = get_args(PruneRule)
 BUDGET_SEARCH_STEPS = 24
 LARGEST_DISTANCE = 2.0  # between two pixel values in [-1, 1]
 
@@ -159,7 +160,9 @@ class StreamingPruner:
         threshold, peak_threshold: those in use, scaled with the noise.
     """
 
-    def __init__(self, rule: str, threshold: float, peak_threshold: float | None = None, noise: float | None = None):
+    def __init__(
+        self, rule: PruneRule, threshold: float, peak_threshold: float | None = None, noise: float | None = None
+    ):
         if rule not in ("anchor", "previous"):
             raise ValueError(f"A stream is pruned by the rule 'anchor' or 'previous', not {rule!r}.")
         self.rule = rule
@@ -318,7 +321,7 @@ def _scan(tokens: torch.Tensor, pruner: StreamingPruner) -> PrunedTokens:
 
 def prune_tokens(
     tokens: torch.Tensor,
-    rule: str = "anchor",
+    rule: PruneRule = "anchor",
     threshold: float = 0.1,
     peak_threshold: float | None = None,
     max_tokens: int | None = None,

@@ -13,9 +13,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from data_engine.files import YamlError, read_yaml
 from data_engine.records import Strict, Task
 from hub_model.configuration_omniv_med import PruneStage
 from hub_model.processing_omniv_med import VISUAL_OPTIONS
+from hub_model.token_pruning_omniv_med import PRUNE_RULES
 from train.dataset.mixed_dataset import STRATA, TEXT, WORDED
 
 PARTS = ("encoder", "projector", "language", "embeddings")
@@ -164,6 +166,8 @@ class StageConfig(Strict):
     def _knows_the_options(cls, pruning: dict[str, Any]) -> dict[str, Any]:
         if unknown := pruning.keys() - set(VISUAL_OPTIONS):
             raise ValueError(f"unknown pruning {sorted(unknown)}; known are {', '.join(VISUAL_OPTIONS)}")
+        if pruning.get("prune_rule", PRUNE_RULES[0]) not in PRUNE_RULES:
+            raise ValueError(f"prune_rule is one of {', '.join(PRUNE_RULES)}, not {pruning['prune_rule']!r}")
         return pruning
 
     @model_validator(mode="after")
@@ -190,7 +194,7 @@ class StageConfig(Strict):
             ConfigError: a file that is not there, or holds or lacks what it should not.
         """
         try:
-            fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+            fields = read_yaml(path)
             for change in changes:
                 name, equals, value = change.partition("=")
                 if not equals:
@@ -201,10 +205,10 @@ class StageConfig(Strict):
                     place = place.setdefault(parent, {})
                 place[last] = yaml.safe_load(value)
             return cls.model_validate(fields)
-        except OSError:
-            raise ConfigError(f"The configuration {path} cannot be read; check its path.") from None
+        except YamlError as error:
+            raise ConfigError(str(error)) from None
         except yaml.YAMLError:
-            raise ConfigError(f"{path} is not YAML.") from None
+            raise ConfigError(f"The value of the change {change!r} is not YAML.") from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "configuration"

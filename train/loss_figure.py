@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from data_engine.files import write_atomically
+
 SMOOTHED_OVER = 10
 """Log entries that the thick curve averages."""
 
@@ -49,6 +51,5 @@ def draw_loss(history: Sequence[dict[str, Any]], path: Path) -> None:
     norms.plot(steps, [entry.get("grad_norm", np.nan) for entry in training], color="tab:gray", linewidth=1)
     norms.set_ylabel("gradient norm", color="tab:gray")
     norms.set_ylim(bottom=0)
-    part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=120)
-    part.replace(path)
+    with write_atomically(path) as part:
+        figure.savefig(part, dpi=120, format="png")

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
-from uuid import uuid4
 
 import numpy as np
 from pydantic import ValidationError
 
+from data_engine.files import write_atomically
 from data_engine.records import DIMENSION_OF, DIMENSIONS, Medium, Record, Reply, Turn
 
 CLOSED_ANSWERS = ("yes", "no")
@@ -112,13 +112,8 @@ class MediaStore:
         target = inside(self.folder / "media", relative)
         if not (target.is_file() and target.stat().st_size == size):
             target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{uuid4().hex}.part")
-            try:
+            with write_atomically(target) as part:
                 fill(part)
-                part.replace(target)
-            finally:
-                # A rename does nothing where both names are links to one file, as when another process was first.
-                part.unlink(missing_ok=True)
         return target.relative_to(self.folder).as_posix()
 
 

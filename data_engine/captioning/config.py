@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from data_engine.files import YamlError, read_yaml
 from data_engine.records import Modality, Split, Strict
 
 
@@ -121,11 +121,9 @@ class CaptionConfig(Strict):
             CaptionError: a file that is not there, or holds something else.
         """
         try:
-            config = cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except OSError:
-            raise CaptionError(f"The configuration {path} cannot be read; check its path.") from None
-        except (yaml.YAMLError, UnicodeDecodeError):
-            raise CaptionError(f"{path} is not YAML.") from None
+            config = cls.model_validate(read_yaml(path))
+        except YamlError as error:
+            raise CaptionError(str(error)) from None
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"])) or "configuration"

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from tqdm import tqdm
 
+from data_engine.files import read_yaml
 from data_engine.phantoms import MODALITIES
 from data_engine.records import DIMENSION_OF, Medium
 from evaluation.answers import final_answer, normalise
@@ -105,7 +105,7 @@ class RealFile:
 
 def read_manifest(path: Path = MANIFEST) -> list[RealFile]:
     """The files of a manifest, in its order."""
-    manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
+    manifest = read_yaml(path)
     packages = {
         name: Package(name, one["from"], str(one["version"]), one["licence"], one["root"])
         for name, one in manifest["packages"].items()

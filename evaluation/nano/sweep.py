@@ -32,6 +32,8 @@ from evaluation.ledger import Ledger
 from evaluation.metrics import bootstrap_interval
 from evaluation.run import DTYPES, PRUNE_STAGE, ask_all, load
 from evaluation.score import score_file
+from hub_model.configuration_omniv_med import PruneStage
+from hub_model.token_pruning_omniv_med import PruneRule
 
 BATCH_SIZE = 48
 LARGEST_LOSS, EXCLUDED_LOSS, REMOVED_AT_LEAST = 0.01, 0.02, 0.6
@@ -42,8 +44,8 @@ LARGEST_LOSS, EXCLUDED_LOSS, REMOVED_AT_LEAST = 0.01, 0.02, 0.6
 class Curve:
     """One way of pruning, asked at several removals."""
 
-    rule: str
-    stage: str
+    rule: PruneRule
+    stage: PruneStage
     name: str
     colour: str
 

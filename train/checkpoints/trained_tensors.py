@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from data_engine.files import write_atomically
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 
 TRAINED_PARTS = ("model.vision_model.", "model.projector.")
@@ -35,9 +36,8 @@ def save_trained_tensors(
     tensors = parts | lora | {NEW_ROWS: new_rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     half = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in tensors.items()}
-    part = path.with_suffix(".part")
-    save_file(half, part, metadata={"lora_scaling": str(scaling)})
-    part.replace(path)
+    with write_atomically(path) as part:
+        save_file(half, part, metadata={"lora_scaling": str(scaling)})
 
 
 def read_trained_tensors(path: Path) -> tuple[dict[str, torch.Tensor], float]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from data_engine.files import write_atomically
 from data_engine.records import DIMENSIONS, MEDIA_PLACEHOLDER, Record, RecordError, to_record
 
 logger = logging.getLogger(__name__)
@@ -45,11 +46,9 @@ def as_json_lines(file: Path, scratch: Path) -> Path:
     copy = scratch / f"{file.stem}-{name}.jsonl"
     if not copy.exists() or copy.stat().st_mtime < file.stat().st_mtime:
         scratch.mkdir(parents=True, exist_ok=True)
-        part = copy.with_suffix(".part")
-        with part.open("w", encoding="utf-8", newline="\n") as out:
+        with write_atomically(copy) as part, part.open("w", encoding="utf-8", newline="\n") as out:
             for batch in pq.ParquetFile(file).iter_batches():
                 out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in batch.to_pylist())
-        part.replace(copy)
     return copy
 
 

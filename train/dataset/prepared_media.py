@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.data import get_worker_info
 
+from data_engine.files import write_atomically
 from data_engine.records import Medium
 from hub_model.media_omniv_med import Clip
 from hub_model.processing_omniv_med import VISUAL_OPTIONS, OmniVMedProcessor, ProcessedClip
@@ -162,9 +163,8 @@ def _write(clip: PreparedClip, path: Path) -> None:
         "positions": clip.frame_positions,
     }
     facts = {"labels": clip.labels, "grid": clip.grid, "merge_size": clip.merge_size, "spacing": clip.patch_spacing}
-    part = path.with_suffix(f".{os.getpid()}")
-    save_file(tensors, part, metadata={"facts": json.dumps(facts)})
-    part.replace(path)
+    with write_atomically(path) as part:
+        save_file(tensors, part, metadata={"facts": json.dumps(facts)})
 
 
 def _read(path: Path) -> PreparedClip | None:

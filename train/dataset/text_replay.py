@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from data_engine.files import write_atomically
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import OmniVMedProcessor
 from train.dataset.conversations import Conversation
@@ -203,7 +204,8 @@ def replay_conversations(
             drawn = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
             pairs += _answered(model, processor, essays, max_new_tokens=LONGEST_PROSE, **drawn)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(pairs, indent=1), encoding="utf-8")
+        with write_atomically(path) as part:
+            part.write_text(json.dumps(pairs, indent=1), encoding="utf-8")
     return [Conversation(((q, a),)) for q, a in json.loads(path.read_text(encoding="utf-8"))]
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from data_engine.build import BuildConfig, build
+from data_engine.files import read_yaml
 from data_engine.pool import PoolPlan, SamplePool, build_pool
 from train.checkpoints.assemble import ROOT, TRAINED, fresh_nano
 from train.checkpoints.trained_tensors import NEW_ROWS, TRAINED_PARTS, read_trained_tensors, save_trained_tensors
@@ -38,7 +38,7 @@ are allowed."""
 
 def read_settings(name: str) -> dict[str, Any]:
     """One of the Nano's own YAML files."""
-    return yaml.safe_load((CONFIGS / "nano" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return read_yaml(CONFIGS / "nano" / f"{name}.yaml")
 
 
 def build_pools(settings: dict[str, int], folder: Path) -> None:
