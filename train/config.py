@@ -18,9 +18,9 @@ from data_engine.records import Strict, Task
 from hub_model.configuration_omniv_med import PruneStage
 from hub_model.processing_omniv_med import VISUAL_OPTIONS
 from hub_model.token_pruning_omniv_med import PRUNE_RULES
-from train.dataset.mixed_dataset import STRATA, TEXT, WORDED
+from train.dataset.mixed_dataset import DESCRIBED, STRATA, TEXT
 
-PARTS = ("encoder", "projector", "language", "embeddings")
+TRAINABLE_PARTS = ("encoder", "projector", "language", "embeddings")
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NANO = "nano"
 
@@ -34,12 +34,13 @@ class DataConfig(Strict):
 
     Attributes:
         folders: sets built by `data_engine.build`.
-        shares: of "2d", "3d", "video", "text" and "worded" in every batch, in sum 1. None: as the sets hold them.
+        shares: of "2d", "3d", "video", "text" and "described" in every batch; they add up to 1. None takes those of the
+            sets.
         tasks: records of other tasks are left out; None takes all.
         questions_per_conversation: records about the same media that are joined at most, which saves encoding these.
         separate_questions: joined questions do not see each other, as if each was asked alone.
         text_replay: where the language model's own answers are kept, which "text" replays; written if missing.
-        worded: pool of generated samples (`data_engine.pool`), whose facts stand in words for pictures in "worded".
+        described_pool: pool of generated samples (`data_engine.pool`), whose facts replace images in "described".
         cache: folder that keeps media once they are read and pruned; None reads them again every time.
         cache_gigabytes: how much it may hold.
         longest: tokens of a conversation at most; longer ones are skipped and counted.
@@ -52,7 +53,7 @@ class DataConfig(Strict):
     questions_per_conversation: int = Field(default=3, ge=1)
     separate_questions: bool = True
     text_replay: Path | None = None
-    worded: Path | None = None
+    described_pool: Path | None = None
     cache: Path | None = None
     cache_gigabytes: float = Field(default=20.0, gt=0)
     longest: int = Field(default=4096, ge=1)
@@ -73,8 +74,8 @@ class DataConfig(Strict):
     def _knows_where_text_is(self) -> DataConfig:
         if (self.shares or {}).get(TEXT, 0) > 0 and self.text_replay is None:
             raise ValueError("a share of text needs text_replay, the file that keeps the language model's answers")
-        if (self.shares or {}).get(WORDED, 0) > 0 and self.worded is None:
-            raise ValueError("a share of worded needs worded, the folder of a pool of generated samples")
+        if (self.shares or {}).get(DESCRIBED, 0) > 0 and self.described_pool is None:
+            raise ValueError("a share of described needs described_pool, the folder of a pool of generated samples")
         return self
 
 
@@ -155,8 +156,8 @@ class StageConfig(Strict):
     @field_validator("learning_rates")
     @classmethod
     def _names_all_parts(cls, rates: dict[str, float]) -> dict[str, float]:
-        if rates.keys() != set(PARTS):
-            raise ValueError(f"learning_rates needs one number each for {', '.join(PARTS)}")
+        if rates.keys() != set(TRAINABLE_PARTS):
+            raise ValueError(f"learning_rates needs one number each for {', '.join(TRAINABLE_PARTS)}")
         if min(rates.values()) < 0 or max(rates.values()) == 0:
             raise ValueError("learning rates must be at least 0, and one of them above it, or nothing is trained")
         return rates

@@ -4,8 +4,8 @@
 An answer of n tokens weighs √n (square averaging, InternVL 2.5, arXiv 2412.05271, "Loss Reweighting"): by tokens,
 reports would leave a "yes" a twentieth of the gradient, and by answers a report would weigh no more than it.
 
-With 49,000 to 152,000 words the logits of a long sequence are by far the largest tensor of a step, and most positions
-(visual tokens, questions) have no label.
+With a vocabulary of 49,000 to 152,000 tokens, the logits of a long sequence are by far the largest tensor of a step,
+and most positions (visual tokens, questions) have no label.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from train.dataset.conversations import IGNORED
 from train.dataset.prepared_media import to_pixel_values
 from train.packed_attention import PACKED, conversations_of
-from train.pseudo_visual_tokens import WordVectors
+from train.pseudo_visual_tokens import FactEmbeddings
 
 POSITIONS_AT_ONCE = 1024
 
@@ -62,14 +62,14 @@ class ConversationLoss(nn.Module):
     """The model and its loss in one module, so that wrappers for several devices see the whole forward pass.
 
     Args:
-        words: what tells pictures in words, where the data do so.
+        fact_embeddings: draws pseudo-visual tokens, where the data hold described samples.
     """
 
     accepts_loss_kwargs = True
 
-    def __init__(self, model: OmniVMedForConditionalGeneration, words: WordVectors | None = None):
+    def __init__(self, model: OmniVMedForConditionalGeneration, fact_embeddings: FactEmbeddings | None = None):
         super().__init__()
-        self.model, self.words = model, words
+        self.model, self.fact_embeddings = model, fact_embeddings
 
     @property
     def _no_split_modules(self) -> set[str]:
@@ -85,20 +85,20 @@ class ConversationLoss(nn.Module):
         self,
         input_ids: torch.Tensor,
         labels: torch.Tensor,
-        parts: torch.Tensor,
+        segment_ids: torch.Tensor,
         lengths: torch.Tensor,
         num_items_in_batch: torch.Tensor | int | None = None,
         pixel_values: torch.Tensor | None = None,
-        told: torch.Tensor | None = None,
-        told_at: torch.Tensor | None = None,
+        pseudo_visual_facts: torch.Tensor | None = None,
+        pseudo_visual_mask: torch.Tensor | None = None,
         **inputs: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Takes a batch as `pack` makes it.
 
         Args:
             labels: int64 (1, length), of each position's next token.
-            parts, lengths: which positions see which, see `conversations_of`.
-            told, told_at: which tokens tell a picture in which words, see `pack`.
+            segment_ids, lengths: which positions see which, see `conversations_of`.
+            pseudo_visual_facts, pseudo_visual_mask: which tokens are pseudo-visual and show which facts, see `pack`.
             num_items_in_batch: labels of the whole step, over all passes and devices; None divides by this batch's.
 
         Returns:
@@ -106,11 +106,13 @@ class ConversationLoss(nn.Module):
         """
         if pixel_values is not None:
             inputs["pixel_values"] = to_pixel_values(pixel_values)
-        if told is not None:
+        if pseudo_visual_facts is not None:
             embedded = self.model.get_input_embeddings()(input_ids)
-            inputs["inputs_embeds"] = embedded.masked_scatter(told_at[..., None], self.words(told).to(embedded.dtype))
+            inputs["inputs_embeds"] = embedded.masked_scatter(
+                pseudo_visual_mask[..., None], self.fact_embeddings(pseudo_visual_facts).to(embedded.dtype)
+            )
         if self.model.config.text_config._attn_implementation == PACKED:
-            inputs["conversations"] = conversations_of(parts[0], lengths)
+            inputs["conversations"] = conversations_of(segment_ids[0], lengths)
         hidden = self.model.model(input_ids=input_ids, use_cache=False, **inputs).last_hidden_state
         scored = labels != IGNORED
         loss = summed_cross_entropy(self.model.lm_head, hidden[scored], labels[scored], answer_weights(scored[0]))

@@ -26,16 +26,16 @@ ALIGNED = 16
 """Lengths that the kernels with a mask want are multiples of it."""
 
 
-def seen(parts: torch.Tensor) -> torch.Tensor:
-    """Which positions each one sees: of those up to itself the shared ones and those of its own part.
+def visible_positions(segment_ids: torch.Tensor) -> torch.Tensor:
+    """Which positions each one sees: of those up to itself the shared ones and those of its own segment.
 
     Args:
-        parts: int64 (…, length), as `encode_conversation` gives them.
+        segment_ids: int64 (…, length), as `encode_conversation` gives them.
 
     Returns:
         bool (…, length, length).
     """
-    return ((parts[..., None, :] == SHARED) | (parts[..., :, None] == parts[..., None, :])).tril()
+    return ((segment_ids[..., None, :] == SHARED) | (segment_ids[..., :, None] == segment_ids[..., None, :])).tril()
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,19 @@ class PackedConversation:
 
     Attributes:
         start, end: where it is.
-        sees: bool (length, length), which of its positions (first axis) see which, never one behind them.
-        is_causal: whether each sees all that is before it.
+        visible: bool (length, length), which of its positions (first axis) see which (second), never a later one.
+        is_causal: whether each position sees all earlier ones.
     """
 
     start: int
     end: int
-    sees: torch.Tensor
+    visible: torch.Tensor
     is_causal: bool
 
     @cached_property
     def bias(self) -> torch.Tensor:
-        """0 where a position is seen and minus infinity elsewhere, bfloat16, the same in any dtype."""
-        return torch.zeros_like(self.sees, dtype=torch.bfloat16).masked_fill_(~self.sees, float("-inf"))
+        """0 where a position is visible and minus infinity elsewhere, bfloat16, the same in any dtype."""
+        return torch.zeros_like(self.visible, dtype=torch.bfloat16).masked_fill_(~self.visible, float("-inf"))
 
 
 @dataclass(frozen=True)
@@ -66,39 +66,42 @@ class PaddedConversations:
     Attributes:
         place: int64 (conversations, longest), where in the row each position is.
         real: int64 (length,), where among the padded positions those of the row are, in order.
-        sees: bool (conversations, 1, longest, longest), which position sees which.
+        visible: bool (conversations, 1, longest, longest), which position sees which.
     """
 
     place: torch.Tensor
     real: torch.Tensor
-    sees: torch.Tensor
+    visible: torch.Tensor
 
     @classmethod
-    def of(cls, parts: torch.Tensor, lengths: torch.Tensor) -> PaddedConversations:
+    def of(cls, segment_ids: torch.Tensor, lengths: torch.Tensor) -> PaddedConversations:
         """Takes what `conversations_of` takes."""
         longest = -(-int(lengths.max()) // ALIGNED) * ALIGNED
-        offset = torch.arange(longest, device=parts.device)
+        offset = torch.arange(longest, device=segment_ids.device)
         padded = offset >= lengths[:, None]
         place = (lengths.cumsum(0) - lengths)[:, None] + offset.minimum(lengths[:, None] - 1)
-        sees = seen(parts[place]) & ~padded[:, None, :]
-        sees |= torch.eye(longest, dtype=torch.bool, device=parts.device)  # none sees nothing: that would be no number
-        return cls(place, (~padded).flatten().nonzero().squeeze(1), sees[:, None])
+        visible = visible_positions(segment_ids[place]) & ~padded[:, None, :]
+        # Every position sees itself, as the softmax over nothing is not a number.
+        visible |= torch.eye(longest, dtype=torch.bool, device=segment_ids.device)
+        return cls(place, (~padded).flatten().nonzero().squeeze(1), visible[:, None])
 
 
-def conversations_of(parts: torch.Tensor, lengths: torch.Tensor) -> list[PackedConversation] | PaddedConversations:
+def conversations_of(
+    segment_ids: torch.Tensor, lengths: torch.Tensor
+) -> list[PackedConversation] | PaddedConversations:
     """The conversations of a row, one by one; on a GPU, where all are short, padded to the longest.
 
     Args:
-        parts: int64 (length,), as `encode_conversation` gives them.
+        segment_ids: int64 (length,), as `encode_conversation` gives them.
         lengths: int64 (conversations,).
     """
-    if parts.is_cuda and len(lengths) > 1 and int(lengths.max()) <= LONGEST_PADDED:
-        return PaddedConversations.of(parts, lengths)
+    if segment_ids.is_cuda and len(lengths) > 1 and int(lengths.max()) <= LONGEST_PADDED:
+        return PaddedConversations.of(segment_ids, lengths)
     conversations, start = [], 0
     for length in lengths.tolist():
-        mine = parts[start : start + length]
+        mine = segment_ids[start : start + length]
         is_causal = bool((mine == SHARED).all())
-        conversations.append(PackedConversation(start, start + length, seen(mine), is_causal))
+        conversations.append(PackedConversation(start, start + length, visible_positions(mine), is_causal))
         start += length
     return conversations
 
@@ -141,13 +144,13 @@ def _all_at_once(query, key, value, row: PaddedConversations, scaling: float, dr
         for states in (query, key, value)
     )
     output = nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=row.sees, dropout_p=dropout, scale=scaling
+        query, key, value, attn_mask=row.visible, dropout_p=dropout, scale=scaling
     )
     return output.transpose(1, 2).flatten(0, 1).index_select(0, row.real)[None]
 
 
 def _scaled_dot_product(query, key, value, one: PackedConversation, scaling: float, dropout: float) -> torch.Tensor:
-    mask = None if one.is_causal else one.sees
+    mask = None if one.is_causal else one.visible
     return nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=one.is_causal, scale=scaling
     )

@@ -39,18 +39,18 @@ from train.checkpoints.assemble import (
     processor_options,
     write_configuration,
 )
-from train.config import NANO, PARTS, ConfigError, StageConfig
+from train.config import NANO, TRAINABLE_PARTS, ConfigError, StageConfig
 from train.conversation_loss import ConversationLoss
 from train.dataset.conversation_index import ConversationIndex
 from train.dataset.conversations import pack
-from train.dataset.described_samples import WordedConversations
-from train.dataset.mixed_dataset import TEXT, WORDED, MixedDataset, natural_shares
+from train.dataset.described_samples import DescribedConversations
+from train.dataset.mixed_dataset import DESCRIBED, TEXT, MixedDataset, natural_shares
 from train.dataset.prepared_media import MediaCache
 from train.dataset.text_replay import replay_conversations
 from train.loss_figure import draw_loss
 from train.packed_attention import PACKED
-from train.pseudo_visual_tokens import WordVectors
-from train.trainable_parts import export_trained, keep_frozen_weights_in_bfloat16, part_of, prepare_parts
+from train.pseudo_visual_tokens import FactEmbeddings
+from train.trainable_parts import export_trained, keep_frozen_weights_in_bfloat16, part_of, prepare_trainable_parts
 
 logger = logging.getLogger(__name__)
 
@@ -63,20 +63,20 @@ CHANGES_NOTHING = {
     "data": {"cache", "cache_gigabytes", "workers"},
 }
 """Fields that may differ when a run goes on: what is trained does not depend on them."""
-UNREADABLE_SHOWN = 20
-"""Reasons of unreadable records that a run tells; the others are only counted."""
+UNREADABLE_LOGGED = 20
+"""Unreadable records whose reasons a run logs; it only counts the others."""
 
 
 @dataclass
 class Stage:
-    """All that a stage needs to run: the model with its parts prepared, the processor, the data and their words."""
+    """All that a stage needs to run: model, processor, data, and the embeddings of described facts."""
 
     model: OmniVMedForConditionalGeneration
     processor: OmniVMedProcessor
     training: MixedDataset
     validation: MixedDataset | None
     steps: int
-    words: WordVectors | None = None
+    fact_embeddings: FactEmbeddings | None = None
 
 
 def load_model(config: StageConfig) -> tuple[OmniVMedForConditionalGeneration, OmniVMedProcessor]:
@@ -102,7 +102,7 @@ def load_model(config: StageConfig) -> tuple[OmniVMedForConditionalGeneration, O
 
 
 def added_tokens(tokenizer: PreTrainedTokenizerFast, vocabulary: int) -> int:
-    """How many rows at the end of the embeddings belong to the added tokens; some models know a few of them already."""
+    """How many of the last embeddings belong to the added tokens; some models know a few of these already."""
     ids = set(tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS)))
     count = 0
     while vocabulary - 1 - count in ids:
@@ -132,12 +132,14 @@ def build_stage(config: StageConfig) -> Stage:
     with process_state().main_process_first():
         model, processor = load_model(config)
         # The replayed answers are those of the language model before any training, so they come before the start.
-        spoken, shares, words = {}, data.shares or {}, None
+        in_memory, shares, fact_embeddings = {}, data.shares or {}, None
         if shares.get(TEXT, 0) > 0:
-            spoken[TEXT] = replay_conversations(model.eval(), processor, data.text_replay)
-        if shares.get(WORDED, 0) > 0:
-            spoken[WORDED] = WordedConversations(data.worded, config.seed)
-            words = WordVectors(model.get_input_embeddings(), processor.tokenizer, spoken[WORDED].vocabulary)
+            in_memory[TEXT] = replay_conversations(model.eval(), processor, data.text_replay)
+        if shares.get(DESCRIBED, 0) > 0:
+            in_memory[DESCRIBED] = DescribedConversations(data.described_pool, config.seed)
+            fact_embeddings = FactEmbeddings(
+                model.get_input_embeddings(), processor.tokenizer, in_memory[DESCRIBED].vocabulary
+            )
         scratch = config.output / "records"
         questions = data.questions_per_conversation
         index = ConversationIndex(data.folders, "train", questions, scratch, data.tasks)
@@ -146,7 +148,9 @@ def build_stage(config: StageConfig) -> Stage:
             held_out = ConversationIndex(data.folders, "validation", questions, scratch, data.tasks)
     if config.attention == "sdpa":  # not before the replay: it generates from padded rows, which "packed" does not mask
         model.config.text_config._attn_implementation = PACKED
-    prepare_parts(model, config, added_tokens(processor.tokenizer, model.get_input_embeddings().num_embeddings))
+    prepare_trainable_parts(
+        model, config, added_tokens(processor.tokenizer, model.get_input_embeddings().num_embeddings)
+    )
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
 
@@ -156,7 +160,7 @@ def build_stage(config: StageConfig) -> Stage:
     common = {"media": media, "longest": data.longest, "separate": data.separate_questions}
     training = MixedDataset(
         index,
-        spoken,
+        in_memory,
         data.shares or natural_shares(index),
         length=steps * step_items,
         seed=config.seed,
@@ -167,7 +171,7 @@ def build_stage(config: StageConfig) -> Stage:
     if held_out is not None:
         records = min(config.evaluation.records, len(held_out))
         validation = MixedDataset(held_out, {}, natural_shares(held_out), length=records, seed=0, **common)
-    return Stage(model, processor, training, validation, steps, words)
+    return Stage(model, processor, training, validation, steps, fact_embeddings)
 
 
 class UnreadableRecords(TrainerCallback, ExportableState):
@@ -177,10 +181,10 @@ class UnreadableRecords(TrainerCallback, ExportableState):
         self.count = count
 
     def add(self, records: list[tuple[str, str]]) -> None:
-        """Counts records, and tells the first of them."""
+        """Counts records, and logs the first of them."""
         for name, reason in records:
             self.count += 1
-            if self.count <= UNREADABLE_SHOWN:
+            if self.count <= UNREADABLE_LOGGED:
                 logger.warning("Skipped record %s: %s", name, reason)
 
     def state(self) -> dict[str, Any]:
@@ -215,7 +219,9 @@ class StageTrainer(Trainer):
         if self.optimizer is None:
             named = [(n, p) for n, p in (model or self.model).named_parameters() if p.requires_grad]
             rates = self.stage_config.learning_rates
-            groups = [{"params": [p for n, p in named if part_of(n) == part], "lr": rates[part]} for part in PARTS]
+            groups = [
+                {"params": [p for n, p in named if part_of(n) == part], "lr": rates[part]} for part in TRAINABLE_PARTS
+            ]
             self.optimizer = torch.optim.AdamW(
                 [group for group in groups if group["params"]], weight_decay=0.0, fused=True
             )
@@ -327,7 +333,7 @@ def build_trainer(stage: Stage, config: StageConfig) -> StageTrainer:
         ddp_find_unused_parameters=False,  # text alone passes by the encoder too, see ConversationLoss
     )
     return StageTrainer(
-        model=ConversationLoss(stage.model, stage.words),
+        model=ConversationLoss(stage.model, stage.fact_embeddings),
         args=arguments,
         train_dataset=stage.training,
         eval_dataset=stage.validation,

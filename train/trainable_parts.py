@@ -11,7 +11,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from train.added_token_embeddings import NEW_ROWS_PARAMETER, split_off_new_rows
+from train.added_token_embeddings import ADDED_EMBEDDINGS_PARAMETER, separate_added_token_embeddings
 from train.checkpoints.trained_tensors import (
     LORA_A,
     LORA_B,
@@ -28,7 +28,7 @@ ADAPTER = ".default.weight"
 PART_OF_NAME = {
     "vision_model.": "encoder",
     "projector.": "projector",
-    NEW_ROWS_PARAMETER: "embeddings",
+    ADDED_EMBEDDINGS_PARAMETER: "embeddings",
     "embed_tokens.": "embeddings",
     "lm_head.": "embeddings",
     "language_model.": "language",
@@ -41,13 +41,13 @@ def part_of(name: str) -> str:
     return next(part for marker, part in PART_OF_NAME.items() if marker in name)
 
 
-def prepare_parts(model: OmniVMedForConditionalGeneration, config: StageConfig, added_tokens: int) -> None:
+def prepare_trainable_parts(model: OmniVMedForConditionalGeneration, config: StageConfig, added_tokens: int) -> None:
     """Loads the start, adds LoRA factors, and freezes what the stage does not train, in place.
 
-    Where the language model's own weights stay frozen, the rows of the added tokens are trained apart from the others.
+    Where the language model's own weights stay frozen, the embeddings of the added tokens are trained apart from them.
 
     Args:
-        added_tokens: how many rows at the end of the embeddings are new.
+        added_tokens: how many of the last embeddings belong to added tokens.
 
     Raises:
         ValueError: when the start was made for another architecture or other factors.
@@ -64,9 +64,13 @@ def prepare_parts(model: OmniVMedForConditionalGeneration, config: StageConfig, 
             load_factors(model, factors, scaling, config)
         elif factors:
             raise ValueError(f"{config.start} holds LoRA factors; this stage needs `lora` too, of the same rank.")
-        split_off_new_rows(model, added_tokens)
+        separate_added_token_embeddings(model, added_tokens)
     for name, parameter in model.named_parameters():
-        own_weight = part_of(name) in ("language", "embeddings") and "lora_" not in name and "new_rows" not in name
+        own_weight = (
+            part_of(name) in ("language", "embeddings")
+            and "lora_" not in name
+            and ADDED_EMBEDDINGS_PARAMETER not in name
+        )
         moves = config.trains_language_model_in_full or not own_weight
         parameter.requires_grad_(moves and config.learning_rates[part_of(name)] > 0)
 
@@ -127,5 +131,5 @@ def export_trained(state: Mapping[str, torch.Tensor], path: Path) -> None:
         for name, tensor in state.items()
         if name.endswith((LORA_A + ADAPTER, LORA_B + ADAPTER))
     }
-    rows = next(tensor for name, tensor in state.items() if name.endswith(NEW_ROWS_PARAMETER))
-    save_trained_tensors(path, parts, lora, rows, LORA_SCALING)
+    added = next(tensor for name, tensor in state.items() if name.endswith(ADDED_EMBEDDINGS_PARAMETER))
+    save_trained_tensors(path, parts, lora, added, LORA_SCALING)

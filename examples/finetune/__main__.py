@@ -6,7 +6,7 @@
 
 The folder holds `train.jsonl` and, to measure, `test.jsonl`, in the format of LLaVA and VideoLLaMA3, and the media:
 
-    {"image": "a.png", "conversations": [{"from": "human", "value": "<image>\\nWhich desk reads this?"},
+    {"image": "a.png", "conversations": [{"from": "human", "value": "<image>\\nWhich team reads this image?"},
                                          {"from": "gpt", "value": "amber"}]}
 
 A folder that `data_engine.build` wrote, or records of one's own in its format (volumes too), is taken as it is.
@@ -27,7 +27,7 @@ from data_engine.build import BuildConfig, SourceConfig, build
 from evaluation.benchmarks import read_benchmark
 from evaluation.run import answer, load
 from evaluation.score import score_file
-from examples.finetune.desks import write_example
+from examples.finetune.example_data import write_example
 from train.checkpoints.merge import load_base, merged, write_merged
 from train.config import StageConfig
 from train.stage import run_stage

@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_engine.records import read_records
 from examples.finetune.__main__ import build_records, finetune, table
-from examples.finetune.desks import COUNTS, DESKS, write_example
+from examples.finetune.example_data import COUNTS, TEAMS, write_example
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from tests.helpers.training_fixtures import write_set
 
@@ -62,7 +62,7 @@ def test_the_example_writes_pictures_that_the_data_engine_takes(tmp_path, monkey
     write_example(tmp_path / "example")
     records = build_records(tmp_path / "example", tmp_path / "data")
     answers = [record.answer for record in read_records(records / "train.jsonl")]
-    assert sorted(answers) == sorted([*DESKS, *DESKS.values()] * 2)
+    assert sorted(answers) == sorted([*TEAMS, *TEAMS.values()] * 2)
     assert len(list(read_records(records / "test.jsonl"))) == 8
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="conversations"):

@@ -27,7 +27,7 @@ from train.checkpoints.assemble import (
     write_configuration,
 )
 from train.checkpoints.trained_tensors import (
-    NEW_ROWS,
+    ADDED_TOKEN_EMBEDDINGS,
     TRAINED_PARTS,
     load_parts,
     merge_lora,
@@ -99,10 +99,10 @@ def test_visual_tokens_start_as_loud_as_words():
     model = whole_model()
     pixels = torch.randn(4 * 64, 48)
     features = model.get_image_features(pixels, torch.tensor([[4, 8, 8]]), torch.tensor([2]))
-    loudness = (
+    embedding_norm = (
         features.pooler_output[0].square().mean().sqrt() / model.get_input_embeddings().weight.square().mean().sqrt()
     )
-    assert 1 / 3 < float(loudness) < 3
+    assert 1 / 3 < float(embedding_norm) < 3
 
 
 def test_new_tokens_start_at_the_mean_of_the_words(plain_tokenizer):
@@ -157,7 +157,7 @@ def test_trained_tensors_go_to_a_file_and_into_a_model(tmp_path):
         else:
             expected = before[name]
         assert torch.allclose(tensor, expected, atol=1e-5), name
-    assert tensors[NEW_ROWS].dtype == torch.float32
+    assert tensors[ADDED_TOKEN_EMBEDDINGS].dtype == torch.float32
 
 
 def test_merging_equals_peft(tmp_path):
@@ -185,7 +185,7 @@ def test_tensors_of_another_architecture_are_refused(change):
     other = build_model(language_model(), OmniVMedVisionConfig(**(TINY_VISION | change)), MEDIA_TOKEN_ID)
     before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
     with pytest.raises(ValueError, match="another architecture"):
-        load_parts(other, parts | lora | {NEW_ROWS: rows})
+        load_parts(other, parts | lora | {ADDED_TOKEN_EMBEDDINGS: rows})
     assert all(torch.equal(tensor, before[name]) for name, tensor in other.state_dict().items())
 
 

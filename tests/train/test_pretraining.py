@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Encoder pre-training: what a sample teaches, and that facts are learned by classifiers and as words."""
+"""Encoder pre-training: what a sample teaches, and that facts are learned by classifiers and projector."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_sample_that_does_not_say_where_its_lesion_lies_does_not_teach_it(make
     outputs = heads(**collate([SampleDataset([nowhere], VOCABULARY, 1, seed=0, clips=1.0)[0]]))
     assert outputs["pointed"].tolist() == [IGNORED]
     outputs["loss"].backward()
-    assert not heads.places.weight.grad.any()
+    assert not heads.lesion_head.weight.grad.any()
 
 
 def test_a_missing_fact_is_not_scored_and_a_known_one_is_numbered(video) -> None:
@@ -112,7 +112,7 @@ def test_a_token_that_is_a_word_is_read_as_that_word(make_model, tokenizer, vide
     heads = EncoderWithHeads(model, tokenizer, VOCABULARY).eval()
     batch = collate([SampleDataset([video], VOCABULARY, 1, seed=0, clips=1.0)[0]])
     for place, expected in ((1, [1, None]), (4, [None, 2])):  # "abnormal", "dermoscopy"
-        shown = heads.words.centre + heads.words.vectors[place]
+        shown = heads.fact_embeddings.centre + heads.fact_embeddings.directions[place]
         model.model.projector.forward = lambda tokens, shown=shown: shown.expand(len(tokens), -1)
         read = heads(**batch)["predictions"][0, 1].tolist()
         assert all(wanted in (None, got) for wanted, got in zip(expected, read, strict=True))
@@ -121,12 +121,12 @@ def test_a_token_that_is_a_word_is_read_as_that_word(make_model, tokenizer, vide
 def test_what_a_token_says_beside_the_true_words_is_punished(make_model, tokenizer, video) -> None:
     heads = EncoderWithHeads(make_model(**VISION), tokenizer, VOCABULARY)
     labels, counts = torch.tensor([[1, 3], [IGNORED, 2]]), torch.tensor([2, 1])  # "abnormal", "endoscopy"; "dermoscopy"
-    abnormal, dermoscopy, endoscopy = (heads.words.vectors[place] for place in (1, 4, 5))
+    abnormal, dermoscopy, endoscopy = (heads.fact_embeddings.directions[place] for place in (1, 4, 5))
     mixture = torch.nn.functional.normalize(abnormal + 2 * endoscopy, dim=0)
     true = torch.stack([mixture, endoscopy, dermoscopy])
-    unsaid = heads._unsaid(true, labels, counts)
+    unsaid = heads._unexplained_share(true, labels, counts)
     assert 0 <= unsaid < 0.1
-    assert heads._unsaid(true.roll(1, dims=0), labels, counts) > unsaid + 0.2
+    assert heads._unexplained_share(true.roll(1, dims=0), labels, counts) > unsaid + 0.2
 
 
 def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, tmp_path: Path, monkeypatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from train.checkpoints.trained_tensors import LORA_B, NEW_ROWS, TRAINED_PARTS, read_trained_tensors
+from train.checkpoints.trained_tensors import ADDED_TOKEN_EMBEDDINGS, LORA_B, TRAINED_PARTS, read_trained_tensors
 from train.nano import run as run_nano
 
 SMALL = {
@@ -19,7 +19,7 @@ SMALL = {
         "pool": {"training_images": 28, "training_clips": 12, "held_out_images": 14, "held_out_clips": 12},
         "training": {"steps": 2, "projector_steps": 1, "batch_size": 4},
     },
-    "words": {"steps": 2, "batch_size": 2},
+    "language": {"steps": 2, "batch_size": 2},
     **{name: {"steps": 1, "batch_size": 2, "evaluation": None} for name in ("stage1", "stage2", "stage3")},
 }
 
@@ -59,7 +59,7 @@ def test_from_an_empty_folder_to_trained_tensors_and_again_only_what_is_missing(
     tensors, scaling = read_trained_tensors(run_nano.TRAINED)
     whole = read_trained_tensors(empty_folder / "runs" / "nano" / "stage3" / "trained.safetensors")[1]
     assert scaling == pytest.approx(run_nano.MERGED_SHARE * whole)
-    assert NEW_ROWS in tensors
+    assert ADDED_TOKEN_EMBEDDINGS in tensors
     assert all(any(name.startswith(part) for name in tensors) for part in TRAINED_PARTS)
     assert any(tensor.any() for name, tensor in tensors.items() if name.endswith(LORA_B)), "the language model learned"
 

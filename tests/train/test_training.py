@@ -27,7 +27,7 @@ from hub_model.processing_omniv_med import OmniVMedProcessor
 from tests.helpers.paths import ROOT
 from tests.helpers.training_fixtures import write_set
 from tests.helpers.waiting import wait_until
-from train.added_token_embeddings import split_off_new_rows
+from train.added_token_embeddings import separate_added_token_embeddings
 from train.checkpoints.trained_tensors import load_parts, merge_lora, read_trained_tensors
 from train.config import ConfigError, StageConfig
 from train.conversation_loss import ConversationLoss, answer_weights, summed_cross_entropy
@@ -107,7 +107,7 @@ def test_a_rate_of_zero_freezes_a_part(make_config, trained) -> None:
     moved = {name for name, parameter in stage.model.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved
     assert {part_of(name) for name in moved} == {trained}
-    assert all("lora_" in name or "new_rows" in name for name in moved if "language_model" in name)
+    assert all("lora_" in name or "added_embeddings" in name for name in moved if "language_model" in name)
 
 
 def test_without_lora_the_language_model_is_trained_in_full_and_a_folder_is_left(make_config, built) -> None:
@@ -129,12 +129,12 @@ def test_the_stage_of_pruning_becomes_the_default_of_the_model_that_was_trained_
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_new_rows_are_trained_as_they_would_be_among_the_others(make_model, tied) -> None:
+def test_added_embeddings_are_trained_as_they_would_be_among_the_others(make_model, tied) -> None:
     plain, split = make_model(), make_model()
     if not tied:
         for model in (plain, split):
             model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
-    split_off_new_rows(split, 3)
+    separate_added_token_embeddings(split, 3)
     words = split.get_input_embeddings().num_embeddings
     ids = torch.tensor([[5, words - 3, 7, words - 1, 9]])
     outputs = [model(input_ids=ids, labels=ids) for model in (plain, split)]
@@ -142,7 +142,7 @@ def test_new_rows_are_trained_as_they_would_be_among_the_others(make_model, tied
     for output in outputs:
         output.loss.backward()
     wanted = plain.get_input_embeddings().weight.grad[-3:]
-    torch.testing.assert_close(split.get_input_embeddings().new_rows.grad, wanted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(split.get_input_embeddings().added_embeddings.grad, wanted, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -151,7 +151,7 @@ def test_frozen_weights_in_bfloat16_are_no_less_exact_than_autocast(make_model) 
     outputs = {}
     for way in ("float32", "autocast", "bfloat16"):
         model = make_model().requires_grad_(False)
-        split_off_new_rows(model, 3)
+        separate_added_token_embeddings(model, 3)
         if way == "bfloat16":
             keep_frozen_weights_in_bfloat16(model)
             assert model.model.vision_model.post_layernorm.weight.dtype == torch.float32
@@ -234,7 +234,7 @@ def test_what_is_replayed_are_the_answers_of_the_model_as_it_was(make_config, ti
     data = {"folders": make_config().data.folders, "shares": {"2d": 0.5, "text": 0.5}, "text_replay": path}
     stage = build_stage(make_config(data=data))
     model = OmniVMedForConditionalGeneration.from_pretrained(tiny).eval()
-    assert replay_conversations(model, stage.processor, tmp_path / "own.json") == stage.training.spoken["text"]
+    assert replay_conversations(model, stage.processor, tmp_path / "own.json") == stage.training.in_memory["text"]
 
 
 # Kill and resume

@@ -78,7 +78,7 @@ def test_a_training_prompt_is_the_prompt_of_inference(processor, film, filmed, s
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
         )
         torch.testing.assert_close(to_pixel_values(item["pixel_values"]), prompt["pixel_values"], atol=1e-6, rtol=0)
-        mine = (item["parts"] == 0) | (item["parts"] == number)
+        mine = (item["segment_ids"] == 0) | (item["segment_ids"] == number)
         seen = item["input_ids"][mine]
         assert torch.equal(seen[: prompt["input_ids"].shape[1]], prompt["input_ids"][0])
         if not separate:
@@ -108,7 +108,7 @@ def test_packed_conversations_and_separate_questions_are_as_if_alone(
     expected, counts = [], []
     for one in [*alone, TEXT]:
         item = encode_conversation(one, processor)
-        inputs = {n: v for n, v in item.items() if n not in ("input_ids", "labels", "parts", "position_ids")}
+        inputs = {n: v for n, v in item.items() if n not in ("input_ids", "labels", "segment_ids", "position_ids")}
         if inputs:
             inputs["pixel_values"] = to_pixel_values(inputs["pixel_values"])
         with torch.no_grad():

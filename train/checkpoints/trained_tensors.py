@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """The tensors that training makes, apart from the language model they were trained with: one small file.
 
-It holds the vision encoder, the projector, LoRA factors of the language model and the embedding rows of the added
+It holds the vision encoder, the projector, LoRA factors of the language model and the embeddings of the added
 tokens, in float16. Names are those of the model's checkpoint; a LoRA pair stands beside the weight it adapts
 (Hu et al., LoRA, arXiv 2106.09685).
 """
@@ -18,22 +18,27 @@ from data_engine.files import write_atomically
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 
 TRAINED_PARTS = ("model.vision_model.", "model.projector.")
-NEW_ROWS = "new_embedding_rows"
+ADDED_TOKEN_EMBEDDINGS = "new_embedding_rows"
+"""Their name in the file, which published files already use."""
 LORA_A, LORA_B = ".lora_A", ".lora_B"
 
 
 def save_trained_tensors(
-    path: Path, parts: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], new_rows: torch.Tensor, scaling: float
+    path: Path,
+    parts: dict[str, torch.Tensor],
+    lora: dict[str, torch.Tensor],
+    added_embeddings: torch.Tensor,
+    scaling: float,
 ) -> None:
     """Writes the trained tensors.
 
     Args:
         parts: encoder and projector tensors by checkpoint name.
         lora: (rank, in) and (out, rank) factors, named by the adapted module and ".lora_A" or ".lora_B".
-        new_rows: (added tokens, hidden) embedding rows.
+        added_embeddings: (added tokens, hidden).
         scaling: alpha over rank of the LoRA pairs.
     """
-    tensors = parts | lora | {NEW_ROWS: new_rows}
+    tensors = parts | lora | {ADDED_TOKEN_EMBEDDINGS: added_embeddings}
     path.parent.mkdir(parents=True, exist_ok=True)
     half = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in tensors.items()}
     with write_atomically(path) as part:
@@ -50,7 +55,7 @@ def read_trained_tensors(path: Path) -> tuple[dict[str, torch.Tensor], float]:
 def load_parts(
     model: OmniVMedForConditionalGeneration, tensors: dict[str, torch.Tensor], partial: bool = False
 ) -> None:
-    """Copies encoder, projector and new embedding rows into a model, in place.
+    """Copies encoder, projector and the embeddings of the added tokens into a model, in place.
 
     Args:
         partial: a part that the file does not hold at all stays as it is, as at the start of a first stage.
@@ -64,10 +69,10 @@ def load_parts(
     if {name: t.shape for name, t in state.items()} != {name: t.shape for name, t in own.items()}:
         raise ValueError("The trained tensors belong to another architecture than this configuration; train again.")
     model.load_state_dict(state, strict=False)
-    if NEW_ROWS in tensors or not partial:
-        rows = tensors[NEW_ROWS]
+    if ADDED_TOKEN_EMBEDDINGS in tensors or not partial:
+        added = tensors[ADDED_TOKEN_EMBEDDINGS]
         with torch.no_grad():
-            model.get_input_embeddings().weight[-len(rows) :] = rows
+            model.get_input_embeddings().weight[-len(added) :] = added
 
 
 def merge_lora(model: OmniVMedForConditionalGeneration, tensors: dict[str, torch.Tensor], scaling: float) -> None:

@@ -18,11 +18,11 @@ from data_engine.records import MEDIA_PLACEHOLDER
 from hub_model.processing_omniv_med import OmniVMedProcessor
 from hub_model.prompt_omniv_med import fill_placeholders, split_after_media
 from train.dataset.prepared_media import PreparedClip, drop_tokens
-from train.pseudo_visual_tokens import NO_WORD
+from train.pseudo_visual_tokens import NO_FACT
 
 IGNORED = -100
 SHARED = 0
-"""Number of the part of a conversation that all of its questions see."""
+"""Segment of a conversation that all of its questions see."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,19 @@ class Conversation:
 
 @dataclass
 class _Tokens:
-    """Token ids, labels (ids of the answers, else -100), positions and parts of one conversation, as they grow."""
+    """Token ids, labels (ids of the answers, else -100), positions and segments of one conversation, as they grow."""
 
     input_ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     position_ids: list[int] = field(default_factory=list)
-    parts: list[int] = field(default_factory=list)
+    segment_ids: list[int] = field(default_factory=list)
 
-    def add(self, ids: list[int], scored: bool, start: int, part: int) -> None:
-        """Appends tokens of one part, whose first has the position `start`."""
+    def add(self, ids: list[int], scored: bool, start: int, segment: int) -> None:
+        """Appends tokens of one segment, whose first has the position `start`."""
         self.input_ids += ids
         self.labels += ids if scored else [IGNORED] * len(ids)
         self.position_ids += range(start, start + len(ids))
-        self.parts += [part] * len(ids)
+        self.segment_ids += [segment] * len(ids)
 
 
 def encode_conversation(
@@ -71,8 +71,8 @@ def encode_conversation(
         drop_rate, rng: share of the visual tokens to drop at most, see `drop_tokens`.
 
     Returns:
-        `input_ids`, `labels`, `position_ids` and `parts` int64 (length,), and the visual inputs where there are media.
-        `labels` are -100 on all but the answers and their end tokens; `parts` are 0 on what everything after it sees,
+        `input_ids`, `labels`, `position_ids` and `segment_ids` int64 (length,), and the visual inputs of the media.
+        `labels` are -100 on all but the answers and their end tokens; `segment_ids` are 0 on what all later tokens see,
         and n on what only the n-th question sees.
     """
     masks = [drop_tokens(clip.keep_mask, drop_rate, rng) for clip in conversation.clips]
@@ -130,20 +130,26 @@ def pack(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """One batch of several encoded conversations: all behind one another in one row, and so are their media.
 
     Returns:
-        `input_ids`, `position_ids`, `parts` and `labels` int64 (1, length), the last with the label of each position's
-        next token; `lengths` int64 (conversations,); the visual inputs where there are media; where
-        pictures are told in words, `told_at` bool (1, length) and `told` int64 (tokens, words), see `told_inputs`.
+        `input_ids`, `position_ids`, `segment_ids` and `labels` int64 (1, length), the last with the label of each
+        position's next token; `lengths` int64 (conversations,); the visual inputs where there are media; for described
+        samples `pseudo_visual_mask` bool (1, length) and `pseudo_visual_facts` int64 (tokens, facts), see
+        `pseudo_visual_inputs`.
     """
-    row = {name: torch.cat([item[name] for item in items])[None] for name in ("input_ids", "position_ids", "parts")}
+    row = {
+        name: torch.cat([item[name] for item in items])[None] for name in ("input_ids", "position_ids", "segment_ids")
+    }
     labels = [nn.functional.pad(item["labels"][1:], (0, 1), value=IGNORED) for item in items]
     visual = [item for item in items if "pixel_values" in item]
     names = visual[0].keys() - row.keys() - {"labels"} if visual else ()
-    if any("told" in item for item in items):
-        places = [item.get("told_at", torch.zeros_like(item["input_ids"], dtype=torch.bool)) for item in items]
-        row["told_at"] = torch.cat(places)[None]
-        told = [item["told"] for item in items if "told" in item]
-        most = max(one.shape[1] for one in told)
-        row["told"] = torch.cat([nn.functional.pad(one, (0, most - one.shape[1]), value=NO_WORD) for one in told])
+    if any("pseudo_visual_facts" in item for item in items):
+        places = [
+            item.get("pseudo_visual_mask", torch.zeros_like(item["input_ids"], dtype=torch.bool)) for item in items
+        ]
+        row["pseudo_visual_mask"] = torch.cat(places)[None]
+        facts = [item["pseudo_visual_facts"] for item in items if "pseudo_visual_facts" in item]
+        most = max(one.shape[1] for one in facts)
+        padded = [nn.functional.pad(one, (0, most - one.shape[1]), value=NO_FACT) for one in facts]
+        row["pseudo_visual_facts"] = torch.cat(padded)
     return row | {
         "labels": torch.cat(labels)[None],
         "lengths": torch.tensor([len(item["input_ids"]) for item in items]),

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The training set: every batch mixes 2D, 3D, video and words in given shares, and item i is always the same.
+"""The training set: every batch mixes 2D, 3D, video and text in given shares, and item i is always the same.
 
 What item i holds depends on the seed and on i alone, so that a resumed run sees what it would have seen, and so does
 one on several devices, which share the items of a batch.
@@ -17,11 +17,11 @@ from torch.utils.data import Dataset
 from data_engine.records import DIMENSIONS
 from train.dataset.conversation_index import ConversationIndex, Located, turns_of
 from train.dataset.conversations import Conversation, encode_conversation
-from train.dataset.described_samples import told_inputs
+from train.dataset.described_samples import pseudo_visual_inputs
 from train.dataset.prepared_media import MediaCache
 
-TEXT, WORDED = "text", "worded"
-STRATA = (*DIMENSIONS, TEXT, WORDED)
+TEXT, DESCRIBED = "text", "described"
+STRATA = (*DIMENSIONS, TEXT, DESCRIBED)
 LONGEST_SEARCH = 100
 """Unreadable conversations in a row, after which a data set is held to be lost."""
 
@@ -47,8 +47,8 @@ class MixedDataset(Dataset):
 
     Args:
         index: of the built set.
-        spoken: conversations that need no file: "text" without media, "worded" about media told in words.
-        shares: of "2d", "3d", "video", "text" and "worded"; they add up to 1.
+        in_memory: conversations that need no file: "text" without media, "described" about facts in the place of media.
+        shares: of "2d", "3d", "video", "text" and "described"; they add up to 1.
         media: reads and keeps the media.
         length: number of items.
         seed: of the order, of the order of questions and of the tokens that are dropped.
@@ -63,7 +63,7 @@ class MixedDataset(Dataset):
     def __init__(
         self,
         index: ConversationIndex,
-        spoken: Mapping[str, Sequence[Conversation]],
+        in_memory: Mapping[str, Sequence[Conversation]],
         shares: Mapping[str, float],
         media: MediaCache,
         length: int,
@@ -72,10 +72,10 @@ class MixedDataset(Dataset):
         drop_rate: float = 0.0,
         longest: int | None = None,
     ):
-        self.index, self.spoken, self.media = index, spoken, media
+        self.index, self.in_memory, self.media = index, in_memory, media
         self.length, self.seed, self.separate, self.drop_rate, self.longest = length, seed, separate, drop_rate, longest
         self.members = [np.flatnonzero(index.dimension == place) for place in range(len(DIMENSIONS))]
-        self.members += [np.arange(len(spoken.get(name, ()))) for name in (TEXT, WORDED)]
+        self.members += [np.arange(len(in_memory.get(name, ()))) for name in (TEXT, DESCRIBED)]
         for name, members in zip(STRATA, self.members, strict=True):
             if shares.get(name, 0) > 0 and not len(members):
                 raise DataError(f"The data hold no conversations of the kind {name}; set its share to 0.")
@@ -113,12 +113,12 @@ class MixedDataset(Dataset):
         for attempt in range(LONGEST_SEARCH):
             rng = np.random.default_rng((self.seed, item, attempt))
             member = self._member(stratum, place + attempt)
-            if (name := STRATA[stratum]) in self.spoken:
-                conversation, processor = self.spoken[name][member], self.media.processor
+            if (name := STRATA[stratum]) in self.in_memory:
+                conversation, processor = self.in_memory[name][member], self.media.processor
                 encoded = encode_conversation(conversation, processor, self.separate)
-                if name == WORDED:
-                    numbers = self.spoken[name].numbers
-                    encoded = told_inputs(conversation, encoded, numbers, processor.image_token_id)
+                if name == DESCRIBED:
+                    indices = self.in_memory[name].indices
+                    encoded = pseudo_visual_inputs(conversation, encoded, indices, processor.image_token_id)
                 return encoded | {"unreadable": unreadable}
             located = self.index.records(member)
             try:

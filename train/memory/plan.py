@@ -31,7 +31,7 @@ from train.config import ConfigError, StageConfig
 from train.conversation_loss import POSITIONS_AT_ONCE, ConversationLoss
 from train.dataset.conversations import IGNORED, SHARED
 from train.packed_attention import PACKED
-from train.trainable_parts import keep_frozen_weights_in_bfloat16, prepare_parts
+from train.trainable_parts import keep_frozen_weights_in_bfloat16, prepare_trainable_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = ("ddp", "fsdp2", "zero2", "zero3")
@@ -109,17 +109,17 @@ class PlannedBatch:
         ids[: self.visual] = image_token_id
         labels = torch.full((self.length,), IGNORED)
         labels[-self.scored - 1 : -1] = 0
-        parts = torch.full((self.length,), SHARED)
+        segment_ids = torch.full((self.length,), SHARED)
         if self.separate:
             text = self.length - self.visual
-            parts[self.visual :] = 1 + torch.arange(text) * QUESTIONS // text
+            segment_ids[self.visual :] = 1 + torch.arange(text) * QUESTIONS // text
         keep = torch.zeros(self.frames * rows * (self.frame_tokens // rows), dtype=torch.bool)
         keep[: self.visual] = True
         grid = [self.frames, self.merge * rows, self.merge * (self.frame_tokens // rows)]
         return {
             "input_ids": ids.repeat(count)[None],
             "labels": labels.repeat(count)[None],
-            "parts": parts.repeat(count)[None],
+            "segment_ids": segment_ids.repeat(count)[None],
             "position_ids": torch.arange(self.length).repeat(count)[None],
             "lengths": torch.full((count,), self.length),
             "pixel_values": torch.empty(self.patches, patch_values, dtype=torch.uint8, device="meta"),
@@ -141,7 +141,7 @@ def build_module(architecture: dict[str, Any], stage: StageConfig) -> Conversati
     """The stage's model as `train.stage` prepares it for training in bfloat16, on the current device, untrained."""
     model = OmniVMedForConditionalGeneration(model_config(architecture))
     model.config.text_config._attn_implementation = PACKED if stage.attention == "sdpa" else stage.attention
-    prepare_parts(model, stage.model_copy(update={"start": None}), ADDED_TOKENS)
+    prepare_trainable_parts(model, stage.model_copy(update={"start": None}), ADDED_TOKENS)
     if not stage.trains_language_model_in_full:
         keep_frozen_weights_in_bfloat16(model)
     if stage.gradient_checkpointing:

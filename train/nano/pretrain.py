@@ -1,13 +1,13 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Pre-trains encoder and projector on the facts of generated samples, before the language model itself is run.
+"""Pre-trains encoder and projector on the facts of generated samples, without running the language model.
 
 A language model on two CPU cores sees a few images a second, the encoder alone more than a hundred; so the encoder
 learns here what there is to see: facts (modality, plane, region, stain, lesion, side, …), by one classifier each, and
-where in the picture lesions lie, by one more for every patch. The projector learns where the words of those facts lie
-among the language model's input embeddings: a clip's tokens are scored against the embedding of every possible answer,
-so that afterwards a picture reads to the language model much like a few words. Multiple-instance pooling by
-log-sum-exp (Pinheiro and Collobert, arXiv 1411.6228) lets each token say another word. At the end the projector alone
-goes on until its tokens say little else.
+where lesions lie, by one more for every patch. The projector is aligned with the language model's input embeddings: a
+clip's tokens are scored against the embedding of every possible value, so that afterwards an image reads to the
+language model much like a few words. Multiple-instance pooling by
+log-sum-exp (Pinheiro and Collobert, arXiv 1411.6228) lets each token express another fact.
+At the end the projector alone trains on, until its tokens express little else.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from train.checkpoints.assemble import NANO_PROCESSOR
 from train.dataset.conversations import IGNORED
 from train.dataset.described_samples import fact_vocabulary
 from train.nano.muon import MuonWithAdamW
-from train.pseudo_visual_tokens import WordVectors
+from train.pseudo_visual_tokens import FactEmbeddings
 
 LARGEST_STRETCH = 1.35
 """Frames are stretched by up to this factor, so that the encoder meets every token grid that real files lead to."""
 LARGEST_GAIN, LARGEST_GAMMA = 0.15, 0.5
 """Contrast and brightness are changed by up to this share of the display range, and bent by a power of two this far."""
-SELDOM = 0.25
+AUGMENTED_SHARE = 0.25
 """Share of the clips that are blurred, and that get noise, and margins: each alone, by its own draw."""
 SMALLEST_DETAIL, LARGEST_NOISE, SMALLEST_SHARE = 0.4, 0.06, 0.7
 """Resolution that blurring leaves; standard deviation of the noise in pixel values; share of a side within margins."""
-SPACING_SHOWN = 0.6
+SPACING_SHARE = 0.6
 """Share of the samples with millimetres that show them: exported pictures have lost theirs."""
 LARGEST_DROP = 0.9
 """In half of the clips, up to this share of the tokens behind the first frame is dropped, as pruning will."""
-SHARPNESS = 20.0
+SIMILARITY_SCALE = 20.0
 """Scale of cosine similarities before the softmax over answers."""
-WEIGHT_OF_PLACES = 10.0
-"""Of the loss of the lesions' places: most patches are easily told to be healthy, so its mean is small."""
-WEIGHT_OF_UNSAID = 2.0
-"""Of the share of tokens that is none of the true words; from the first step on it kept the encoder from learning."""
+LESION_LOSS_WEIGHT = 10.0
+"""Weight of the lesion head's loss: most patches are easily recognised as healthy, so its mean is small."""
+UNEXPLAINED_WEIGHT = 2.0
+"""Weight of the part of tokens that no true fact explains; from the first step on it kept the encoder from learning."""
 RIDGE = 0.05
-"""Added to the words' squared lengths, 1: two that are nearly alike must not make up what they differ in."""
+"""Added to the squared lengths, 1, of the directions, so that two nearly equal ones do not explain their difference."""
 HELD_OUT = 1536
 """Samples that accuracy is measured on."""
 UNKNOWN = -1.0
@@ -61,10 +61,10 @@ UNKNOWN = -1.0
 
 
 class EncoderWithHeads(nn.Module):
-    """Encoder and projector, with what they are taught by.
+    """Encoder and projector with their training heads.
 
-    On the encoder one linear classifier a fact, and one that says of each token's patches how much of them lesions
-    cover; on the projector the words that it should read.
+    On the encoder, one linear classifier per fact and one that predicts how much of each patch lesions cover; on the
+    projector, the embeddings of the facts.
 
     Args:
         model: whose vision encoder and projector are trained, in place; its language model gives the embeddings.
@@ -81,21 +81,21 @@ class EncoderWithHeads(nn.Module):
         self.vision_model: OmniVMedVisionModel = model.model.vision_model
         self.projector: OmniVMedProjector = model.model.projector
         self.sizes = [len(values) for values in vocabulary.values()]
-        self.heads = nn.Linear(2 * self.vision_model.config.hidden_size, sum(self.sizes))
-        self.places = nn.Linear(self.vision_model.config.hidden_size, NANO_PROCESSOR["merge_size"] ** 2)
-        self.words = WordVectors(model.get_input_embeddings(), tokenizer, vocabulary)
-        self.says_only_what_is_true = False
+        self.fact_heads = nn.Linear(2 * self.vision_model.config.hidden_size, sum(self.sizes))
+        self.lesion_head = nn.Linear(self.vision_model.config.hidden_size, NANO_PROCESSOR["merge_size"] ** 2)
+        self.fact_embeddings = FactEmbeddings(model.get_input_embeddings(), tokenizer, vocabulary)
+        self.projector_only = False
 
-    def leave_only_projector(self) -> None:
-        """From now on nothing else learns, and tokens are to say nothing but the true words."""
+    def train_only_projector(self) -> None:
+        """From now on only the projector trains, and its tokens are to express nothing but true facts."""
         self.requires_grad_(False)
         self.projector.requires_grad_(True)
-        self.says_only_what_is_true = True
+        self.projector_only = True
 
     def forward(
         self, labels: torch.Tensor, keep_mask: torch.Tensor, lesions: torch.Tensor, **visual: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Mean cross-entropy over all known facts, of the classifiers and of the words, and that of lesions' places.
+        """Mean cross-entropy over all known facts, of classifiers and projector, and the loss of the lesion head.
 
         Args:
             labels: int64 (clips, facts) in the order of the vocabulary, -100 where a clip lacks the fact.
@@ -103,7 +103,7 @@ class EncoderWithHeads(nn.Module):
             keep_mask, visual: as the encoder takes them.
 
         Returns:
-            `loss`; and in evaluation mode `predictions` int64 (clips, 2, facts): classifiers, words; and `pointed`
+            `loss`; and in evaluation mode `predictions` int64 (clips, 2, facts): classifiers, projector; and `pointed`
             int64 (clips,): 1 where the patch most like a lesion is one, 0 where it is not, -100 where no lesion is in
             sight (the pointing game, Zhang et al., arXiv 1608.00507).
         """
@@ -114,32 +114,32 @@ class EncoderWithHeads(nn.Module):
         clip = torch.repeat_interleave(grid.prod(dim=1) // merge**2)
         counts = torch.zeros(len(grid), dtype=torch.int64, device=clip.device).index_add(0, clip, keep_mask.long())
         pooled = [torch.segment_reduce(tokens, how, lengths=counts) for how in ("mean", "max")]
-        classified = self.heads(torch.cat(pooled, dim=-1)).float()
-        offsets = self.projector(tokens).float() - self.words.centre
+        classified = self.fact_heads(torch.cat(pooled, dim=-1)).float()
+        offsets = self.projector(tokens).float() - self.fact_embeddings.centre
         directions = nn.functional.normalize(offsets, dim=-1)
-        similarities = SHARPNESS * directions @ self.words.vectors.T
+        similarities = SIMILARITY_SCALE * directions @ self.fact_embeddings.directions.T
         read = torch.segment_reduce(similarities.float().exp(), "sum", lengths=counts).log()
-        # Visual tokens stay as loud as words are.
-        loudness = (offsets.norm(dim=-1) / self.words.loudness - 1).square().mean()
+        # Visual tokens keep the norm of text embeddings.
+        norm_loss = (offsets.norm(dim=-1) / self.fact_embeddings.embedding_norm - 1).square().mean()
         known = (labels != IGNORED).sum().clamp(min=1)
         facts = [part for logits in (classified, read) for part in logits.split(self.sizes, dim=1)]
         losses = [
             nn.functional.cross_entropy(part, wanted, ignore_index=IGNORED, reduction="sum") / known
             for part, wanted in zip(facts, 2 * labels.unbind(dim=1), strict=True)
         ]
-        found, covered = self.places(tokens).float(), lesions[keep_mask]
-        loss = torch.stack(losses).sum() + loudness + WEIGHT_OF_PLACES * _place_loss(found, covered)
-        if self.says_only_what_is_true:
-            loss = loss + WEIGHT_OF_UNSAID * self._unsaid(directions, labels, counts)
+        found, covered = self.lesion_head(tokens).float(), lesions[keep_mask]
+        loss = torch.stack(losses).sum() + norm_loss + LESION_LOSS_WEIGHT * _lesion_loss(found, covered)
+        if self.projector_only:
+            loss = loss + UNEXPLAINED_WEIGHT * self._unexplained_share(directions, labels, counts)
         if self.training:
             return {"loss": loss}
         predictions = torch.stack([part.argmax(dim=-1) for part in facts], dim=1).unflatten(1, (2, -1))
         return {"loss": loss, "predictions": predictions, "pointed": _pointing_game(found, covered, counts.tolist())}
 
-    def _unsaid(self, directions: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        """Mean share of tokens (their squared length, 1) that no mixture of the words true of their clip makes up.
+    def _unexplained_share(self, directions: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """Mean share of tokens (their squared length, 1) that no mixture of their clip's true facts explains.
 
-        The encoder's own training leaves three quarters of each token to what the language model has no word for.
+        The encoder's own training leaves three quarters of each token to what no text embedding expresses.
 
         Args:
             directions: (tokens, hidden), of length 1.
@@ -147,7 +147,7 @@ class EncoderWithHeads(nn.Module):
             counts: int64 (clips,), tokens of each.
         """
         first = torch.tensor([0, *self.sizes[:-1]], device=labels.device).cumsum(0)
-        true = self.words.vectors[(labels + first).clamp(min=0)] * (labels != IGNORED)[..., None]
+        true = self.fact_embeddings.directions[(labels + first).clamp(min=0)] * (labels != IGNORED)[..., None]
         clip = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
         gram = true @ true.transpose(1, 2)
         inverse = torch.linalg.inv(gram + RIDGE * torch.eye(gram.shape[1], device=gram.device))
@@ -155,7 +155,7 @@ class EncoderWithHeads(nn.Module):
         return 1 - torch.einsum("tf,tfg,tg->t", along, inverse[clip], along).mean()
 
 
-def _place_loss(found: torch.Tensor, covered: torch.Tensor) -> torch.Tensor:
+def _lesion_loss(found: torch.Tensor, covered: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of what was found in patches whose cover is known; the root lets small lesions count."""
     known = covered != UNKNOWN
     losses = nn.functional.binary_cross_entropy_with_logits(found, covered.clamp(min=0).sqrt(), reduction="none")
@@ -195,14 +195,14 @@ class SampleDataset(Dataset):
         sample = self.samples[members[int(rng.integers(len(members)))]]
         chosen = shown_frames(sample)
         frames, positions = sample.frames[chosen], sample.positions[chosen]
-        rows_mm, columns_mm = sample.pixel_spacing if rng.random() < SPACING_SHOWN else (0.0, 0.0)
+        rows_mm, columns_mm = sample.pixel_spacing if rng.random() < SPACING_SHARE else (0.0, 0.0)
         stretch = math.sqrt(LARGEST_STRETCH ** rng.uniform(-1, 1) * (rows_mm / columns_mm if columns_mm else 1.0))
         patch_size, merge_size = NANO_PROCESSOR["patch_size"], NANO_PROCESSOR["merge_size"]
         tokens = NANO_PROCESSOR["max_frame_tokens"]
         height, width = frames.shape[1:3]
         side = patch_size * merge_size
         rows, columns = token_grid(height * stretch, width / stretch, side, tokens, tokens)
-        share = rng.uniform(SMALLEST_SHARE, 1) if rng.random() < SELDOM else 1.0
+        share = rng.uniform(SMALLEST_SHARE, 1) if rng.random() < AUGMENTED_SHARE else 1.0
         height_shown, width_shown = round(rows * side * share), round(columns * side * share)
         top = int(rng.integers(rows * side - height_shown + 1))
         left = int(rng.integers(columns * side - width_shown + 1))
@@ -244,7 +244,7 @@ def vary(frames: np.ndarray, height: int, width: int, rng: np.random.Generator) 
     Returns:
         float32 (T, 3, height, width) in [-1, 1].
     """
-    if rng.random() < SELDOM:
+    if rng.random() < AUGMENTED_SHARE:
         detail = rng.uniform(SMALLEST_DETAIL, 1)
         coarse = resize_frames(frames, math.ceil(height * detail), math.ceil(width * detail))
         picture = nn.functional.interpolate(coarse, (height, width), mode="bilinear")
@@ -254,7 +254,7 @@ def vary(frames: np.ndarray, height: int, width: int, rng: np.random.Generator) 
     picture = share_of_range.pow_(2 ** rng.uniform(-LARGEST_GAMMA, LARGEST_GAMMA)).mul_(2).sub_(1)
     gain, offset = 1 + rng.uniform(-LARGEST_GAIN, LARGEST_GAIN), rng.uniform(-LARGEST_GAIN, LARGEST_GAIN)
     picture = picture.mul_(gain).add_(offset)
-    if rng.random() < SELDOM:
+    if rng.random() < AUGMENTED_SHARE:
         noise = rng.standard_normal(picture.shape, dtype=np.float32) * rng.uniform(0, LARGEST_NOISE)
         picture = picture.add_(torch.from_numpy(noise))
     return picture.clamp_(-1, 1)
@@ -352,7 +352,7 @@ def pretrain(
         ("projector", config.projector_steps, config.seed + 2),
     ):
         if part == "projector":
-            learner.leave_only_projector()
+            learner.train_only_projector()
         trainer = PretrainingTrainer(
             model=learner,
             args=_arguments(folder / part, steps, config),
