@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from transformers import PreTrainedTokenizerFast
 
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
@@ -19,6 +20,13 @@ from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from tests.helpers.paths import HUB_MODEL
 from tests.helpers.tiny_models import PROCESSOR_OPTIONS, TINY_TEXT, TINY_VISION
 from train.checkpoints.assemble import write_configuration
+
+# Properties are tried on the same examples every time, without a limit of time, so that a run's outcome depends neither
+# on chance nor on the machine; `pytest --hypothesis-profile=search` draws new ones.
+PROPERTIES = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", derandomize=True, **PROPERTIES)
+settings.register_profile("search", **PROPERTIES)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -147,7 +147,6 @@ looks_of_chance = st.one_of(st.none(), st.sampled_from([look(bits) for bits in (
 media_of_chance = st.lists(st.tuples(looks_of_chance, st.sampled_from("ab")), min_size=1, max_size=2)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(media_of_chance, st.sampled_from(["yes", "no"])), max_size=12))
 def test_it_keeps_what_comparing_each_with_all_that_are_kept_keeps(drawn):
     items = []

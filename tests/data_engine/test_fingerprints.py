@@ -12,7 +12,7 @@ import av
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
@@ -190,7 +190,6 @@ several_hashes = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(several_hashes, several_hashes, st.data())
 def test_the_search_finds_what_comparing_all_finds(left, right, data):
     groups = [data.draw(st.lists(st.integers(0, 1), min_size=len(one), max_size=len(one))) for one in (left, right)]

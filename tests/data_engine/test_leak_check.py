@@ -9,7 +9,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from rapidfuzz import fuzz
@@ -261,7 +261,6 @@ def test_one_hit_for_each_record_and_benchmark_the_surest_first():
     assert leaks(reversed(train), iter([first, second])) == hits
 
 
-@settings(deadline=None)
 @given(st.permutations(SPECIFIC.rstrip("?").lower().replace("-", " ").split()), st.integers(0, 5))
 def test_the_score_is_that_of_rapidfuzz(words, left_out):
     question = " ".join(words[left_out:])

@@ -86,7 +86,7 @@ def test_shares_that_mean_nothing_are_refused(pool, shares):
 values = st.sampled_from(["x", "y", "z"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.dictionaries(st.tuples(values, values, values), st.integers(1, 60), min_size=1, max_size=12),
     st.one_of(st.none(), st.integers(1, 400)),

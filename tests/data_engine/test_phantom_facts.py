@@ -59,7 +59,7 @@ def test_a_quadrant_is_named_only_well_off_the_middle_and_inside(row, column, sa
     assert geometry.quadrant(row, column).get("location") == said
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     radii=st.tuples(*[st.floats(5, 20)] * 3),
     angle=st.floats(0, 3.1),
@@ -263,7 +263,7 @@ def test_stained_nuclei_are_graded_by_their_share(share, score):
     assert histopathology.allred_proportion(share) == f"Allred proportion score {score}"
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(radius=st.floats(5, 40))
 def test_the_greatest_diameter_of_a_disc_is_its_diameter(radius):
     row, column = np.mgrid[0:112, 0:112]

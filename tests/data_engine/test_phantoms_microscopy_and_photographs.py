@@ -141,7 +141,7 @@ views = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(view=views, right=st.floats(-0.4, 0.4), down=st.floats(-0.4, 0.4))
 def test_a_place_on_the_patient_is_found_in_the_picture(view, right, down):
     photo = _bare_skin(**view)
@@ -150,7 +150,7 @@ def test_a_place_on_the_patient_is_found_in_the_picture(view, right, down):
     assert shown == pytest.approx(((row + 0.5) / geometry.SIZE - 0.5, (column + 0.5) / geometry.SIZE - 0.5), abs=1e-3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(view=views, share=st.floats(0.1, 0.3), narrow=st.floats(0.6, 1.0), ragged=st.floats(0, 0.5))
 def test_a_finding_measures_what_is_said_of_it(view, share, narrow, ragged):
     photo = _bare_skin(**view)

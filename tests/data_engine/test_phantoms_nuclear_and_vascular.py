@@ -166,7 +166,7 @@ def test_hot_spots_take_up_more_than_their_surroundings_and_cold_ones_less():
     assert max(ratios["cold spot"]) < 0.7
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 5), st.integers(0, 1000))
 def test_hot_spots_can_be_counted_from_the_front(count, seed):
     pixel = 10.0
@@ -343,7 +343,7 @@ def test_only_an_oblique_view_shows_the_pectoral_muscle():
     assert oblique[3 * rows // 4 :].max() < 0.05
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(6, 14), st.booleans(), st.integers(0, 1000))
 def test_a_mass_has_the_size_that_is_stated(radius, spiculated, seed):
     pixel = 0.5

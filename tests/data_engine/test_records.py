@@ -73,7 +73,7 @@ def test_fourteen_modalities_and_eleven_tasks():
     assert "unknown" not in MODALITIES
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(st.lists(records(), min_size=1, max_size=4))
 def test_both_file_formats_give_back_what_was_written(tmp_path, written):
     path = tmp_path / "set.jsonl"

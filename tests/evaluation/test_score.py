@@ -170,7 +170,7 @@ def test_the_tools_figures_stand_under_their_own_names(file: Path) -> None:
     assert "meteor" not in result
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(ROWS), min_size=1, max_size=12), st.randoms(), st.sampled_from(sorted(KEYS)))
 def test_the_order_of_rows_does_not_matter(file: Path, rows: list[dict], shuffler: random.Random, mode: str) -> None:
     result = score(file, rows, mode)

@@ -130,7 +130,7 @@ def test_without_spacing_the_automatic_plane_is_axial():
     assert said(load_clip(make_body(), plane="automatic"), "chosen by the spacing: axial")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     axes=st.sampled_from(ALL_AXES),
     shape=st.tuples(st.integers(2, 6), st.integers(2, 6), st.integers(2, 6)),
@@ -479,7 +479,7 @@ def test_sixteen_bit_tiff_is_scaled(tmp_path):
 # --- NIfTI: nibabel is the reference -----------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     axes=st.sampled_from(ALL_AXES),
     turn=st.tuples(*[st.floats(-15, 15)] * 3),

@@ -40,7 +40,7 @@ def clips(draw: st.DrawFn, min_frames: int = 1) -> torch.Tensor:
 thresholds = st.floats(0.0, 0.6)
 peaks = st.none() | st.floats(0.0, 0.8)
 rules = st.sampled_from(["anchor", "previous"])
-modest = settings(deadline=None, max_examples=40)
+modest = settings(max_examples=40)
 
 
 @modest

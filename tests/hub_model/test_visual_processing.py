@@ -21,7 +21,7 @@ from hub_model.visual_processing_omniv_med import (
     unpatchify,
 )
 
-modest = settings(deadline=None, max_examples=60)
+modest = settings(max_examples=60)
 sides = st.integers(1, 4)
 
 
@@ -49,7 +49,7 @@ def test_a_token_is_a_square_of_the_frame():
     assert torch.equal(token[1, 0], frames[0, 0, 8:12, 12:16])  # its upper right patch
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.floats(1, 5000), st.floats(1, 5000), st.sampled_from([8, 28]), st.integers(1, 64), st.integers(0, 1000))
 def test_a_token_grid_stays_within_its_bounds_and_keeps_the_shape(height, width, token_size, least, more):
     most = least + more

@@ -81,7 +81,7 @@ def test_true_and_false_statements_about_one_picture_mostly_come_together() -> N
     assert together > 20
 
 
-@settings(max_examples=14, deadline=None)
+@settings(max_examples=14)
 @given(st.sampled_from(MODALITIES), st.integers(0, 100))
 def test_every_kind_of_sample_can_be_described(modality, seed) -> None:
     for kind in KINDS_OF[modality]:

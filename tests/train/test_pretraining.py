@@ -68,7 +68,7 @@ def test_an_item_is_what_the_encoder_takes_and_depends_on_seed_and_index_alone(v
         assert all(torch.equal(item[name], again[name]) for name in item)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.sampled_from((0, 255, None)))
 def test_varied_frames_stay_in_range(seed, level) -> None:
     rng = np.random.default_rng(seed)

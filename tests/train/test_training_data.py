@@ -128,7 +128,7 @@ def test_packed_conversations_and_separate_questions_are_as_if_alone(
 # Dropping tokens
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 5), st.integers(1, 9), st.floats(0.01, 0.99), st.integers(0, 2**31))
 def test_dropping_keeps_a_token_of_the_first_frame_and_adds_none(frames, tokens, rate, seed) -> None:
     rng = np.random.default_rng(seed)
@@ -217,7 +217,7 @@ def test_broken_lines_are_counted_and_a_folder_without_records_is_named(built, t
 # Mixing
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=4).filter(any), st.integers(1, 200))
 def test_any_batch_holds_the_shares_give_or_take_one(weights, length) -> None:
     shares = [weight / sum(weights) for weight in weights]
