@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -86,6 +86,9 @@ class BenchmarkConfig(Strict):
     path: Path
 
 
+Configured = TypeVar("Configured", SourceConfig, BenchmarkConfig)
+
+
 class BuildConfig(Strict):
     """What is built.
 
@@ -132,7 +135,7 @@ class BuildConfig(Strict):
         check_shares(config.shares)
         folder = path.parent if sources is None else sources
 
-        def placed(one: SourceConfig | BenchmarkConfig) -> Any:
+        def placed(one: Configured) -> Configured:
             return one.model_copy(update={"path": folder / one.path})
 
         for one in config.sources:
@@ -173,7 +176,7 @@ def convert_chunk(task: ChunkTask) -> int:
     marks: dict[Medium, dict[str, Any]] = {}
     rows = pickle.loads(task.rows.read_bytes())
     for row in rows:
-        if isinstance(row, generated.Drawn):
+        if task.folder is None:
             lines += _marked(generated.records_of(row, store), task, marks)
             continue
         try:
@@ -243,13 +246,14 @@ def _listings(config: BuildConfig) -> list[_Listing]:
     if config.generated:
         rows = partial(generated.listed, config.seed, config.generated)
         listings.append(_Listing("source", generated.NAME, None, SPLITS, rows))
-    for role, sources in (("source", config.sources), ("benchmark", config.benchmarks)):
-        for one in sources:
-            get_adapter(one.name)  # a name that does not exist is said before any work
-            splits = one.splits if isinstance(one, SourceConfig) else ("test",)
-            languages = one.held_out_languages if isinstance(one, SourceConfig) else None
-            rows = partial(limited_rows, one, config.seed)
-            listings.append(_Listing(role, one.name, one.path, splits, rows, languages))
+    downloaded: list[SourceConfig | BenchmarkConfig] = [*config.sources, *config.benchmarks]
+    for one in downloaded:
+        get_adapter(one.name)  # a name that does not exist is said before any work
+        role: Literal["source", "benchmark"] = "source" if isinstance(one, SourceConfig) else "benchmark"
+        splits = one.splits if isinstance(one, SourceConfig) else ("test",)
+        languages = one.held_out_languages if isinstance(one, SourceConfig) else None
+        rows = partial(limited_rows, one, config.seed)
+        listings.append(_Listing(role, one.name, one.path, splits, rows, languages))
     return listings
 
 
@@ -262,12 +266,13 @@ def list_rows(config: BuildConfig, out: Path) -> list[ChunkTask]:
         if not listed.exists():
             folder.mkdir(parents=True, exist_ok=True)
             count, rows = 0, 0
-            for chunk in tqdm(_chunks(listing.rows()), desc=f"Listing {listing.name}", unit="chunk", leave=False):
+            chunks = tqdm(_chunks(listing.rows()), desc=f"Listing {listing.name}", unit="chunk", leave=False)
+            for chunk in chunks:
                 (folder / f"{count:06d}.rows").write_bytes(pickle.dumps(chunk))
                 count, rows = count + 1, rows + len(chunk)
             listed.write_text(json.dumps({"chunks": count, "rows": rows}), encoding="utf-8")
-        for chunk in range(json.loads(listed.read_text(encoding="utf-8"))["chunks"]):
-            name = folder / f"{chunk:06d}"
+        for place in range(json.loads(listed.read_text(encoding="utf-8"))["chunks"]):
+            name = folder / f"{place:06d}"
             tasks.append(
                 ChunkTask(
                     listing.name,

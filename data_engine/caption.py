@@ -52,9 +52,9 @@ from data_engine.captioning.sampling import RejectionSampler, decide_all
 from data_engine.captioning.statistics import Statistics
 from data_engine.files import write_atomically
 from data_engine.questions import caption_request
-from data_engine.records import DIMENSION_OF, Medium, Record, Turn, write_jsonl
+from data_engine.records import DIMENSION_OF, Medium, Record, Task, Turn, write_jsonl
 
-TASK = "report generation and captioning"
+TASK: Task = "report generation and captioning"
 
 
 def to_record(item: Item, caption: str, store: MediaStore) -> Record:
@@ -104,11 +104,9 @@ def write_results(items: list[Item], decisions: dict[int, Decision], out: Path) 
     """Writes records and decisions in the order of the items, so that they do not depend on who answered first."""
     ordered = [decisions[place] for place in sorted(decisions)]
     store, item_of = MediaStore(out), {item.id: item for item in items}
-    accepted = [one for one in ordered if one.chosen]
+    accepted = [(item_of[one.item_id], one.chosen.caption) for one in ordered if one.chosen]
     try:
-        write_jsonl(
-            (to_record(item_of[one.item_id], one.chosen.caption, store) for one in accepted), out / "captions.jsonl"
-        )
+        write_jsonl((to_record(item, caption, store) for item, caption in accepted), out / "captions.jsonl")
     except BrokenRow as error:
         raise CaptionError(f"A medium cannot be linked into {out}: {error}") from None
     write_whole(out / "decisions.jsonl", (json.dumps(decision_row(one), ensure_ascii=False) for one in ordered))

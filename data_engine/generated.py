@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from PIL import Image
 
 from data_engine.phantoms import KINDS_OF, MODALITIES, Sample, generate
 from data_engine.questions import Question, captioned, match, questions
-from data_engine.records import DIMENSION_OF, SPLITS, Medium, Record, Turn
+from data_engine.records import DIMENSION_OF, SPLITS, Record, Split
 from data_engine.sample_media import encode_video, hounsfield_units
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Drawn:
     """What sample `index` of a split is, before it is made."""
 
     seed: int
-    split: str
+    split: Split
     index: int
 
     @property
@@ -55,7 +55,7 @@ class Drawn:
         return np.random.default_rng((self.seed, SPLITS.index(self.split), self.index, purpose))
 
 
-def listed(seed: int, counts: dict[str, int]) -> Iterator[Drawn]:
+def listed(seed: int, counts: Mapping[Split, int]) -> Iterator[Drawn]:
     """The samples of all splits."""
     for split in SPLITS:
         for index in range(counts.get(split, 0)):
@@ -72,16 +72,21 @@ def records_of(drawn: Drawn, store: MediaStore) -> list[Record]:
     # A volume's file says its spacing; a PNG or MP4 cannot.
     spacing = sample.pixel_spacing if kind != "volume" and all(sample.pixel_spacing) else None
     return [
-        Record(
-            id=f"{NAME}/{drawn.split}/{number}/{place}",
-            dimension=DIMENSION_OF[kind],
-            modality=modality,
-            task=one.task,
-            media=(Medium(type=kind, path=path, spacing=spacing),),
-            conversations=(Turn(role="user", content=one.question), Turn(role="assistant", content=one.answer)),
-            source=NAME,
-            license=LICENSE,
-            split=drawn.split,
+        Record.model_validate(
+            {
+                "id": f"{NAME}/{drawn.split}/{number}/{place}",
+                "dimension": DIMENSION_OF[kind],
+                "modality": modality,
+                "task": one.task,
+                "media": [{"type": kind, "path": path, "spacing": spacing}],
+                "conversations": [
+                    {"role": "user", "content": one.question},
+                    {"role": "assistant", "content": one.answer},
+                ],
+                "source": NAME,
+                "license": LICENSE,
+                "split": drawn.split,
+            }
         )
         for place, one in enumerate(chosen)
     ]

@@ -171,9 +171,9 @@ def _near_images(train: list[Fingerprinted], benchmarks: list[Fingerprinted]) ->
     for record, look in _looks(benchmarks):
         tested.setdefault(look, {}).setdefault(record.source, record.id)
     learned_looks, tested_looks = list(learned), list(tested)
-    hashes = ([hash for _, hash in looks] for looks in (learned_looks, tested_looks))
-    kinds = ([kind for kind, _ in looks] for looks in (learned_looks, tested_looks))
-    for i, j, bits in near_pairs(*hashes, *kinds):
+    learned_kinds, learned_hashes = [kind for kind, _ in learned_looks], [hash for _, hash in learned_looks]
+    tested_kinds, tested_hashes = [kind for kind, _ in tested_looks], [hash for _, hash in tested_looks]
+    for i, j, bits in near_pairs(learned_hashes, tested_hashes, learned_kinds, tested_kinds):
         for benchmark, identifier in tested[tested_looks[j]].items():
             for train_id in learned[learned_looks[i]]:
                 yield Hit("near image", train_id, benchmark, identifier, distance=bits)

@@ -17,6 +17,8 @@ from data_engine.records import Record
 AXES = ("source", "modality", "task")
 ROUNDS = 200
 SHARE_TOLERANCE = 0.005
+Cell = tuple[str, ...]
+"""The source, modality and task of a record."""
 Shares = Mapping[str, Mapping[str, float]]
 """Axis -> value -> share; values that are not named divide what is left as they occur."""
 
@@ -34,7 +36,7 @@ def check_shares(shares: Shares) -> None:
             raise MixtureError(f"Shares of {axis} must be at least 0 and add up to 1 at most.")
 
 
-def cell_counts(available: Mapping[tuple[str, ...], int], total: int | None, shares: Shares) -> dict[tuple, int]:
+def cell_counts(available: Mapping[Cell, int], total: int | None, shares: Shares) -> dict[Cell, int]:
     """How many records to take of every combination of source, modality and task.
 
     Args:
@@ -127,7 +129,7 @@ def mix(records: Sequence[Record], total: int | None, shares: Shares, seed: int)
     """
     check_shares(shares)
     rng = np.random.default_rng(seed)
-    cells: dict[tuple, list[int]] = defaultdict(list)
+    cells: dict[Cell, list[int]] = defaultdict(list)
     for index, record in enumerate(records):
         cells[tuple(getattr(record, axis) for axis in AXES)].append(index)
     wanted = cell_counts({cell: len(members) for cell, members in cells.items()}, total, shares)

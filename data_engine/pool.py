@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 from tqdm import tqdm
@@ -105,7 +106,7 @@ def build_pool(folder: Path, plan: PoolPlan, processes: int) -> None:
             pass
 
 
-def _descriptions(shard: np.lib.npyio.NpzFile) -> list[dict]:
+def _descriptions(shard: np.lib.npyio.NpzFile) -> list[dict[str, Any]]:
     return json.loads(str(shard["described"]))
 
 
@@ -124,7 +125,7 @@ class SamplePool(Sequence[Sample]):
     def __init__(self, folder: Path):
         self.pixels: list[np.ndarray] = []
         self.lesions: list[np.ndarray] = []
-        self.described: list[tuple[int, int, int, dict]] = []
+        self.described: list[tuple[int, int, int, dict[str, Any]]] = []
         for shard, path in enumerate(sorted(folder.glob(SHARDS))):
             with np.load(path) as data:
                 self.pixels.append(data["pixels"])
@@ -138,7 +139,15 @@ class SamplePool(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.described)
 
-    def __getitem__(self, index: int) -> Sample:
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
         shard, pixel, map_of_frame, description = self.described[index]
         shape = description["shape"]
         lesions = self.lesions[shard][map_of_frame : map_of_frame + shape[0]]

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from data_engine.files import write_atomically
 
-VERSION = 1
+VERSION: Literal[1] = 1
 """Version of the record; a file of a later one is refused instead of misread."""
 Dimension = Literal["2d", "3d", "video"]
 Modality = Literal[
@@ -40,12 +40,12 @@ Task = Literal[
 ]
 Split = Literal["train", "validation", "test"]
 Reply = Literal["answer", "cannot tell", "not medical", "conversation"]
-DIMENSIONS: tuple[str, ...] = get_args(Dimension)
+DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 MODALITIES: tuple[str, ...] = get_args(Modality)[:-1]
 """The 14 modalities; a record of a source that does not name its own says "unknown"."""
 TASKS: tuple[str, ...] = get_args(Task)
-SPLITS: tuple[str, ...] = get_args(Split)
-DIMENSION_OF = {"image": "2d", "volume": "3d", "video": "video"}
+SPLITS: tuple[Split, ...] = get_args(Split)
+DIMENSION_OF: dict[str, Dimension] = {"image": "2d", "volume": "3d", "video": "video"}
 """Kind of medium -> dimension of a record that holds it (the largest one, where kinds are mixed)."""
 MEDIA_PLACEHOLDER = "<media>"
 """Where a medium stands in a user's words; without any, all media stand before the first question."""

@@ -29,9 +29,10 @@ def count_words(text: str) -> int:
 def summarise(records: Iterable[Record]) -> dict[str, Any]:
     """Counts of everything a reader asks about first; one pass over the records."""
     cells: Counter[tuple[str, str]] = Counter()
-    counts = {name: Counter() for name in ("split", "dimension", "modality", "task", "source", "license", "language")}
+    fields = ("split", "dimension", "modality", "task", "source", "license", "language")
+    counts: dict[str, Counter[str]] = {name: Counter() for name in fields}
     media: dict[str, set[str]] = {}
-    lengths = {"question": Counter(), "answer": Counter()}
+    lengths: dict[str, Counter[int]] = {"question": Counter(), "answer": Counter()}
     turns: Counter[int] = Counter()
     for record in records:
         cells[record.modality, record.task] += 1

@@ -165,22 +165,24 @@ class Origin:
         media = tuple(media)
         kinds = [DIMENSION_OF[medium.type] for medium in media]
         try:
-            return Record(
-                id=self.record_id(row, part),
-                dimension=max(kinds, key=DIMENSIONS.index, default="2d"),
-                modality=modality,
-                task=task,
-                media=media,
-                conversations=tuple(
-                    Turn(role=role, content=words)
-                    for turn in turns
-                    for role, words in zip(("user", "assistant"), turn, strict=True)
-                ),
-                source=self.source,
-                license=self.license,
-                split=row.values["split"],
-                language=language,
-                reply=reply,
+            return Record.model_validate(
+                {
+                    "id": self.record_id(row, part),
+                    "dimension": max(kinds, key=DIMENSIONS.index, default="2d"),
+                    "modality": modality,
+                    "task": task,
+                    "media": media,
+                    "conversations": tuple(
+                        turn
+                        for question, answer in turns
+                        for turn in (Turn(role="user", content=question), Turn(role="assistant", content=answer))
+                    ),
+                    "source": self.source,
+                    "license": self.license,
+                    "split": row.values["split"],
+                    "language": language,
+                    "reply": reply,
+                }
             )
         except ValidationError as error:
             first = error.errors()[0]

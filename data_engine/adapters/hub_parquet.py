@@ -83,7 +83,7 @@ def _picture(row: Row, folder: Path, origin: Origin, store: MediaStore) -> Mediu
         raise BrokenRow("the picture is missing.")
     try:
         with Image.open(io.BytesIO(data), formats=tuple(SUFFIX_OF)) as image:
-            suffix = SUFFIX_OF[image.format]
+            suffix = SUFFIX_OF[image.format or ""]
     except (OSError, SyntaxError, Image.DecompressionBombError):
         raise BrokenRow("the picture is damaged or of an unknown format.") from None
     digest = hashlib.sha256(data).hexdigest()[:24]

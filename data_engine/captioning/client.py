@@ -15,7 +15,7 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_engine.captioning.config import CaptionConfig, CaptionError, Endpoint
-from data_engine.captioning.ledger import Entry, Ledger, request_key
+from data_engine.captioning.ledger import Entry, Ledger, Role, request_key
 from data_engine.captioning.prompts import PROMPT_VERSION, Message
 
 TOKENS_OF_A_PRICE = 1_000_000
@@ -90,7 +90,7 @@ class ChatClient:
         self,
         endpoint: Endpoint,
         item_id: str,
-        role: str,
+        role: Role,
         depends_on: dict[str, Any],
         messages: Callable[[], Awaitable[list[Message]]],
         seed_offset: int = 0,
@@ -158,8 +158,10 @@ class ChatClient:
             raise ItemError(message) from None
 
     def _fatal(self, message: str) -> Exception:
-        self.end(CaptionError(message))
-        return self._ended
+        """Ends the run; the reason is the first that did."""
+        error = CaptionError(message)
+        self.end(error)
+        return self._ended or error
 
 
 def _api_key(endpoint: Endpoint) -> str:
@@ -171,7 +173,7 @@ def _api_key(endpoint: Endpoint) -> str:
     return key
 
 
-def _entry(key: str, item_id: str, role: str, endpoint: Endpoint, answer: _Answer, seconds: float) -> Entry:
+def _entry(key: str, item_id: str, role: Role, endpoint: Endpoint, answer: _Answer, seconds: float) -> Entry:
     choice, usage = answer.choices[0], answer.usage or _Usage()
     paid = (usage.prompt_tokens or 0) * endpoint.input_price + (usage.completion_tokens or 0) * endpoint.output_price
     return Entry(

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data_engine.captioning.config import CaptionError, FolderSource, RecordsSource
-from data_engine.records import MEDIA_PLACEHOLDER, Medium, Record, RecordError, read_records
+from data_engine.records import MEDIA_PLACEHOLDER, Medium, Modality, Record, RecordError, Split, read_records
 
 VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 MOST_FACTS = 20
@@ -32,10 +32,10 @@ class Item:
     folder: Path
     media: tuple[Medium, ...]
     facts: tuple[str, ...]
-    modality: str
+    modality: Modality
     source: str
     license: str
-    split: str
+    split: Split
 
     @property
     def kind(self) -> str:

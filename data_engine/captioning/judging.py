@@ -95,9 +95,10 @@ class Candidate:
     @property
     def score(self) -> float | None:
         """Mean over judges and criteria; None unless every judge has scored it, so that no one's veto gets lost."""
-        if not self.verdicts or any(verdict.judgement is None for verdict in self.verdicts):
+        judgements = [verdict.judgement for verdict in self.verdicts if verdict.judgement is not None]
+        if not judgements or len(judgements) < len(self.verdicts):
             return None
-        scores = [score for verdict in self.verdicts for score in verdict.judgement.scores.values()]
+        scores = [score for judgement in judgements for score in judgement.scores.values()]
         return sum(scores) / len(scores)
 
 
@@ -117,7 +118,8 @@ class Decision:
 
 def decide(item_id: str, candidates: Sequence[Candidate], threshold: float) -> Decision:
     """Keeps the candidate with the highest score, the earlier of equal ones, if it reaches the threshold."""
-    scored = [candidate for candidate in candidates if candidate.score is not None]
-    best = max(scored, key=lambda candidate: candidate.score, default=None)
-    kept = best is not None and best.score >= threshold
-    return Decision(item_id, tuple(candidates), best if kept else None)
+    passed = [
+        (score, candidate) for candidate in candidates if (score := candidate.score) is not None and score >= threshold
+    ]
+    _, best = max(passed, key=lambda scored: scored[0], default=(0.0, None))
+    return Decision(item_id, tuple(candidates), best)

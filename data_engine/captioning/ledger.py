@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_engine.captioning.config import CaptionError
 
+Role = Literal["generator", "judge", "repair"]
+"""Who is asked: for a caption, for scores, or for scores once more after an answer that could not be used."""
+
 
 class Entry(BaseModel):
     """One answered request.
@@ -34,7 +37,7 @@ class Entry(BaseModel):
 
     key: str
     item: str
-    role: Literal["generator", "judge", "repair"]
+    role: Role
     model: str
     answer: str
     finish_reason: str

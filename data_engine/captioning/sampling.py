@@ -30,11 +30,11 @@ UNFINISHED = ("length", "content_filter")
 
 async def _all(tasks: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
     """Results in order. After an error the others are waited for: they are paid for, and belong into the ledger."""
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    errors = [result for result in results if isinstance(result, BaseException)]
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     if errors:
         raise next((error for error in errors if not isinstance(error, ItemError)), errors[0])
-    return results
+    return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
 
 
 class Pictures:

@@ -45,7 +45,9 @@ class Statistics:
         self.failures: dict[str, str] = {}
         self.candidates: Counter[str] = Counter()
         self.accepted_scores = 0.0
-        self.asked, self.asked_again, self.failed = Counter(), Counter(), Counter()
+        self.asked: Counter[str] = Counter()
+        self.asked_again: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
         self.scores: dict[tuple[str, str], Counter[int]] = {
             (judge, criterion): Counter() for judge in judges for criterion in CRITERIA
         }
@@ -57,7 +59,7 @@ class Statistics:
         """Counts a decision."""
         self.accepted += decision.chosen is not None
         self.rejected += decision.chosen is None
-        self.accepted_scores += decision.chosen.score if decision.chosen else 0.0
+        self.accepted_scores += (decision.chosen and decision.chosen.score) or 0.0
         for candidate in decision.candidates:
             self.candidates["asked for"] += 1
             self.candidates["without a caption"] += not candidate.caption
@@ -71,9 +73,9 @@ class Statistics:
                     scores[verdict.judge] = verdict.judgement.scores
             for judge, criterion in itertools.product(scores, CRITERIA):
                 self.scores[judge, criterion][scores[judge][criterion]] += 1
-            for pair in itertools.combinations([judge for judge in self.judges if judge in scores], 2):
+            for first, second in itertools.combinations([judge for judge in self.judges if judge in scores], 2):
                 for criterion in CRITERIA:
-                    self.pairs[(*pair, criterion)][tuple(scores[judge][criterion] for judge in pair)] += 1
+                    self.pairs[first, second, criterion][scores[first][criterion], scores[second][criterion]] += 1
 
     def add_failure(self, item_id: str, reason: str) -> None:
         """Counts an item that could not be decided."""
@@ -133,8 +135,12 @@ class Statistics:
             counts = self.scores[judge, criterion]
             total = sum(score * count for score, count in counts.items())
             means[criterion] = round(total / counts.total(), 4) if counts else None
-        counts = {"asked": self.asked[judge], "asked_again": self.asked_again[judge], "failed": self.failed[judge]}
-        return {**counts, "mean_scores": means}
+        return {
+            "asked": self.asked[judge],
+            "asked_again": self.asked_again[judge],
+            "failed": self.failed[judge],
+            "mean_scores": means,
+        }
 
     @staticmethod
     def _of_pairs(pairs: ScorePairs) -> dict[str, Any]:

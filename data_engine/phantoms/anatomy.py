@@ -72,7 +72,11 @@ def vertebra(scene: Scene, tissue: Tissues, rng: np.random.Generator, y: float, 
 
 
 def _plate(
-    scene: Scene, start: tuple[float, float, float], end: tuple[float, float, float], radius: float, value: object
+    scene: Scene,
+    start: tuple[float, float, float],
+    end: tuple[float, float, float],
+    radius: float,
+    value: float | np.ndarray,
 ) -> None:
     """Paints a bar between two points that runs along the whole z axis."""
     ax, ay, dx, dy = start[0], start[1], end[0] - start[0], end[1] - start[1]

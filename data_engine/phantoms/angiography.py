@@ -296,8 +296,8 @@ class Bolus:
     speed: float
     spread: float
 
-    def concentration(self, arrival: np.ndarray, time: float) -> np.ndarray:
-        """Share of the full concentration at a time, for every path length `arrival`."""
+    def concentration(self, arrival: np.ndarray | np.floating, time: float | np.ndarray) -> np.ndarray:
+        """Share of the full concentration at a time, for every path length `arrival`; they broadcast."""
         since = (time - arrival / np.float32(self.speed)) / np.float32(self.spread)
         before = np.float32(self.duration / self.spread)
         return 1 / (1 + np.exp(-np.clip(4 * since, -30, 30))) / (1 + np.exp(np.clip(2 * (since - before), -30, 30)))

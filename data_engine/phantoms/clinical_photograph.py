@@ -633,7 +633,7 @@ def _skin_photograph(rng: np.random.Generator, lesion: bool) -> tuple[Photo, dic
     upright = region in ("back", "face", "leg")
     angle = float(rng.normal(0, 0.12) if upright else rng.choice([0, 0, 0.5, 1, 1.5]) * np.pi + rng.normal(0, 0.25))
     photo = Photo(rng, width, (float(aim[0]), float(aim[1])), angle, bool(rng.random() < 0.5))
-    bump = 0.0
+    bump: float | np.ndarray = 0.0
     if lesion and finding == "swelling":
         bump = 0.75 * radius * np.exp(-((photo.near(centre) / (0.85 * radius)) ** 2))
     part.paint(photo, bump)

@@ -127,9 +127,9 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         bump = ridge + 0.15 * grain + 0.12 * noise
         if lesion:
             where = 0.55 / max(polyp_depth - travelled * 0.5, 0.6)
-            centre = (lumen[0] + where * np.cos(polyp_angle), lumen[1] + where * np.sin(polyp_angle))
+            aim = (lumen[0] + where * np.cos(polyp_angle), lumen[1] + where * np.sin(polyp_angle))
             size = polyp_size * np.clip(where / 0.4, 0.6, 1.7) if wanted == 1 else min(polyp_size, 0.26)
-            first = _into_view(np.clip(centre, -0.65, 0.65), size, mask)
+            first = _into_view(np.clip(aim, -0.65, 0.65), size, mask)
             track.append(more_polyps(first, size, wanted, mask, several))
             for centre in track[-1]:
                 pu, pv = (u - centre[0]) / size, (v - centre[1]) / size

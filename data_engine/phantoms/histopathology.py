@@ -46,7 +46,8 @@ def _mitoses(
     """
     side = len(holes)
     row, column = np.mgrid[0:side, 0:side].astype(np.float32)
-    wanted, places = int(rng.integers(1, 7)), []
+    wanted = int(rng.integers(1, 7))
+    places: list[tuple[float, float]] = []
     for _ in range(60):
         x, y = rng.uniform(2.2 * radius, side - 2.2 * radius, 2)
         apart = all(np.hypot(x - u, y - v) > 4 * radius for u, v in places)
@@ -174,13 +175,13 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
                 1,
             )
         dab = np.clip(ndimage.gaussian_filter(dab, 0.5 * magnification) * 1.1 + 0.06 * np.abs(cloud), 0, 1.5) * keep
-        dyes = (
+        dyes = [
             (HAEMATOXYLIN, haematoxylin * 0.7 * (1 - 0.7 * np.clip(dab, 0, 1)) + 0.05 * keep),
             (DAB, dab * rng.uniform(0.9, 1.6)),
             (EOSIN, 0.03 * eosin),
-        )
+        ]
     else:
-        dyes = ((HAEMATOXYLIN, haematoxylin), (EOSIN, eosin * rng.uniform(0.5, 1.2)))
+        dyes = [(HAEMATOXYLIN, haematoxylin), (EOSIN, eosin * rng.uniform(0.5, 1.2))]
     density = np.zeros((side, side, 3))
     for vector, amount in dyes:
         tilted = np.clip(vector + rng.normal(0, 0.05, 3), 0.02, 1.1)

@@ -308,6 +308,6 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         out = (centre[1] + 0.5 - columns / 2) * (1 if side == "left" else -1)
         facts |= quadrant((centre[0] + 0.5 - rows / 2) / scale[0] / SIZE, out / scale[1] / SIZE)
     lesions = None
-    if facts["lesion"] == "yes":
+    if facts["lesion"] == "yes" and where is not None:
         lesions = lesion_map((where if side == "left" else where[:, ::-1])[None], scale)
     return Sample(frames, kind, np.zeros(1), (breast.pixel * scale[0], breast.pixel * scale[1]), facts, lesions)

@@ -353,7 +353,7 @@ def _fluorescence(rng: np.random.Generator, lesion: bool) -> Preparation:
     for k, centre in enumerate(centres):
         part, x, y = slide.near(centre, 1.3 * radius)
         if k < broken:
-            nucleus = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
+            nucleus: np.ndarray = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
             turn = rng.uniform(0, 2 * np.pi)
             for piece in range(int(rng.integers(4, 7))):
                 away, size = radius * rng.uniform(0.45, 0.75), radius * rng.uniform(0.18, 0.32)

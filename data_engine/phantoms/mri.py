@@ -64,7 +64,7 @@ def brain_maps() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     maps = []
     for name in ("t1", "gm", "wm"):
         with resources.as_file(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz") as path:
-            maps.append(np.asarray(nibabel.load(path).dataobj))
+            maps.append(np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj))
     brain = ndimage.binary_closing(np.pad(maps[0][::2, ::2, ::2] > 30, 16), iterations=5)
     # A neck below the brain stem, so that coronal and sagittal slices do not end in a round chin.
     i, j = np.ogrid[: brain.shape[0], : brain.shape[1]]
@@ -102,17 +102,17 @@ def _brain(
         values = g * signal["grey"] + w * signal["white"] + np.clip(1 - g - w, 0, 1) * deep
     values = np.where(away > 1, signal["csf"], values)
     scalp_signal = signal["fat"] * rng.uniform(0.6, 1)
-    shells = (
+    shells = [
         (2.5, signal["bone"]),
         (2.5 + skull * 0.35, signal["bone"] + 0.3 * signal["fat"]),
         (2.5 + skull * 0.65, signal["bone"]),
         (2.5 + skull, scalp_signal),
         (2.5 + skull + scalp, 0.35),
         (4.0 + skull + scalp, 0.0),
-    )
+    ]
     if rng.random() < 0.25:
         # A skull-stripped brain, as research data often is; the neck goes with the skull.
-        shells = ((1.0, 0.0),)
+        shells = [(1.0, 0.0)]
         values *= np.clip(inside(t1) * 6, 0, 1)
     for start, value in shells:
         values += np.clip((away - np.float32(start)) / 1.2, 0, 1) * (np.float32(value) - values)

@@ -66,7 +66,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
                     + (y - start - rng.normal(0, spacing * 2)) ** 2 / 0.4
                 )
             )
-    swelling = 0.0
+    swelling: float | np.ndarray = 0.0
     if finding == "fluid":
         swelling = rng.uniform(0.3, 0.9) * np.exp(-(((x - fovea_x) ** 2 + (y - start) ** 2) / 1.2))
     bottom = floor - bumps
@@ -109,7 +109,7 @@ def generate(kind: str, rng: np.random.Generator) -> Sample:
         values = values * (1 - shadow * (share > 0.1))
     values = ndimage.gaussian_filter(values, (0, 0.7, 0.7))
     looks = float(rng.uniform(2, 16))
-    speckle = rng.gamma(looks, 1 / looks, values.shape).astype(np.float32)
+    speckle = np.asarray(rng.gamma(looks, 1 / looks, values.shape), np.float32)
     speckle = ndimage.gaussian_filter(speckle, (0, 0.4, 0.8))
     values = values * speckle + rng.uniform(0, 0.05) * rng.random(values.shape, dtype=np.float32)
     level = np.log1p(values * rng.uniform(2, 12)) / np.log1p(rng.uniform(2.5, 8))

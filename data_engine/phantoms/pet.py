@@ -182,20 +182,20 @@ def _thorax(body: Body, rng: np.random.Generator, muscle: float, blood: float, m
     # Open towards the valves, so that an axial slice shows a horseshoe.
     body.solid((37, -27, 42), (31, 23, 36), blood, 45, angle=0.5)
     if body.hu is not None:
-        _bones_of_the_chest(body)
+        _bones_of_the_chest(body, body.hu)
     body.rod((0, 62, 260), (0, 52, 60), 17, marrow, 280)
     body.rod((0, 52, 60), (0, 45, -260), 20, marrow, 280)
     body.rod((0, 86, 260), (0, 72, -260), 8, muscle, 15)
     body.solid((0, -92, 120), (15, 5, 80), marrow, 250)
 
 
-def _bones_of_the_chest(body: Body) -> None:
-    """Ribs, as arcs that run down and forward around the lungs."""
+def _bones_of_the_chest(body: Body, hu: np.ndarray) -> None:
+    """Ribs, as arcs that run down and forward around the lungs, painted into `body.hu`."""
     index, (x, y, z) = body.near(np.array([-160, -110, -60]), np.array([160, 110, 250]))
     ring = np.sqrt((x / 142) ** 2 + (y / 96) ** 2)
     band = np.cos((z + 0.45 * (y + 96)) * (2 * np.pi / 27))
     cover = np.clip(5 - np.abs(ring - 1) * 105, 0, 1) * np.clip(band * 4, 0, 1)
-    body.hu[index] += cover * (np.float32(650) - body.hu[index])
+    hu[index] += cover * (np.float32(650) - hu[index])
 
 
 def _abdomen_and_pelvis(body: Body, rng: np.random.Generator, blood: float, liver: float, marrow: float) -> None:

@@ -279,7 +279,7 @@ def _abdomen(rng: np.random.Generator, region: str, lesion: bool) -> View:
 
     if not lesion:
         return View(paint)
-    if gallstone:
+    if gallstone and bladder:
         return View(paint, (bladder[0], bladder[1] + 0.09), {"finding": "gallstone"})
     return View(paint, spot, {"finding": "cyst" if cyst else "hyperechoic mass"})
 
@@ -414,9 +414,9 @@ def _screen(
             draw.ellipse([width // 2 + 3, top, width // 2 + 8, top + 5], fill=colour)
     overlay = np.repeat(np.asarray(canvas)[None], frames, axis=0).copy()
     if heart and rng.random() < 0.5:
-        level = int(height * rng.uniform(0.86, 0.95))
-        x = np.arange(width)
-        beat = (x / (width / rng.uniform(2, 5)) + rng.uniform()) % 1
+        baseline = int(height * rng.uniform(0.86, 0.95))
+        times = np.arange(width)
+        beat = (times / (width / rng.uniform(2, 5)) + rng.uniform()) % 1
         trace = (
             3 * np.exp(-(((beat - 0.15) / 0.04) ** 2))
             + 16 * np.exp(-(((beat - 0.3) / 0.012) ** 2))
@@ -424,7 +424,7 @@ def _screen(
         )
         colour = ((60, 255, 90), (255, 220, 60), (230, 230, 230))[int(rng.integers(3))]
         sweep = rng.random() < 0.5
-        points = list(zip(x.tolist(), (level - trace).tolist(), strict=True))
+        points = list(zip(times.tolist(), (baseline - trace).tolist(), strict=True))
         for t in range(frames):
             until = int(width * (t + 1) / frames) if sweep and frames > 1 else width
             picture = Image.fromarray(overlay[t])
