@@ -95,7 +95,7 @@ def perceptual_hash(frames: np.ndarray) -> str | None:
     Returns:
         64 hexadecimal digits, the 8 × 8 lowest frequencies first; None where the mean frame is nearly empty.
     """
-    mean = Image.fromarray(frames.mean(axis=0).round().astype(np.uint8))
+    mean = Image.fromarray(frames[0] if len(frames) == 1 else frames.mean(axis=0).round().astype(np.uint8))
     small = mean.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     levels = np.asarray(small, dtype=np.float64)
     if np.abs(levels - np.median(levels)).mean() < LEAST_CONTRAST:

@@ -75,7 +75,8 @@ def rows(folder: Path) -> Iterator[Row]:
     split_of = [_split(row) for row in listed]
     tested = {_picture(row) for row, split in zip(listed, split_of, strict=True) if split == "test"}
     modality_of = _modalities(listed)
-    for row, split in zip(listed, split_of, strict=True):
+    # Questions about one picture follow each other, so that a build reads it once.
+    for row, split in sorted(zip(listed, split_of, strict=True), key=lambda item: _picture(item[0])):
         if "broken" in row.values:
             yield row
             continue
