@@ -1,8 +1,9 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Turns what is known of a real picture (finding, boxes, counts, grades, signs) into questions of the eleven tasks.
 
-Closed questions are planned over a whole source, so that each is answered "yes" as often as "no"; where a source has
-only one of the two answers, the question is not asked.
+Closed questions, and those for a half or quadrant, are planned over a whole source: "yes" is the answer as often as
+"no", "left" as often as "right", and no quadrant more than twice as often as another. Where a source has only one of
+the answers, the question is not asked.
 """
 
 from __future__ import annotations
@@ -93,6 +94,9 @@ QUADRANT_IN_PICTURE = (
     "Name the quadrant of the picture that the {thing} lies in.",
     "In what part of the picture is the {thing}?",
 )
+WORDINGS_OF_PLACE = {"side": SIDE_IN_PICTURE, "height": HEIGHT_IN_PICTURE, "quadrant": QUADRANT_IN_PICTURE}
+PLACES = {"side": 1, "height": 1, "quadrant": 2}
+"""Attribute of a label -> how many times as often as its rarest value any other is asked for."""
 WHERE_IS_IT = ("Where is it?", "In which quadrant is it?", "Where in the picture does it lie?", "Which quadrant?")
 WHAT_IS_IT = ("What is it?", "What kind of abnormality is it?", "Which abnormality is it?", "What abnormality is seen?")
 NOTHING_THERE = f"There is nothing to locate: {NO_ABNORMALITY} is seen."
@@ -205,32 +209,54 @@ def one_finding(finding: str) -> str:
 
 
 @dataclass(frozen=True)
-class Closed:
-    """A planned question of yes or no: what is asked for, by which topic, and whether it is there.
+class Planned:
+    """A question that is planned over a source, and its answer.
 
     Attributes:
-        topic: "abnormal" (anything), "finding", "sign" or "quadrant".
-        name: the finding, sign or quadrant.
+        topic: of yes or no: "abnormal" (anything), "normal", "finding", "sign" or "quadrant" (whether it is in this
+            one); or "place", where a half or quadrant is the answer.
+        name: the finding, sign or quadrant; of a place "side", "height" or "quadrant".
     """
 
     topic: str
     name: str
-    yes: bool
+    answer: str
 
 
-def planned(labels: Sequence[tuple[str, Label]], seed: np.random.Generator) -> list[list[Closed]]:
-    """The closed questions of each of a source's labels of one split, each with as many "yes" as "no".
+def planned(labels: Sequence[Label], seed: np.random.Generator) -> list[list[Planned]]:
+    """The planned questions of each of a source's labels of one split.
 
     Args:
-        labels: unique name and label of each medium.
         seed: draws those that are asked, where one answer is the commoner one.
     """
+    plans: list[list[Planned]] = [[] for _ in labels]
+    for (topic, name), truth in sorted(_truths(labels).items()):
+        sides = [[place for place, yes in truth.items() if yes is side] for side in (True, False)]
+        count = min(map(len, sides))
+        for side, places in zip((True, False), sides, strict=True):
+            for turn, index in enumerate(seed.permutation(len(places))[:count]):
+                # Every second asks the other way round, so that "no" is not the answer of the normal alone.
+                turned = topic == "abnormal" and turn % 2 == 1
+                answer = "yes" if side is not turned else "no"
+                plans[places[index]].append(Planned("normal" if turned else topic, name, answer))
+    for name, most in PLACES.items():
+        by_answer: dict[str, list[int]] = defaultdict(list)
+        for place, label in enumerate(labels):
+            if (answer := getattr(label, name)) is not None:
+                by_answer[answer].append(place)
+        count = min(map(len, by_answer.values()), default=0) * most
+        for answer, places in sorted(by_answer.items()) if len(by_answer) > 1 else ():
+            for index in seed.permutation(len(places))[:count]:
+                plans[places[index]].append(Planned("place", name, answer))
+    return plans
+
+
+def _truths(labels: Sequence[Label]) -> dict[tuple[str, str], dict[int, bool]]:
+    """Topic and name of every question of yes or no -> place of each label that can answer it, and whether it is so."""
     truths: dict[tuple[str, str], dict[int, bool]] = defaultdict(dict)
-    findings = sorted({label.finding for _, label in labels if label.finding and label.normal is False})
-    absent = {label.finding for _, label in labels if label.normal and label.finding.startswith("no ")} - {
-        NO_ABNORMALITY
-    }
-    for place, (_, label) in enumerate(labels):
+    findings = sorted({label.finding for label in labels if label.finding and label.normal is False})
+    absent = {label.finding for label in labels if label.normal and label.finding.startswith("no ")} - {NO_ABNORMALITY}
+    for place, label in enumerate(labels):
         if label.normal is not None:
             truths["abnormal", ""][place] = not label.normal
             for name in findings if len(findings) > 1 else ():
@@ -243,30 +269,30 @@ def planned(labels: Sequence[tuple[str, Label]], seed: np.random.Generator) -> l
             lies = label.lies_in(quadrant)
             if lies is not None:
                 truths["quadrant", quadrant][place] = lies
-    plans: list[list[Closed]] = [[] for _ in labels]
-    for (topic, name), truth in sorted(truths.items()):
-        sides = [[place for place, yes in truth.items() if yes is side] for side in (True, False)]
-        count = min(map(len, sides))
-        for side, places in zip((True, False), sides, strict=True):
-            for index in seed.permutation(len(places))[:count]:
-                plans[places[index]].append(Closed(topic, name, side))
-    return plans
+    return truths
 
 
-def closed_question(one: Closed, label: Label, rng: np.random.Generator) -> Question:
+def planned_question(one: Planned, label: Label, rng: np.random.Generator) -> Question:
     """A planned question in words."""
-    yes, no = ("yes", "no") if one.yes else ("no", "yes")
-    if one.topic == "abnormal":
-        if rng.random() < 0.5:
-            return Question("abnormality detection", one_of(LESION_ABSENT, rng, kind=label.kind), no)
-        wordings = TUMOUR_PRESENT if label.modality == "histopathology" else LESION_PRESENT
-        return Question("abnormality detection", one_of(wordings, rng, kind=label.kind), yes)
+    if one.topic == "place":
+        return _place_question(one, label, rng)
+    if one.topic in ("abnormal", "normal"):
+        present = TUMOUR_PRESENT if label.modality == "histopathology" else LESION_PRESENT
+        wordings = present if one.topic == "abnormal" else LESION_ABSENT
+        return Question("abnormality detection", one_of(wordings, rng, kind=label.kind), one.answer)
     if one.topic == "quadrant":
         a = one_finding(label.boxed)
         wording = one_of(FINDING_IN_QUADRANT, rng, kind=label.kind, place=one.name, a=a)
-        return Question("localization", _sentence(wording), yes)
+        return Question("localization", _sentence(wording), one.answer)
     wording = one_of(FINDING_PRESENT, rng, kind=label.kind, a=one_finding(one.name))
-    return Question("abnormality detection", _sentence(wording), yes)
+    return Question("abnormality detection", _sentence(wording), one.answer)
+
+
+def _place_question(one: Planned, label: Label, rng: np.random.Generator) -> Question:
+    question = one_of(WORDINGS_OF_PLACE[one.name], rng, kind=label.kind, thing=label.thing)
+    if label.thing != label.boxed:
+        question = question.replace("is the", "are the").replace("Is the", "Are the").replace(" lies in", " lie in")
+    return Question("localization", question, one.answer)
 
 
 def _sentence(words: str) -> str:
@@ -295,18 +321,17 @@ def label_caption(label: Label, rng: np.random.Generator, finding: str | None = 
 
 
 def label_questions(
-    label: Label, plan: Sequence[Closed], findings: Sequence[str], rng: np.random.Generator
+    label: Label, plan: Sequence[Planned], findings: Sequence[str], rng: np.random.Generator
 ) -> list[tuple[str, Question]]:
     """The questions about one medium, each with a name that is unique among them.
 
     Args:
-        plan: its closed questions, see `planned`.
+        plan: its planned questions, see `planned`.
         findings: of its source, this one's among them; two or more make a choice.
     """
-    made = [(f"{one.topic} {one.name}".strip().replace(" ", "-"), closed_question(one, label, rng)) for one in plan]
+    made = [(f"{one.topic} {one.name}".strip().replace(" ", "-"), planned_question(one, label, rng)) for one in plan]
     made += _recognition(label, rng)
     made += _diagnosis(label, findings, rng)
-    made += _places(label, rng)
     for name, count in label.counts.items():
         task, wordings = OPEN_WORDINGS["count"]
         made.append(
@@ -366,24 +391,6 @@ def _choice(label: Label, findings: Sequence[str], rng: np.random.Generator) -> 
     return Question("diagnosis", question, answered(letter, choices))
 
 
-def _places(label: Label, rng: np.random.Generator) -> list[tuple[str, Question]]:
-    asked_for = (
-        ("side", label.side, SIDE_IN_PICTURE),
-        ("height", label.height, HEIGHT_IN_PICTURE),
-        ("quadrant", label.quadrant, QUADRANT_IN_PICTURE),
-    )
-    made = []
-    for name, place, wordings in asked_for:
-        if place is not None:
-            question = one_of(wordings, rng, kind=label.kind, thing=label.thing)
-            if label.thing != label.boxed:
-                question = (
-                    question.replace("is the", "are the").replace("Is the", "Are the").replace(" lies in", " lie in")
-                )
-            made.append((name, Question("localization", question, place)))
-    return made
-
-
 def _captioned(label: Label, rng: np.random.Generator) -> Question:
     task = "report generation and captioning"
     if rng.random() < 0.5:
@@ -402,7 +409,7 @@ def _matched(label: Label, findings: Sequence[str], rng: np.random.Generator) ->
     return Question("image-text matching", wording, "yes" if fits else "no")
 
 
-def follow_ups(label: Label, plan: Iterable[Closed], split: str, rng: np.random.Generator) -> list[tuple[str, str]]:
+def follow_ups(label: Label, plan: Iterable[Planned], split: str, rng: np.random.Generator) -> list[tuple[str, str]]:
     """A conversation whose later answers agree with the earlier: presence, kind, place, and what cannot be told.
 
     It begins with the presence only where that is planned, so that "yes" is no commoner than "no".
@@ -410,7 +417,7 @@ def follow_ups(label: Label, plan: Iterable[Closed], split: str, rng: np.random.
     if label.normal is None:
         return []
     turns = []
-    if any(one.topic == "abnormal" for one in plan):
+    if any(one.topic in ("abnormal", "normal") for one in plan):
         present = one_of(LESION_PRESENT, rng, kind=label.kind)
         turns.append((present, "no" if label.normal else "yes"))
         turns.append(

@@ -22,7 +22,7 @@ Records bear the line's own source and licence.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ import numpy as np
 
 from data_engine.adapters.base import Adapter, BrokenRow, MediaStore, Origin, Row, entry_of, missing_files, seeded, text
 from data_engine.adapters.class_folders import ABOUT, folder_lines, list_lines
-from data_engine.label_questions import Box, Closed, Label, follow_ups, is_normal, label_questions, planned, plural
+from data_engine.label_questions import Box, Label, Planned, follow_ups, is_normal, label_questions, planned, plural
 from data_engine.records import MODALITIES, Medium, Record
 
 Kind = Literal["image", "volume", "video"]
@@ -47,6 +47,8 @@ GRADED = {
     "macular_edema_risk": ("the risk of macular oedema", {"0": "none", "1": "low", "2": "high"}),
 }
 """Field -> what is graded, and the grade's words, the same as the phantoms have."""
+DULLEST_COUNT = 0.9
+"""Share of a source's pictures: a count that is the same in more of them is not asked for."""
 SIGNS = {
     "b_lines": "B-lines",
     "a_lines": "A-lines",
@@ -72,15 +74,16 @@ def _planned(listed: list[Row], kind: Kind, name: str) -> Iterator[Row]:
             labels[place] = label_of(entry_of(row), kind)
         except BrokenRow as error:
             listed[place] = Row(row.where, {"broken": str(error)})
+    _leave_out_known_counts(listed, labels)
     by_source: dict[tuple[str, str], list[int]] = defaultdict(list)
     findings: dict[str, set[str]] = defaultdict(set)
     for place, label in labels.items():
         source = _source(listed[place].values["entry"])
         by_source[source, listed[place].values["split"]].append(place)
         findings[source] |= {label.finding} - {""}
-    plans: dict[int, list[Closed]] = {}
+    plans: dict[int, list[Planned]] = {}
     for (source, split), places in sorted(by_source.items()):
-        known = [(listed[place].where, labels[place]) for place in places]
+        known = [labels[place] for place in places]
         plans |= zip(places, planned(known, seeded(f"{name}/{source}/{split}")), strict=True)
     for place, row in enumerate(listed):
         if place in labels:
@@ -93,6 +96,19 @@ def _planned(listed: list[Row], kind: Kind, name: str) -> Iterator[Row]:
             yield Row(row.where, {**row.values, **more})
         else:
             yield row
+
+
+def _leave_out_known_counts(listed: list[Row], labels: dict[int, Label]) -> None:
+    """Takes counts out of the labels that are nearly always the same in their source: smears show one white cell."""
+    seen: dict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+    for place, label in labels.items():
+        for thing, number in label.counts.items():
+            seen[_source(listed[place].values["entry"]), thing][number] += 1
+    dull = {key for key, numbers in seen.items() if max(numbers.values()) > DULLEST_COUNT * numbers.total()}
+    for place, label in labels.items():
+        source = _source(listed[place].values["entry"])
+        kept = {thing: number for thing, number in label.counts.items() if (source, thing) not in dull}
+        labels[place] = replace(label, counts=kept)
 
 
 def _source(entry: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import yaml
 from data_engine import unanswerable
 from data_engine.adapters import BrokenRow, MediaStore, SourceError, get_adapter, not_medical, without_answer
 from data_engine.build import BuildConfig, build, leaks_in_words
-from data_engine.label_questions import NO_ABNORMALITY, Closed, Label, follow_ups, label_questions, planned
+from data_engine.label_questions import NO_ABNORMALITY, Label, Planned, follow_ups, label_questions, planned
 from data_engine.not_medical import KINDS
 from data_engine.records import Record, read_records
 from data_engine.small_talk import TALK
@@ -134,9 +134,9 @@ class TestLabelledPictures:
         assert one["abnormality"].answer == one["diagnosis"].answer == "benign mass"
         assert one["choice"].answer[3:] == "benign mass"
         assert "Choices: A. " in one["choice"].question
-        assert (one["side"].answer, one["height"].answer, one["quadrant"].answer) == ("left", "upper", "upper left")
-        assert "mass" in one["side"].question
-        assert "benign" not in one["side"].question, "the question must not give the diagnosis away"
+        assert (one["place-side"].answer, one["place-quadrant"].answer) == ("left", "upper left")
+        assert "mass" in one["place-side"].question
+        assert "benign" not in one["place-side"].question, "the question must not give the diagnosis away"
         assert {record.source for record in one.values()} == {"busi"}
         assert {record.license for record in one.values()} == {"CC-BY-4.0"}
 
@@ -144,7 +144,7 @@ class TestLabelledPictures:
         one = self.of(made, "normal_0")
         assert one["abnormality"].answer == NO_ABNORMALITY
         assert one["diagnosis"].answer == "no mass"
-        assert not {"side", "height", "quadrant"} & set(one)
+        assert not [name for name in one if name.startswith("place")]
 
     def test_grades_counts_and_views_are_asked(self, made):
         fundus = self.of(made, "fundus_0")
@@ -152,18 +152,27 @@ class TestLabelledPictures:
         assert fundus["grade-the-risk-of-macular-oedema"].answer == "high"
         smear = self.of(made, "smear_3")
         assert smear["count-red-blood-cells"].answer == "13"
+        assert "count-white-blood-cells" not in smear, "every smear has one"
         assert "abnormality" not in smear, "nothing is known of a finding"
         views = [one.answer for one in made[0] if one.task == "view/plane identification"]
         assert set(views) <= {"AP supine"}
 
-    def test_each_closed_question_is_answered_yes_as_often_as_no(self, made):
+    def test_each_planned_question_has_either_answer_as_often(self, made):
         answers = defaultdict(Counter)
         for one in made[0]:
             part = one.id.split("/", 3)[3]
-            if part.startswith(("finding-", "quadrant-", "sign-")):
+            if part.startswith(("finding-", "quadrant-", "sign-", "place-side", "place-height")):
                 answers[one.source, one.split, part][one.answer] += 1
-        assert answers
-        assert all(counts["yes"] == counts["no"] for counts in answers.values())
+            elif part in ("abnormal", "normal"):
+                answers[one.source, one.split, "abnormal or normal"][one.answer] += 1
+        assert {part.split("-")[0] for _, _, part in answers} == {
+            "finding",
+            "sign",
+            "place",
+            "quadrant",
+            "abnormal or normal",
+        }
+        assert all(len(counts) == 2 and len(set(counts.values())) == 1 for counts in answers.values())
 
     def test_videos_and_volumes_are_asked_about_as_such(self, made):
         kinds = {one.media[0].type: one.dimension for one in made[0]}
@@ -225,12 +234,12 @@ class TestLabels:
 
     def test_a_question_with_one_answer_only_is_not_planned(self):
         polyp = Label("image", "endoscopy", "polyp", False, boxes=((0, 0, 0.1, 0.1),), boxed="polyp")
-        assert planned([("one", polyp), ("two", polyp)], rng()) == [[], []]
+        assert planned([polyp, polyp], rng()) == [[], []]
 
     def test_follow_ups_agree_with_the_first_answer(self):
         normal = Label("image", "ultrasound", "no mass", True, anatomy="breast", boxes=())
         mass = Label("image", "ultrasound", "benign mass", False, boxes=((0, 0, 0.1, 0.1),), boxed="mass")
-        plan = [Closed("abnormal", "", True)]
+        plan = [Planned("abnormal", "", "yes")]
         for seed in range(20):
             turns = follow_ups(normal, plan, "train", rng(seed))
             assert (turns[0][1], turns[1][1]) == ("no", NO_ABNORMALITY)
@@ -374,8 +383,10 @@ def test_the_real_pictures_keep_their_groups_and_balance(tmp_path):
     for row in rows:
         split_of[row.values["entry"].get("group", row.values["entry"]["file"])].add(row.values["split"])
         for one in row.values["plan"]:
-            answers[row.values["entry"].get("source"), row.values["split"], one.topic, one.name][one.yes] += 1
+            topic = "abnormal" if one.topic == "normal" else one.topic
+            answers[row.values["entry"].get("source"), row.values["split"], topic, one.name][one.answer] += 1
     assert all(len(splits) == 1 for splits in split_of.values())
-    assert all(counts[True] == counts[False] for counts in answers.values())
+    for (_, _, _, name), counts in answers.items():
+        assert max(counts.values()) <= (2 if name == "quadrant" else 1) * min(counts.values())
     pairs = json.loads((folder / "vqa-rad/testset.json").read_text())
     assert len(pairs) == 451
