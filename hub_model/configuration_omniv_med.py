@@ -41,6 +41,8 @@ class OmniVMedVisionConfig(PretrainedConfig):
         patch_size: side of a square patch in pixels.
         stem_channels: channels of the convolutional stem inside each patch; 0 embeds a patch by one linear map, as
             SigLIP does, so that its weights load.
+        convolutional_features: whether an EfficientNet-Lite0 adds to each patch's embedding what it sees around it; see
+            `convolutional_features_omniv_med`.
         rope_parameters: `rope_theta` of the rotary embedding (default 10000).
         position_unit: "patch" counts patches and frames; "physical" measures millimetres over `reference_length`
             (seconds along a video), so that a scan reads the same at any spacing.
@@ -63,6 +65,7 @@ class OmniVMedVisionConfig(PretrainedConfig):
     num_channels: int = 3
     patch_size: int = 14
     stem_channels: int = 0
+    convolutional_features: bool = False
     hidden_act: str = "gelu_pytorch_tanh"
     layer_norm_eps: float = 1e-6
     attention_dropout: float | int = 0.0
@@ -79,6 +82,8 @@ class OmniVMedVisionConfig(PretrainedConfig):
         if self.position_unit not in POSITION_UNITS:
             raise ValueError(f"position_unit must be one of {POSITION_UNITS}, not {self.position_unit!r}.")
         check_prune_stage(self.prune_stage)
+        if self.convolutional_features and self.num_channels != 3:
+            raise ValueError(f"convolutional_features needs 3 num_channels, not {self.num_channels}.")
         if self.hidden_size % (4 * self.num_attention_heads):
             raise ValueError("hidden_size / num_attention_heads must be a multiple of 4 for the rotary embedding.")
         if self.temporal_window < 1:

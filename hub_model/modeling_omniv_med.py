@@ -22,6 +22,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig, PruneStage, check_prune_stage
+from .convolutional_features_omniv_med import OmniVMedConvolutionalFeatures
 
 try:
     from xformers.ops import memory_efficient_attention
@@ -419,6 +420,9 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         super().__init__(config)
         self.rotary_pos_emb = OmniVMedVisionRotaryEmbedding(config)
         self.embeddings = OmniVMedVisionEmbeddings(config)
+        self.convolutional_features = (
+            OmniVMedConvolutionalFeatures(config.hidden_size) if config.convolutional_features else None
+        )
         self.encoder = OmniVMedVisionEncoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
@@ -523,12 +527,18 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         tokens_per_clip = grid_thw.prod(dim=1) // areas
         area_of_token = areas.repeat_interleave(tokens_per_clip)
 
+        # Whole frames, pruned or not: what a kept patch sees around it must not depend on what is pruned.
+        added = None
+        if self.convolutional_features is not None:
+            added = self.convolutional_features(pixel_values.to(self.dtype), grid_thw, merge_sizes)
+
         encode_all = keep_mask is None or prune_stage == "language"
         if not encode_all:
             keep_patches = keep_mask.repeat_interleave(area_of_token)
             frame_of_patch = torch.repeat_interleave(patches_per_frame)
             patches_per_frame = torch.zeros_like(patches_per_frame).index_add(0, frame_of_patch, keep_patches.long())
             pixel_values, positions = pixel_values[keep_patches], positions[keep_patches]
+            added = None if added is None else added[keep_patches]
             area_of_token = area_of_token[keep_mask]
 
         # Each step ends in merged tokens, so that a long clip adds no more than its output to the memory of one step.
@@ -537,6 +547,8 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         recorded = []
         for index, valid in self._window_batches(self._window_lengths(grid_thw, patches_per_frame)):
             embeddings = self.embeddings(pixel_values[index.flatten()].to(self.dtype)).view(*index.shape, -1)
+            if added is not None:
+                embeddings = embeddings + added[index]
             outputs = self._encode_windows(
                 embeddings, self.rotary_pos_emb(positions[index]), self._padding_mask(valid), return_dict=True, **kwargs
             )

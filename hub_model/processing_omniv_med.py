@@ -94,6 +94,7 @@ class OmniVMedProcessor(ProcessorMixin):
         tokenizer: the language model's tokenizer, with the media token added.
         patch_size, merge_size: side of a patch in pixels and of a merged token in patches, as the encoder has them.
         min_frame_tokens, max_frame_tokens: merged tokens of one frame; frames are resized into these bounds.
+        clip_frame_tokens: merged tokens of each frame of a volume or a video, which has many; None: as of an image.
         max_frames: frames (slices) taken from one clip, evenly spaced.
         fps: frames per second taken from a video.
         prune_rule, prune_threshold, peak_threshold: see `prune_tokens`.
@@ -111,6 +112,7 @@ class OmniVMedProcessor(ProcessorMixin):
         merge_size: int = 2,
         min_frame_tokens: int = 16,
         max_frame_tokens: int = 1024,
+        clip_frame_tokens: int | None = None,
         max_frames: int = 128,
         fps: float = 1.0,
         prune_rule: PruneRule = "anchor",
@@ -123,6 +125,7 @@ class OmniVMedProcessor(ProcessorMixin):
         self.merge_size = merge_size
         self.min_frame_tokens = min_frame_tokens
         self.max_frame_tokens = max_frame_tokens
+        self.clip_frame_tokens = clip_frame_tokens
         self.max_frames = max_frames
         self.fps = fps
         self.prune_rule = prune_rule
@@ -191,7 +194,10 @@ class OmniVMedProcessor(ProcessorMixin):
         stretch = math.sqrt(row_spacing / column_spacing) if has_spacing else 1.0
         shape = (height * stretch, width / stretch)  # the true aspect of the body, with as many pixels
         token_size = self.patch_size * self.merge_size
-        rows, columns = token_grid(*shape, token_size, self.min_frame_tokens, self.max_frame_tokens)
+        bounds = (self.min_frame_tokens, self.max_frame_tokens)
+        if clip.kind != "image" and self.clip_frame_tokens is not None:
+            bounds = (self.clip_frame_tokens, self.clip_frame_tokens)
+        rows, columns = token_grid(*shape, token_size, *bounds)
 
         notes = list(clip.notes)
         budget = self._budget(frames * rows * columns, options)

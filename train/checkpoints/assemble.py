@@ -18,6 +18,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken
@@ -36,7 +37,7 @@ HUB_MODEL = ROOT / "hub_model"
 CACHE = ROOT / ".cache"
 TRAINED = ROOT / "train" / "nano" / "trained.safetensors"
 STAMP = ".assembled.json"
-SIZING_OPTIONS = ("patch_size", "merge_size", "min_frame_tokens", "max_frame_tokens")
+SIZING_OPTIONS = ("patch_size", "merge_size", "min_frame_tokens", "max_frame_tokens", "clip_frame_tokens")
 ADDED_TOKENS = ("<|vision_start|>", MEDIA_TOKEN, "<|vision_end|>")
 TURN_TOKENS = ("<|im_start|>", "<|im_end|>")
 """What the chat template marks turns with; the language models of this project know them already."""
@@ -132,14 +133,18 @@ def write_configuration(
 
 
 def fresh_nano(
-    prune_stage: PruneStage = "language",
+    **vision: Any,
 ) -> tuple[OmniVMedForConditionalGeneration, PreTrainedTokenizerFast]:
-    """The untrained Nano, seeded, and its tokenizer."""
+    """The untrained Nano, seeded, and its tokenizer.
+
+    Args:
+        vision: fields of the encoder's configuration that go before `NANO_VISION`.
+    """
     torch.manual_seed(0)
     language_model, tokenizer = load_language_model(CACHE)
     add_media_tokens(language_model, tokenizer)
     media_token_id = tokenizer.convert_tokens_to_ids(MEDIA_TOKEN)
-    vision_config = OmniVMedVisionConfig(**NANO_VISION, prune_stage=prune_stage)
+    vision_config = OmniVMedVisionConfig(**(NANO_VISION | vision))
     return build_model(language_model, vision_config, media_token_id), tokenizer
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from train.dataset.conversations import IGNORED
 from train.dataset.described_samples import fact_vocabulary
 from train.nano.muon import MuonWithAdamW
 from train.pseudo_visual_tokens import FactEmbeddings
+from train.stage import bfloat16_is_fast
 
 LARGEST_STRETCH = 1.35
 """Frames are stretched by up to this factor, so that the encoder meets every token grid that real files lead to."""
@@ -176,12 +177,19 @@ class SampleDataset(Dataset):
 
     Args:
         clips: share of volumes and videos; the rest are images.
+        sizing: the processor's options that say how many tokens a frame has.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], vocabulary: dict[str, list[str]], length: int, seed: int, clips: float
+        self,
+        samples: Sequence[Sample],
+        vocabulary: dict[str, list[str]],
+        length: int,
+        seed: int,
+        clips: float,
+        sizing: Mapping[str, float] = NANO_PROCESSOR,
     ):
-        self.samples, self.length, self.seed, self.clips = samples, length, seed, clips
+        self.samples, self.length, self.seed, self.clips, self.sizing = samples, length, seed, clips, sizing
         self.numbers = {fact: {value: i for i, value in enumerate(values)} for fact, values in vocabulary.items()}
         kinds = [samples[index].kind for index in range(len(samples))]
         self.members = {moving: [i for i, kind in enumerate(kinds) if (kind != "image") == moving] for moving in (0, 1)}
@@ -197,8 +205,10 @@ class SampleDataset(Dataset):
         frames, positions = sample.frames[chosen], sample.positions[chosen]
         rows_mm, columns_mm = sample.pixel_spacing if rng.random() < SPACING_SHARE else (0.0, 0.0)
         stretch = math.sqrt(LARGEST_STRETCH ** rng.uniform(-1, 1) * (rows_mm / columns_mm if columns_mm else 1.0))
-        patch_size, merge_size = NANO_PROCESSOR["patch_size"], NANO_PROCESSOR["merge_size"]
-        tokens = NANO_PROCESSOR["max_frame_tokens"]
+        patch_size, merge_size = self.sizing["patch_size"], self.sizing["merge_size"]
+        tokens = self.sizing["max_frame_tokens"]
+        if sample.kind != "image":
+            tokens = self.sizing.get("clip_frame_tokens") or tokens
         height, width = frames.shape[1:3]
         side = patch_size * merge_size
         rows, columns = token_grid(height * stretch, width / stretch, side, tokens, tokens)
@@ -312,11 +322,12 @@ class PretrainConfig:
     Attributes:
         seed: of weights and of what is drawn.
         steps: optimizer steps of encoder and projector.
-        projector_steps: of the projector alone, after them.
+        projector_steps: of the projector alone, after them; 0 leaves them out.
         batch_size: samples in a step.
         workers: processes that make the samples ready.
         learning_rate: AdamW's peak rate (see `MuonWithAdamW`), cosine, 3 % warm-up.
         clips: share of volumes and videos among the samples.
+        checkpoint_every: steps from one checkpoint to the next.
     """
 
     seed: int
@@ -326,6 +337,7 @@ class PretrainConfig:
     workers: int
     learning_rate: float
     clips: float
+    checkpoint_every: int = 250
 
 
 def pretrain(
@@ -335,10 +347,13 @@ def pretrain(
     held_out: Sequence[Sample],
     folder: Path,
     config: PretrainConfig,
+    sizing: Mapping[str, float] = NANO_PROCESSOR,
 ) -> None:
     """Trains encoder and projector of `model` in place; an interrupted run goes on from its checkpoint in `folder`.
 
-    Accuracy on the held-out samples, beside that of always giving the most frequent value, goes to the log.
+    Accuracy on the held-out samples, beside that of always giving the most frequent value, goes to the log. The
+    weights of convolutional features stay as they are, but for what leads from them to the embeddings: until that has
+    learned to read them, its gradients would spoil what photographs taught (Kumar et al., arXiv 2202.10054).
     """
     torch.manual_seed(config.seed)
     vocabulary = fact_vocabulary(training[index].facts for index in range(len(training)))
@@ -347,17 +362,25 @@ def pretrain(
     if not torch.cuda.is_available():
         model.model.vision_model.set_attn_implementation("eager")  # its backward pass is the faster one on CPUs
     learner = EncoderWithHeads(model, tokenizer, vocabulary)
+    if (features := learner.vision_model.convolutional_features) is not None:
+        features.requires_grad_(False)
+        features.from_fine.requires_grad_(True)
+        features.from_head.requires_grad_(True)
     for part, steps, seed in (
         ("encoder", config.steps, config.seed),
         ("projector", config.projector_steps, config.seed + 2),
     ):
+        if not steps:
+            continue
         if part == "projector":
             learner.train_only_projector()
         trainer = PretrainingTrainer(
             model=learner,
             args=_arguments(folder / part, steps, config),
-            train_dataset=SampleDataset(training, vocabulary, steps * config.batch_size, seed, config.clips),
-            eval_dataset=SampleDataset(held_out, vocabulary, HELD_OUT, config.seed + 1, config.clips),
+            train_dataset=SampleDataset(training, vocabulary, steps * config.batch_size, seed, config.clips, sizing),
+            eval_dataset=SampleDataset(
+                held_out, vocabulary, min(HELD_OUT, len(held_out)), config.seed + 1, config.clips, sizing
+            ),
             data_collator=collate,
             compute_metrics=_accuracy(vocabulary),
         )
@@ -378,13 +401,13 @@ def _arguments(folder: Path, steps: int, config: PretrainConfig) -> TrainingArgu
         warmup_steps=round(0.03 * steps),
         weight_decay=0.05,
         max_grad_norm=1.0,
-        bf16=True,
+        bf16=bfloat16_is_fast(),
         use_cpu=not torch.cuda.is_available(),
         seed=config.seed,
         data_seed=config.seed,
         dataloader_num_workers=config.workers,
         logging_steps=50,
-        save_steps=250,
+        save_steps=config.checkpoint_every,
         save_total_limit=2,
         eval_strategy="steps",
         eval_steps=1000,

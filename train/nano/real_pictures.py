@@ -1,0 +1,124 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Goes on training OmniV-Med-Nano on real pictures: first its encoder on their labels, then all of it on questions.
+
+    python -m data_engine.build --config data_engine/configs/real.yaml --out data/real
+    python -m train.nano.real_pictures --real ../real
+
+Begins with the committed tensors and ends in new ones, `runs/nano/real/trained.safetensors`. It can be stopped at any
+moment and goes on where it stopped. The encoder gets EfficientNet-Lite0's features beside its own embeddings, which
+start at zero, so that at the first step the model is the Nano as it was; and frames of 64 tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+from train.checkpoints.assemble import NANO_PROCESSOR, TRAINED, fresh_nano, write_configuration
+from train.checkpoints.trained_tensors import (
+    LORA_A,
+    LORA_B,
+    NEW_ROWS,
+    TRAINED_PARTS,
+    merge_lora,
+    read_trained_tensors,
+    save_trained_tensors,
+)
+from train.config import StageConfig
+from train.nano.imagenet import load_imagenet_weights
+from train.nano.labelled_pictures import LabelledPictures
+from train.nano.pretrain import PretrainConfig, pretrain
+from train.nano.run import CONFIGS, read_settings
+from train.stage import run_stage
+
+SETTINGS, STAGE = "real_encoder", "real"
+CONVOLUTIONAL = "model.vision_model.convolutional_features."
+SIZING: dict[str, Any] = NANO_PROCESSOR | {"min_frame_tokens": 64, "max_frame_tokens": 64, "clip_frame_tokens": 16}
+"""224×224 pixels of a picture, 112×112 of each frame of a clip."""
+
+
+def begin(start: Path) -> tuple[OmniVMedForConditionalGeneration, PreTrainedTokenizerFast]:
+    """The Nano of trained tensors, with convolutional features where the tensors hold none yet.
+
+    Args:
+        start: trained tensors, whose LoRA factors are added to the language model's weights.
+    """
+    tensors, scaling = read_trained_tensors(start)
+    model, tokenizer = fresh_nano(convolutional_features=True)
+    if not any(name.startswith(CONVOLUTIONAL) for name in tensors):
+        load_imagenet_weights(model.model.vision_model.convolutional_features)
+    model.load_state_dict({n: t for n, t in tensors.items() if n.startswith(TRAINED_PARTS)}, strict=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[-len(tensors[NEW_ROWS]) :] = tensors[NEW_ROWS]
+    merge_lora(model, tensors, scaling)
+    return model, tokenizer
+
+
+def write_model(folder: Path, start: Path) -> None:
+    """Writes the folder that the stage begins with, unless it is there."""
+    if (folder / "model.safetensors").exists():
+        return
+    model, tokenizer = begin(start)
+    write_configuration(folder, model, tokenizer, SIZING)
+    model.save_pretrained(folder)
+
+
+def pretrain_encoder(path: Path, start: Path, real: Path, config: PretrainConfig) -> None:
+    """Writes encoder and projector as labels taught them, unless they are there."""
+    if path.exists():
+        return
+    model, tokenizer = begin(start)
+    training, held_out = (LabelledPictures(real, split) for split in ("train", "validation"))
+    pretrain(model, tokenizer, training, held_out, path.parent / "encoder", config, SIZING)
+    parts = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRAINED_PARTS)}
+    save_trained_tensors(path, parts, {}, read_trained_tensors(start)[0][NEW_ROWS], 1.0)
+
+
+def join(start: Path, trained: Path, path: Path) -> None:
+    """Writes the tensors of a stage with the factors of its start beside its own: both are added to SmolLM2's weights.
+
+    Two products are one of factors set side by side, BA + DC = [B D][A; C]; each scaling goes into its second factor.
+    """
+    (before, old), (after, new) = read_trained_tensors(start), read_trained_tensors(trained)
+    factors: dict[str, torch.Tensor] = {}
+    for tensors, scaling in ((before, old), (after, new)):
+        for name in (name for name in tensors if name.endswith((LORA_A, LORA_B))):
+            one = tensors[name] * (scaling if name.endswith(LORA_B) else 1)
+            axis = 1 if name.endswith(LORA_B) else 0
+            factors[name] = torch.cat([factors[name], one], dim=axis) if name in factors else one
+    parts = {name: tensor for name, tensor in after.items() if name.startswith(TRAINED_PARTS)}
+    save_trained_tensors(path, parts, factors, after[NEW_ROWS], 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--real", type=Path, required=True, help="folder of images.jsonl and slake/")
+    parser.add_argument(
+        "--start", type=Path, default=TRAINED, help="trained tensors to begin with (default: the Nano's)"
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of train/configs/nano/real.yaml"
+    )
+    arguments = parser.parse_args()
+    stage = StageConfig.read(CONFIGS / "nano" / f"{STAGE}.yaml", arguments.set)
+    folder = stage.start.parent
+    try:
+        pretrain_encoder(stage.start, arguments.start, arguments.real, PretrainConfig(**read_settings(SETTINGS)))
+        write_model(stage.model, arguments.start)
+        result = run_stage(stage)
+    except ValueError as error:
+        sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the same command goes on from here.")
+    join(arguments.start, result, folder / "trained.safetensors")
+    print(f"Trained tensors are in {folder / 'trained.safetensors'}.")
+
+
+if __name__ == "__main__":
+    main()
