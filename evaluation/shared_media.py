@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import LogitsProcessorList
 
 from evaluation.benchmarks import BenchmarkQuestion
 from hub_model.configuration_omniv_med import PruneStage
@@ -22,7 +23,6 @@ def can_share(processor: Any, questions: Sequence[BenchmarkQuestion]) -> bool:
     return hasattr(processor, "process_clip") and all(one.media for one in questions)
 
 
-@torch.inference_mode()
 def generate_sharing(
     model: Any,
     processor: Any,
@@ -32,6 +32,28 @@ def generate_sharing(
     prune_stage: PruneStage | None = None,
 ) -> list[tuple[str, int]]:
     """Greedy answers of one left-padded batch, and the tokens of each prompt: those that asking one by one gives.
+
+    Raises:
+        ValueError: media that cannot be read.
+    """
+    new, lengths = generate_ids_sharing(model, processor, questions, prompts, max_new_tokens)
+    answers = processor.batch_decode(new, skip_special_tokens=True)
+    return [(text.strip(), length) for text, length in zip(answers, lengths, strict=True)]
+
+
+@torch.inference_mode()
+def generate_ids_sharing(
+    model: Any,
+    processor: Any,
+    questions: Sequence[BenchmarkQuestion],
+    prompts: str,
+    max_new_tokens: int,
+    logits_processor: LogitsProcessorList | None = None,
+) -> tuple[torch.Tensor, list[int]]:
+    """The new tokens of `generate_sharing`, int64 (questions, steps), and the tokens of each prompt.
+
+    Args:
+        logits_processor: what else sees the logits of each step.
 
     Raises:
         ValueError: media that cannot be read.
@@ -64,7 +86,11 @@ def generate_sharing(
     ids = torch.cat([first["input_ids"][row_of_question], rest["input_ids"]], dim=1)
     mask = torch.cat([first["attention_mask"][row_of_question], rest["attention_mask"]], dim=1)
     output = model.generate(
-        input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=max_new_tokens, do_sample=False
+        input_ids=ids,
+        attention_mask=mask,
+        past_key_values=cache,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        logits_processor=logits_processor,
     )
-    answers = processor.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
-    return [(text.strip(), length) for text, length in zip(answers, mask.sum(dim=1).tolist(), strict=True)]
+    return output[:, ids.shape[1] :], mask.sum(dim=1).tolist()

@@ -103,6 +103,8 @@ class OmniVMedConfig(PretrainedConfig):
         vision_config: an `OmniVMedVisionConfig` or its dict.
         image_token_id: id of the one placeholder token that stands for every kind of visual token.
         tie_word_embeddings: whether the output head shares the input embeddings; taken over from `text_config`.
+        answer_calibration: `weights`, `bias` and `threshold` that turn the probabilities of an answer's tokens into the
+            probability that it is right, see `answering_omniv_med`; None where nothing was fitted.
     """
 
     model_type = "omniv_med"
@@ -113,6 +115,7 @@ class OmniVMedConfig(PretrainedConfig):
     vision_config: dict | PretrainedConfig | None = None
     image_token_id: int = 151655
     tie_word_embeddings: bool = False
+    answer_calibration: dict | None = None
 
     def __post_init__(self, **kwargs):
         if self.vision_config is None:
