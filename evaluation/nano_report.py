@@ -41,10 +41,10 @@ MODALITY_GOAL, SHORT_ANSWERS_GOAL, EACH_MODALITY_GOAL, REAL_FILES_GOAL = 0.95, 0
 """Shares of right answers that the Nano should reach."""
 
 
-def fingerprint(model: Path) -> str:
+def fingerprint(model: Path, files: Sequence[str] = ("*.safetensors", "config.json", "processor_config.json")) -> str:
     """SHA-256 of a folder's weights and configuration, by which a report knows its model."""
     digest = hashlib.sha256()
-    for path in sorted([*model.glob("*.safetensors"), model / "config.json", model / "processor_config.json"]):
+    for path in sorted(path for pattern in files for path in model.glob(pattern)):
         with path.open("rb") as file:
             while block := file.read(1 << 24):
                 digest.update(block)

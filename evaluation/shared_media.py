@@ -36,7 +36,7 @@ def generate_sharing(
     Raises:
         ValueError: media that cannot be read.
     """
-    new, lengths = generate_ids_sharing(model, processor, questions, prompts, max_new_tokens)
+    new, lengths = generate_ids_sharing(model, processor, questions, prompts, max_new_tokens, prune_stage)
     answers = processor.batch_decode(new, skip_special_tokens=True)
     return [(text.strip(), length) for text, length in zip(answers, lengths, strict=True)]
 
@@ -48,6 +48,7 @@ def generate_ids_sharing(
     questions: Sequence[BenchmarkQuestion],
     prompts: str,
     max_new_tokens: int,
+    prune_stage: PruneStage | None = None,
     logits_processor: LogitsProcessorList | None = None,
 ) -> tuple[torch.Tensor, list[int]]:
     """The new tokens of `generate_sharing`, int64 (questions, steps), and the tokens of each prompt.

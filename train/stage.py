@@ -82,7 +82,7 @@ class Stage:
 def load_model(config: StageConfig) -> tuple[OmniVMedForConditionalGeneration, OmniVMedProcessor]:
     """The model a stage begins with, float32, and its processor."""
     if config.model == NANO:
-        model, tokenizer = fresh_nano(config.prune_stage)
+        model, tokenizer = fresh_nano(prune_stage=config.prune_stage)
         template = (HUB_MODEL / "chat_template.jinja").read_text(encoding="utf-8")
         processor = OmniVMedProcessor(tokenizer, chat_template=template, **NANO_PROCESSOR)
     else:

