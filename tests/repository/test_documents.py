@@ -23,6 +23,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pydicom
@@ -124,6 +125,7 @@ class Block:
         return f"{self.document}:{self.line}"
 
 
+@cache
 def tokens_of(document: Path) -> list[Token]:
     return MarkdownIt("commonmark").enable("table").parse((ROOT / document).read_text(encoding="utf-8"))
 
