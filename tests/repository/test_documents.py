@@ -95,6 +95,7 @@ MADE_BY = {
     "model": "tests/train/test_assemble.py",
     "data-mini": "tests/data_engine/test_build.py",
     "train-nano": "tests/train/test_run_nano.py",
+    "requirements": "tests/repository/test_package.py",
     "test": "tests/repository/test_documents.py",
     "venv": "Makefile",
     "clean": "Makefile",
