@@ -115,6 +115,8 @@ def _parse_header(head: bytes, name: str) -> _Header:
         scale = header.get_slope_inter()
     except (KeyError, HeaderDataError):
         raise MediaError(f"{name} cannot be read: its header names no known type or scale; save it again.") from None
+    if scale[0] is not None and not np.isfinite(np.float32(scale)).all():
+        raise MediaError(f"{name} cannot be read: its header scales the voxels beyond all numbers; save it again.")
     channels = len(voxel.names or (0,))
     voxel = np.dtype(np.uint8) if voxel.names else voxel
     if voxel.kind == "c":

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,26 @@ from .reading_job_omniv_med import ReadingJob
 from .volume_omniv_med import Volume, note_volumes
 
 
-def _find_voxels(path: Path, content: str, job: ReadingJob) -> tuple[Path, str]:
-    """The file that holds the voxels of a NRRD or MetaImage header, itself or one beside it, and what it calls it.
+@dataclass(frozen=True)
+class _Voxels:
+    """The file that holds the voxels of a NRRD or MetaImage header.
 
-    Headers may name any file of the machine, so no other is taken. A compressed stream is measured and checked, as
-    ITK shows a damaged one without a word.
+    Attributes:
+        path: the file itself or one beside it.
+        called: what the header calls it.
+        unpacked_bytes: how much a compressed stream holds, None where the voxels are not compressed.
+    """
+
+    path: Path
+    called: str
+    unpacked_bytes: int | None
+
+
+def _find_voxels(path: Path, content: str, job: ReadingJob) -> _Voxels:
+    """The voxels of a NRRD or MetaImage header.
+
+    Headers may name any file of the machine, so only the file itself or one beside it is taken. A compressed stream is
+    measured and checked, as ITK shows a damaged one without a word, and memory that it never wrote where it is short.
     """
     with open(path, "rb") as file:
         target, start, packed = (_nrrd_voxels if content == "nrrd" else _meta_voxels)(file.read(1 << 16))
@@ -46,7 +62,7 @@ def _find_voxels(path: Path, content: str, job: ReadingJob) -> tuple[Path, str]:
                     raise MediaError(f"{name} unpacks to more than {limits.max_unpacked_bytes} bytes; crop it first.")
         except zlib.error:
             raise MediaError(f"{name} holds damaged compressed voxels; copy it again.") from None
-    return voxels, text
+    return _Voxels(voxels, text, size if packed else None)
 
 
 def _nrrd_voxels(head: bytes) -> tuple[bytes, int, bool]:
@@ -70,12 +86,14 @@ def _meta_voxels(head: bytes) -> tuple[bytes, int, bool]:
         The name, b"LOCAL" for the file itself, b"" where it is not certain; where the header ends; and whether the
         voxels are compressed.
     """
-    end = 0
+    end, packed = 0, False
     for line in head.split(b"\n"):
         end += len(line) + 1
         key, equals, value = line.partition(b"=")
         if key.strip() == b"ElementDataFile" and equals:
-            return value.strip(), end, b"compresseddata=true" in head[:end].lower().replace(b" ", b"")
+            return value.strip(), end, packed
+        if key.strip() == b"CompressedData":
+            packed = value.strip()[:1] in (b"T", b"t", b"1")  # MetaIO goes by the first letter, too
         if not equals or b"ElementDataFile" in line:
             break
     return b"", 0, False
@@ -95,8 +113,9 @@ def read_volume_file(path: Path, content: str, job: ReadingJob) -> Volume:
 def _read_with_itk(path: Path, content: str, job: ReadingJob) -> Volume:
     """A NRRD or MetaImage file."""
     name, options = job.name, job.options
+    voxels = _find_voxels(path, content, job)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(_link_files(path, content, job)))
+    reader.SetFileName(str(_link_files(path, content, voxels, job)))
     try:
         with native_stderr():
             reader.ReadImageInformation()
@@ -107,6 +126,12 @@ def _read_with_itk(path: Path, content: str, job: ReadingJob) -> Volume:
                 raise MediaError(f"{name} does not say where its slices lie (not a number); save it again.")
             if pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
                 raise MediaError(f"{name} holds complex numbers; save their magnitude.")
+            voxel_bytes = values * sitk.Image([1, 1, 1], pixel, values).GetSizeOfPixelComponent()
+            if (
+                voxels.unpacked_bytes is not None
+                and voxels.unpacked_bytes < int(np.prod(size, dtype=object)) * voxel_bytes
+            ):
+                raise MediaError(f"{name} is damaged or cut short: it holds less than its header says; copy it again.")
             colours = pixel == sitk.sitkVectorUInt8
             volumes = int(np.prod(size[3:]))
             vectors = volumes == 1 and values > 1 and not (colours and values == 3)
@@ -131,13 +156,12 @@ def _read_with_itk(path: Path, content: str, job: ReadingJob) -> Volume:
     return Volume(image, options.modality or "", notes=tuple(notes))
 
 
-def _link_files(path: Path, content: str, job: ReadingJob) -> Path:
+def _link_files(path: Path, content: str, voxels: _Voxels, job: ReadingJob) -> Path:
     """The header under a name by which ITK knows its format, beside its voxels under the name that it calls them."""
-    voxels, called = _find_voxels(path, content, job)
     folder = job.scratch / "volume"
     folder.mkdir()
     link = folder / ("header.nrrd" if content == "nrrd" else "header.mha")
     link.symlink_to(path.resolve())
-    if voxels != path:
-        (folder / called).symlink_to(voxels.resolve())
+    if voxels.path != path:
+        (folder / voxels.called).symlink_to(voxels.path.resolve())
     return link

@@ -1036,6 +1036,23 @@ def test_a_nifti_header_cannot_hide_that_voxels_are_missing(tmp_path):
                 load_clip(tmp_path / name)
 
 
+@pytest.mark.parametrize("flag", [b"True", b"T^ue"])
+def test_a_compressed_metaimage_cannot_hide_that_voxels_are_missing(tmp_path, flag):
+    """ITK would show memory that nobody wrote to; and it goes by the first letter of the flag."""
+    sitk.WriteImage(sitk.GetImageFromArray(make_body()), str(tmp_path / "whole.mha"), True)
+    whole = (tmp_path / "whole.mha").read_bytes().replace(b"CompressedData = True", b"CompressedData = " + flag)
+    (tmp_path / "whole.mha").write_bytes(whole)
+    assert len(load_clip(tmp_path / "whole.mha").frames) == 12
+    (tmp_path / "short.mha").write_bytes(whole.replace(b"DimSize = 16 20 12", b"DimSize = 16 20 13"))
+    with pytest.raises(MediaError, match="cut short"):
+        load_clip(tmp_path / "short.mha")
+    stream = bytearray(whole)
+    stream[-len(stream) // 4] ^= 0xFF
+    (tmp_path / "damaged.mha").write_bytes(stream)
+    with pytest.raises(MediaError, match="damaged"):
+        load_clip(tmp_path / "damaged.mha")
+
+
 @pytest.mark.parametrize(("code", "place"), [(254, 280), (252, 256)])
 def test_a_nifti_that_does_not_say_where_it_lies_is_refused(tmp_path, code, place):
     """A rotation that is no number is neither none nor any."""
