@@ -40,7 +40,7 @@ test: model ## lint, then run the tests
 	$(RUN) -m tests.helpers.transformers_suite
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	HF_HUB_OFFLINE=1 $(RUN) -m pytest -m "not slow"
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not slow"
 
 requirements: venv ## write requirements*.txt again, from pyproject.toml
 	$(RUN) -m tests.helpers.requirements
