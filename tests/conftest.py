@@ -3,12 +3,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+# transformers copies the code of a model's folder into this cache, and reads it from there: processes that test at the
+# same time must not read what another one has half written. It is asked for when transformers is imported.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="transformers-modules-")
+
 import torch
 from hypothesis import HealthCheck, settings
 from transformers import PreTrainedTokenizerFast
@@ -27,6 +35,10 @@ PROPERTIES = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("repeatable", derandomize=True, **PROPERTIES)
 settings.register_profile("search", **PROPERTIES)
 settings.load_profile("repeatable")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["HF_MODULES_CACHE"])
 
 
 @pytest.fixture(scope="module")
