@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model demo test requirements data-mini train-nano clean
+.PHONY: help venv model demo lint types test requirements data-mini train-nano clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -36,10 +36,15 @@ model: venv ## assemble OmniV-Med-Nano in hub_model/ (skipped when it is up to d
 demo: model ## open the demo page
 	$(RUN) app.py
 
-test: model ## lint, then run the tests
-	$(RUN) -m tests.helpers.transformers_suite
+lint: venv ## check style and format
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+types: venv ## check types (minutes at first, seconds after that)
+	$(RUN) -m mypy
+
+test: model lint types ## lint, check types, then run the tests
+	$(RUN) -m tests.helpers.transformers_suite
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not slow"
 
 requirements: venv ## write requirements*.txt again, from pyproject.toml
@@ -52,5 +57,5 @@ train-nano: venv ## train OmniV-Med-Nano again from the start
 	$(RUN) -m train.nano.run
 
 clean: ## remove what make installed, downloaded and assembled (trained runs and built data stay)
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis hub_model/model.safetensors hub_model/.assembled.json
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis hub_model/model.safetensors hub_model/.assembled.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
