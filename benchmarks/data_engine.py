@@ -29,7 +29,7 @@ from benchmarks.report import markdown_table, write_json
 from data_engine.adapters.base import MediaStore
 from data_engine.files import read_yaml
 from data_engine.fingerprints import fingerprint
-from data_engine.generated import NAME, RECORDS_PER_SAMPLE, Drawn, encode, records_of
+from data_engine.generated import NAME, RECORDS_PER_SAMPLE, SamplePlan, encode, records_of
 from data_engine.phantoms import MODALITIES, generate
 
 INSTRUCT = Path(__file__).resolve().parents[1] / "data_engine/configs/instruct.yaml"
@@ -118,7 +118,7 @@ def measure_generated() -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         store, begun, count = MediaStore(Path(folder)), time.perf_counter(), 20 * REPEATS
         for index in range(count):
-            for record in records_of(Drawn(0, "train", index), store)[:1]:
+            for record in records_of(SamplePlan(0, "train", index), store)[:1]:
                 fingerprint(Path(folder) / record.media[0].path, record.media[0].type)
         elapsed = time.perf_counter() - begun
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())

@@ -173,14 +173,14 @@ class ChunkTask:
 def convert_chunk(task: ChunkTask) -> int:
     """Converts the rows of one chunk and writes their records, fingerprints and broken rows; returns their number."""
     store, lines = MediaStore(task.media), []
-    marks: dict[Medium, dict[str, Any]] = {}
+    known: dict[Medium, dict[str, Any]] = {}
     rows = pickle.loads(task.rows.read_bytes())
     for row in rows:
         if task.folder is None:
-            lines += _marked(generated.records_of(row, store), task, marks)
+            lines += _with_fingerprints(generated.records_of(row, store), task, known)
             continue
         try:
-            lines += _marked(get_adapter(task.source).records(row, task.folder, store), task, marks)
+            lines += _with_fingerprints(get_adapter(task.source).records(row, task.folder, store), task, known)
         # MediaError, which an unreadable file raises, is a ValueError as all errors of data are.
         except ValueError as error:
             lines.append({"broken": {"source": task.source, "where": row.where, "reason": str(error)}})
@@ -189,16 +189,18 @@ def convert_chunk(task: ChunkTask) -> int:
     return len(rows)
 
 
-def _marked(records: list[Record], task: ChunkTask, marks: dict[Medium, dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_fingerprints(
+    records: list[Record], task: ChunkTask, known: dict[Medium, dict[str, Any]]
+) -> list[dict[str, Any]]:
     """The records of the task's splits with the fingerprints of their media, as lines of the chunk's result.
 
-    `marks` keeps the fingerprints from row to row: up to twenty questions in turn show one picture.
+    `known` keeps the fingerprints from row to row: up to twenty questions in turn show one picture.
     """
     kept = [record for record in records if record.split in task.splits]
     for medium in (medium for record in kept for medium in record.media):
-        if medium not in marks:
-            marks[medium] = asdict(fingerprint(task.media / medium.path, medium.type))
-    return [{"record": r.model_dump(mode="json"), "fingerprints": [marks[medium] for medium in r.media]} for r in kept]
+        if medium not in known:
+            known[medium] = asdict(fingerprint(task.media / medium.path, medium.type))
+    return [{"record": r.model_dump(mode="json"), "fingerprints": [known[medium] for medium in r.media]} for r in kept]
 
 
 def _chunks(rows: Iterable[Any]) -> Iterator[list[Any]]:
@@ -227,7 +229,7 @@ class _Listing:
 def limited_rows(one: SourceConfig | BenchmarkConfig, seed: int) -> Iterator[Row]:
     """The rows of the wanted splits in the source's order; where there is a limit, a seeded choice of training rows.
 
-    A row too broken to say its split is among them, so that it is told.
+    A row too broken to say its split is among them, so that the build reports it.
     """
     splits = one.splits if isinstance(one, SourceConfig) else ("test",)
     rows = (row for row in get_adapter(one.name).rows(one.path) if row.values.get("split", splits[0]) in splits)
@@ -244,7 +246,7 @@ def limited_rows(one: SourceConfig | BenchmarkConfig, seed: int) -> Iterator[Row
 def _listings(config: BuildConfig) -> list[_Listing]:
     listings = []
     if config.generated:
-        rows = partial(generated.listed, config.seed, config.generated)
+        rows = partial(generated.plan_samples, config.seed, config.generated)
         listings.append(_Listing("source", generated.NAME, None, SPLITS, rows))
     downloaded: list[SourceConfig | BenchmarkConfig] = [*config.sources, *config.benchmarks]
     for one in downloaded:
@@ -505,8 +507,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("Stopped; the same command goes on from here.")
     splits = ", ".join(f"{count:,} {split}" for split, count in summary["split"].items())
-    if told := leaks_in_words(arguments.out / "leaks.jsonl"):
-        print(told)
+    if summary := leaks_in_words(arguments.out / "leaks.jsonl"):
+        print(summary)
     print(f"{summary['records']:,} records ({splits}) in {arguments.out}; its card is {arguments.out / 'README.md'}.")
 
 

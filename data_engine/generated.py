@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from data_engine.phantoms import KINDS_OF, MODALITIES, Sample, generate
-from data_engine.questions import Question, captioned, match, questions
+from data_engine.questions import Question, caption_question, matching_question, questions
 from data_engine.records import DIMENSION_OF, SPLITS, Record, Split
 from data_engine.sample_media import encode_video, hounsfield_units
 
@@ -34,8 +34,8 @@ ENDING = {"image": "png", "volume": "nii.gz", "video": "mp4"}
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What sample `index` of a split is, before it is made."""
+class SamplePlan:
+    """Which sample of a split is to be generated; the sample itself depends on these three numbers alone."""
 
     seed: int
     split: Split
@@ -55,26 +55,26 @@ class Drawn:
         return np.random.default_rng((self.seed, SPLITS.index(self.split), self.index, purpose))
 
 
-def listed(seed: int, counts: Mapping[Split, int]) -> Iterator[Drawn]:
+def plan_samples(seed: int, counts: Mapping[Split, int]) -> Iterator[SamplePlan]:
     """The samples of all splits."""
     for split in SPLITS:
         for index in range(counts.get(split, 0)):
-            yield Drawn(seed, split, index)
+            yield SamplePlan(seed, split, index)
 
 
-def records_of(drawn: Drawn, store: MediaStore) -> list[Record]:
+def records_of(plan: SamplePlan, store: MediaStore) -> list[Record]:
     """Makes one sample, writes its file, and says what can be learned from it: a few records of different tasks."""
-    modality, kind = drawn.kind_of
-    sample = generate(modality, kind, drawn.random(0))
-    number = f"{drawn.index:06d}"
-    path = store.write(encode(sample), f"{NAME}/{drawn.split}/{number[:3]}/{number}.{ENDING[kind]}")
-    chosen = choose(sample, drawn.random(1))
+    modality, kind = plan.kind_of
+    sample = generate(modality, kind, plan.random(0))
+    number = f"{plan.index:06d}"
+    path = store.write(encode(sample), f"{NAME}/{plan.split}/{number[:3]}/{number}.{ENDING[kind]}")
+    chosen = choose(sample, plan.random(1))
     # A volume's file says its spacing; a PNG or MP4 cannot.
     spacing = sample.pixel_spacing if kind != "volume" and all(sample.pixel_spacing) else None
     return [
         Record.model_validate(
             {
-                "id": f"{NAME}/{drawn.split}/{number}/{place}",
+                "id": f"{NAME}/{plan.split}/{number}/{place}",
                 "dimension": DIMENSION_OF[kind],
                 "modality": modality,
                 "task": one.task,
@@ -85,7 +85,7 @@ def records_of(drawn: Drawn, store: MediaStore) -> list[Record]:
                 ],
                 "source": NAME,
                 "license": LICENSE,
-                "split": drawn.split,
+                "split": plan.split,
             }
         )
         for place, one in enumerate(chosen)
@@ -97,7 +97,7 @@ def choose(sample: Sample, rng: np.random.Generator) -> list[Question]:
     by_task: dict[str, list[Question]] = {}
     for one in questions(sample.facts, sample.kind, rng):
         by_task.setdefault(one.task, []).append(one)
-    for one in (captioned(sample.facts, sample.kind, rng), match(sample.facts, sample.kind, rng)):
+    for one in (caption_question(sample.facts, sample.kind, rng), matching_question(sample.facts, sample.kind, rng)):
         by_task[one.task] = [one]
     tasks = sorted(by_task)
     drawn = rng.permutation(len(tasks))[:RECORDS_PER_SAMPLE]

@@ -26,8 +26,8 @@ from data_engine.questions import (
     article,
     caption,
     caption_request,
-    match,
-    one_of,
+    matching_question,
+    pick_wording,
     questions,
     report,
 )
@@ -279,17 +279,17 @@ def planned_question(one: Planned, label: Label, rng: np.random.Generator) -> Qu
     if one.topic in ("abnormal", "normal"):
         present = TUMOUR_PRESENT if label.modality == "histopathology" else LESION_PRESENT
         wordings = present if one.topic == "abnormal" else LESION_ABSENT
-        return Question("abnormality detection", one_of(wordings, rng, kind=label.kind), one.answer)
+        return Question("abnormality detection", pick_wording(wordings, rng, kind=label.kind), one.answer)
     if one.topic == "quadrant":
         a = one_finding(label.boxed)
-        wording = one_of(FINDING_IN_QUADRANT, rng, kind=label.kind, place=one.name, a=a)
+        wording = pick_wording(FINDING_IN_QUADRANT, rng, kind=label.kind, place=one.name, a=a)
         return Question("localization", _sentence(wording), one.answer)
-    wording = one_of(FINDING_PRESENT, rng, kind=label.kind, a=one_finding(one.name))
+    wording = pick_wording(FINDING_PRESENT, rng, kind=label.kind, a=one_finding(one.name))
     return Question("abnormality detection", _sentence(wording), one.answer)
 
 
 def _place_question(one: Planned, label: Label, rng: np.random.Generator) -> Question:
-    question = one_of(WORDINGS_OF_PLACE[one.name], rng, kind=label.kind, thing=label.thing)
+    question = pick_wording(WORDINGS_OF_PLACE[one.name], rng, kind=label.kind, thing=label.thing)
     if label.thing != label.boxed:
         question = question.replace("is the", "are the").replace("Is the", "Are the").replace(" lies in", " lie in")
     return Question("localization", question, one.answer)
@@ -337,7 +337,7 @@ def label_questions(
         made.append(
             (
                 f"count-{name.replace(' ', '-')}",
-                Question(task, one_of(wordings, rng, thing=name, kind=label.kind), str(count)),
+                Question(task, pick_wording(wordings, rng, thing=name, kind=label.kind), str(count)),
             )
         )
     for name, grade in label.grades.items():
@@ -345,7 +345,7 @@ def label_questions(
         made.append(
             (
                 f"grade-{name.replace(' ', '-')}",
-                Question(task, one_of(wordings, rng, thing=name, kind=label.kind), grade),
+                Question(task, pick_wording(wordings, rng, thing=name, kind=label.kind), grade),
             )
         )
     if rng.random() < 0.5:
@@ -365,7 +365,9 @@ def _recognition(label: Label, rng: np.random.Generator) -> list[tuple[str, Ques
         (task.split()[0].replace("/", "-"), some[0]) for task, some in sorted(by_task.items()) if rng.random() < 0.6
     ]
     if rng.random() < 0.15:
-        made.append(("medical", Question("modality recognition", one_of(MEDICAL_PICTURE, rng, kind=label.kind), "yes")))
+        made.append(
+            ("medical", Question("modality recognition", pick_wording(MEDICAL_PICTURE, rng, kind=label.kind), "yes"))
+        )
     return made
 
 
@@ -374,9 +376,9 @@ def _diagnosis(label: Label, findings: Sequence[str], rng: np.random.Generator) 
         return []
     task, wordings = OPEN_WORDINGS["finding"]
     abnormality = NO_ABNORMALITY if label.normal else label.finding
-    made = [("abnormality", Question(task, one_of(wordings, rng, kind=label.kind), abnormality))]
+    made = [("abnormality", Question(task, pick_wording(wordings, rng, kind=label.kind), abnormality))]
     if len(findings) > 1:
-        made.append(("diagnosis", Question(task, one_of(DIAGNOSIS, rng, kind=label.kind), label.finding)))
+        made.append(("diagnosis", Question(task, pick_wording(DIAGNOSIS, rng, kind=label.kind), label.finding)))
         made.append(("choice", _choice(label, findings, rng)))
     return made
 
@@ -387,7 +389,7 @@ def _choice(label: Label, findings: Sequence[str], rng: np.random.Generator) -> 
     offered = [label.finding, *drawn]
     choices = {LETTERS[place]: offered[i] for place, i in enumerate(rng.permutation(len(offered)))}
     letter = next(letter for letter, words in choices.items() if words == label.finding)
-    question = asked(one_of(CHOICE_OF_DIAGNOSIS, rng, kind=label.kind), choices)
+    question = asked(pick_wording(CHOICE_OF_DIAGNOSIS, rng, kind=label.kind), choices)
     return Question("diagnosis", question, answered(letter, choices))
 
 
@@ -395,17 +397,19 @@ def _captioned(label: Label, rng: np.random.Generator) -> Question:
     task = "report generation and captioning"
     if rng.random() < 0.5:
         return Question(task, caption_request(label.kind, rng), label_caption(label, rng))
-    return Question(task, one_of(REPORT_REQUESTS, rng, kind=label.kind), report(label.facts(), label.kind))
+    return Question(task, pick_wording(REPORT_REQUESTS, rng, kind=label.kind), report(label.facts(), label.kind))
 
 
 def _matched(label: Label, findings: Sequence[str], rng: np.random.Generator) -> Question:
     """Whether a caption fits: a false one names another finding of the source, or else another modality or region."""
     others = [name for name in findings if name != label.finding and not (label.normal and is_normal(name))]
     if label.normal is None or not others or rng.random() < 0.5:
-        return match({k: v for k, v in label.facts().items() if k in ("modality", "region", "plane")}, label.kind, rng)
+        return matching_question(
+            {k: v for k, v in label.facts().items() if k in ("modality", "region", "plane")}, label.kind, rng
+        )
     fits = bool(rng.random() < 0.5)
     sentence = label_caption(label, rng, None if fits else others[int(rng.integers(len(others)))])
-    wording = one_of(MATCHING, rng, kind=label.kind, sentence=sentence)
+    wording = pick_wording(MATCHING, rng, kind=label.kind, sentence=sentence)
     return Question("image-text matching", wording, "yes" if fits else "no")
 
 
@@ -418,22 +422,22 @@ def follow_ups(label: Label, plan: Iterable[Planned], split: str, rng: np.random
         return []
     turns = []
     if any(one.topic in ("abnormal", "normal") for one in plan):
-        present = one_of(LESION_PRESENT, rng, kind=label.kind)
+        present = pick_wording(LESION_PRESENT, rng, kind=label.kind)
         turns.append((present, "no" if label.normal else "yes"))
         turns.append(
             (
-                one_of(WHAT_IS_IT[-1:] if label.normal else WHAT_IS_IT, rng),
+                pick_wording(WHAT_IS_IT[-1:] if label.normal else WHAT_IS_IT, rng),
                 NO_ABNORMALITY if label.normal else label.finding,
             )
         )
     else:
         wordings = OPEN_WORDINGS["finding"][1]
-        turns.append((one_of(wordings, rng, kind=label.kind), NO_ABNORMALITY if label.normal else label.finding))
+        turns.append((pick_wording(wordings, rng, kind=label.kind), NO_ABNORMALITY if label.normal else label.finding))
     if label.normal:
         if rng.random() < 0.5:
-            turns.append((one_of(WHERE_IS_IT, rng), NOTHING_THERE))
+            turns.append((pick_wording(WHERE_IS_IT, rng), NOTHING_THERE))
     elif label.quadrant:
-        turns.append((one_of(WHERE_IS_IT, rng), label.quadrant))
+        turns.append((pick_wording(WHERE_IS_IT, rng), label.quadrant))
     shown = Shown(label.kind, label.modality, label.anatomy)
     names = ("age", "size", "prognosis", "history", "treatment", "change")
     unknown = cannot_tell(names[int(rng.integers(len(names)))], shown, split, rng)

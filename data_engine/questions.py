@@ -245,7 +245,7 @@ REGIONS = (
 )
 
 
-def named(modality: str) -> str:
+def modality_adjective(modality: str) -> str:
     """A modality as an attribute of "image": "ultrasound", "fundus" (not "fundus photography image")."""
     return {"fundus photography": "fundus"}.get(modality, modality)
 
@@ -263,13 +263,13 @@ def questions(facts: dict[str, str], kind: str, rng: np.random.Generator) -> lis
     """
 
     def pick(wordings: tuple[str, ...], **fields: str) -> str:
-        return one_of(wordings, rng, kind=kind, **fields)
+        return pick_wording(wordings, rng, kind=kind, **fields)
 
     def closed(task: str, truth: str, others: tuple[str, ...], wordings: tuple[str, ...]) -> Question:
         yes = bool(rng.random() < 0.5)
         false = [name for name in others if name != truth]
         name = truth if yes else false[int(rng.integers(len(false)))]
-        return Question(task, pick(wordings, name=name, a=article(named(name))), "yes" if yes else "no")
+        return Question(task, pick(wordings, name=name, a=article(modality_adjective(name))), "yes" if yes else "no")
 
     modality = facts["modality"]
     asked = [closed("modality recognition", modality, MODALITIES, CLOSED_MODALITY)]
@@ -319,7 +319,7 @@ def finding_of(facts: dict[str, str]) -> str:
     return facts.get("finding", "tumour" if facts["modality"] == "histopathology" else "lesion")
 
 
-def found(facts: dict[str, str]) -> str:
+def finding_phrase(facts: dict[str, str]) -> str:
     """The finding as a sentence names it: "a polyp", "an ulcer", "drusen", "Gram-positive rods"."""
     finding = finding_of(facts)
     plural = finding.endswith(("s", "cocci")) and not finding.endswith(("sis", "us", "ss"))
@@ -338,7 +338,7 @@ def caption(facts: dict[str, str], kind: str, rng: np.random.Generator) -> str:
         words.append(facts["contrast"])
     if "stain" in facts and rng.random() < 0.8:
         words.append({"immunohistochemistry": "immunohistochemical"}.get(facts["stain"], facts["stain"]))
-    words.append(named(modality))
+    words.append(modality_adjective(modality))
     bare = modality in ("CT", "MRI", "X-ray", "OCT") and kind == "image" and rng.random() < 0.5
     bare |= modality == "clinical photograph"
     sentence = article(" ".join(words) if bare else " ".join([*words, kind]))
@@ -360,7 +360,7 @@ def caption(facts: dict[str, str], kind: str, rng: np.random.Generator) -> str:
             }
             sentence += " with " + things.get(motion, motion)
     elif facts.get("lesion") == "yes" and rng.random() < 0.5:
-        sentence += " showing " + found(facts)
+        sentence += " showing " + finding_phrase(facts)
     starts = ("", "", "", "This is ", "The picture shows ")
     sentence = starts[int(rng.integers(len(starts)))] + sentence
     return sentence[0].upper() + sentence[1:] + "."
@@ -392,22 +392,22 @@ MATCHING = (
 )
 
 
-def one_of(wordings: tuple[str, ...], rng: np.random.Generator, **fields: str) -> str:
+def pick_wording(wordings: tuple[str, ...], rng: np.random.Generator, **fields: str) -> str:
     """One wording, with its fields filled in."""
     return wordings[int(rng.integers(len(wordings)))].format(**fields)
 
 
 def caption_request(kind: str, rng: np.random.Generator) -> str:
     """Asks for a caption."""
-    return one_of(CAPTION_REQUESTS, rng, kind=kind)
+    return pick_wording(CAPTION_REQUESTS, rng, kind=kind)
 
 
-def captioned(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Question:
+def caption_question(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Question:
     """Asks for a caption or, as often, for a report."""
     task = "report generation and captioning"
     if rng.random() < 0.5:
         return Question(task, caption_request(kind, rng), caption(facts, kind, rng))
-    return Question(task, one_of(REPORT_REQUESTS, rng, kind=kind), report(facts, kind))
+    return Question(task, pick_wording(REPORT_REQUESTS, rng, kind=kind), report(facts, kind))
 
 
 def report(facts: dict[str, str], kind: str) -> str:
@@ -415,7 +415,7 @@ def report(facts: dict[str, str], kind: str) -> str:
     examination = " ".join(
         facts[name] for name in ("plane", "contrast", "stain") if name in facts and facts["modality"] != "ultrasound"
     )
-    thing = named(facts["modality"]) + (f" {kind}" if facts["modality"] != "clinical photograph" else "")
+    thing = modality_adjective(facts["modality"]) + (f" {kind}" if facts["modality"] != "clinical photograph" else "")
     shown = f"{examination} {thing}".strip()
     if "region" in facts:
         shown += f" of {facts['region']}" if facts["region"] in TISSUES else f" of the {facts['region']}"
@@ -437,17 +437,17 @@ def report(facts: dict[str, str], kind: str) -> str:
     return f"Findings: {'. '.join(findings)}. Impression: {impression}."
 
 
-def match(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Question:
+def matching_question(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Question:
     """Asks whether a caption fits; a false one differs in one fact that it names (modality, region or plane)."""
     fits = bool(rng.random() < 0.5)
     sentence = caption(facts, kind, rng)
     if not fits:
         fact, changed = _changed(facts, rng)
-        told = named(changed[fact]) if fact == "modality" else changed[fact]
+        told = modality_adjective(changed[fact]) if fact == "modality" else changed[fact]
         sentence = caption(changed, kind, rng)
         while told.lower() not in sentence.lower():
             sentence = caption(changed, kind, rng)
-    wording = one_of(MATCHING, rng, kind=kind, sentence=sentence)
+    wording = pick_wording(MATCHING, rng, kind=kind, sentence=sentence)
     return Question("image-text matching", wording, "yes" if fits else "no")
 
 

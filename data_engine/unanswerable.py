@@ -18,7 +18,7 @@ from data_engine.questions import (
     LESION_PRESENT,
     OPEN_WORDINGS,
     REPORT_REQUESTS,
-    one_of,
+    pick_wording,
 )
 from data_engine.records import Reply, Task
 from data_engine.small_talk import TALK
@@ -66,8 +66,8 @@ class Unknown:
 
     Attributes:
         task: see `Asked`.
-        told: how the reply names it: "the patient's age".
-        reason: why it cannot be told, as a clause.
+        subject: how the reply names it: "the patient's age".
+        reason: why it cannot be seen, as a clause.
         wordings: of training and validation; without any, the thing is asked for in the test split only.
         test_wordings: of the test split.
         kinds, modalities: what is asked about; None asks about all.
@@ -75,7 +75,7 @@ class Unknown:
     """
 
     task: Task
-    told: str
+    subject: str
     reason: str
     wordings: tuple[str, ...]
     test_wordings: tuple[str, ...]
@@ -420,10 +420,10 @@ ELSEWHERE_WORDINGS = (
 ELSEWHERE_TEST_WORDINGS = ("Can you rule out {finding}?", "Is {finding} visible?", "Could the patient have {finding}?")
 
 REPLIES = (
-    CANNOT_TELL + " {told} from this {kind}.",
-    CANNOT_TELL + " {told} from this {kind}.",
-    CANNOT_TELL + " {told} from this {kind} alone.",
-    CANNOT_TELL + " {told} from this {kind}: {reason}.",
+    CANNOT_TELL + " {subject} from this {kind}.",
+    CANNOT_TELL + " {subject} from this {kind}.",
+    CANNOT_TELL + " {subject} from this {kind} alone.",
+    CANNOT_TELL + " {subject} from this {kind}: {reason}.",
 )
 """The plain sentence is the commonest."""
 
@@ -452,11 +452,11 @@ def cannot_tell(about: str, shown: Shown, split: str, rng: np.random.Generator) 
         return _finding_elsewhere(shown, split, rng)
     one = UNKNOWNS[about]
     wordings = one.test_wordings if split == TESTED else one.wordings
-    told = one.modalities is not None and shown.modality not in one.modalities
-    if not wordings or told or shown.kind not in one.kinds or any(word in shown.anatomy for word in one.not_of):
+    evident = one.modalities is not None and shown.modality not in one.modalities
+    if not wordings or evident or shown.kind not in one.kinds or any(word in shown.anatomy for word in one.not_of):
         return None
-    question = one_of(wordings, rng, kind=shown.kind)
-    answer = one_of(REPLIES, rng, told=one.told, kind=shown.kind, reason=one.reason)
+    question = pick_wording(wordings, rng, kind=shown.kind)
+    answer = pick_wording(REPLIES, rng, subject=one.subject, kind=shown.kind, reason=one.reason)
     return Asked(about, one.task, question, answer, "cannot tell")
 
 
@@ -469,9 +469,9 @@ def _finding_elsewhere(shown: Shown, split: str, rng: np.random.Generator) -> As
     organ = hidden[int(rng.integers(len(hidden)))]
     finding = ELSEWHERE[organ][int(rng.integers(len(ELSEWHERE[organ])))]
     wordings = ELSEWHERE_TEST_WORDINGS if split == TESTED else ELSEWHERE_WORDINGS
-    question = one_of(wordings, rng, finding=finding, kind=shown.kind)
+    question = pick_wording(wordings, rng, finding=finding, kind=shown.kind)
     reason = f"it does not show the {organ}"
-    answer = one_of(REPLIES, rng, told=f"whether there is {finding}", kind=shown.kind, reason=reason)
+    answer = pick_wording(REPLIES, rng, subject=f"whether there is {finding}", kind=shown.kind, reason=reason)
     return Asked("finding elsewhere", "abnormality detection", question, answer, "cannot tell")
 
 
@@ -500,8 +500,8 @@ def small_talk(split: str, rng: np.random.Generator, about: str | None = None) -
         others = [name for name in TALK if name != "identity"]
         about = "identity" if rng.random() < 0.5 else others[int(rng.integers(len(others)))]
     wordings, test_wordings, answers = TALK[about]
-    question = one_of(test_wordings if split == TESTED else wordings, rng)
-    return Asked(about, "report generation and captioning", question, one_of(answers, rng), "conversation")
+    question = pick_wording(test_wordings if split == TESTED else wordings, rng)
+    return Asked(about, "report generation and captioning", question, pick_wording(answers, rng), "conversation")
 
 
 def identity_turns(split: str) -> tuple[tuple[str, str], ...]:
@@ -525,8 +525,8 @@ def about_no_medical_picture(count: int, rng: np.random.Generator) -> list[Asked
         Asked(
             "not medical",
             asked[i][0],
-            one_of(asked[i][1], rng, kind="image"),
-            one_of(NOT_MEDICAL_REPLIES, rng),
+            pick_wording(asked[i][1], rng, kind="image"),
+            pick_wording(NOT_MEDICAL_REPLIES, rng),
             "not medical",
         )
         for i in rng.permutation(len(asked))[:count]

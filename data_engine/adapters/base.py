@@ -130,19 +130,19 @@ class Origin:
 
     Attributes:
         source, license: as in the records.
-        shelf: folder of the store for its media, where several adapters share files; the source's name if empty.
+        media_folder: folder of the store for its media, where several adapters share files; the source's name if empty.
     """
 
     source: str
     license: str
-    shelf: str = ""
+    media_folder: str = ""
 
     def medium(
         self, kind: Literal["image", "volume", "video"], folder: Path, relative: str, store: MediaStore
     ) -> Medium:
-        """Puts a file of the downloaded folder into the store, under the same path on the origin's shelf."""
+        """Puts a file of the downloaded folder into the store, under the same path in the origin's folder of media."""
         file = inside(folder, relative)
-        path = store.add(file, f"{self.shelf or self.source}/{file.relative_to(folder).as_posix()}")
+        path = store.add(file, f"{self.media_folder or self.source}/{file.relative_to(folder).as_posix()}")
         return Medium(type=kind, path=path)
 
     def record_id(self, row: Row, part: str = "") -> str:

@@ -32,7 +32,7 @@ from data_engine.adapters.base import (
     missing_files,
     text,
 )
-from data_engine.adapters.words import modality_told, task_of
+from data_engine.adapters.words import modality_named_in, task_of
 from data_engine.records import SPLITS, Medium, Record
 
 VQA_RAD = Origin("vqa-rad", "CC0-1.0")
@@ -100,7 +100,7 @@ def records(row: Row, folder: Path, store: MediaStore, *, origin: Origin, modali
     entry = entry_of(row)
     question, answer = text(entry, "question"), closed(text(entry, "answer"))
     medium = _picture(row, folder, origin, store)
-    modality = modality or modality_told(question, answer)
+    modality = modality or modality_named_in(question, answer)
     return [origin.record(row, [medium], [(question, answer)], modality=modality, task=task_of(question))]
 
 

@@ -195,7 +195,7 @@ def _boxes(stated: Any) -> tuple[Box, ...]:
 def medium_of(row: Row, folder: Path, store: MediaStore) -> tuple[Origin, Medium]:
     """The row's own source and licence, and its file in the store."""
     entry = entry_of(row)
-    origin = replace(LABELLED, source=_source(entry), license=text(entry, "license"), shelf=LABELLED.source)
+    origin = replace(LABELLED, source=_source(entry), license=text(entry, "license"), media_folder=LABELLED.source)
     return origin, origin.medium(row.values["kind"], folder, text(entry, "file"), store)
 
 

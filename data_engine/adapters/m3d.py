@@ -42,7 +42,7 @@ from data_engine.adapters.base import (
     text,
 )
 from data_engine.adapters.choices import answered, asked, choices_of
-from data_engine.questions import caption_request, one_of
+from data_engine.questions import caption_request, pick_wording
 from data_engine.records import Record
 
 # The data sets' pages say Apache-2.0; pictures and reports come from Radiopaedia, whose own terms their pages do not
@@ -50,8 +50,8 @@ from data_engine.records import Record
 LICENSE = "Apache-2.0 (declared; see homepage)"
 # Questions are asked of the volumes of M3D-Cap, so these are stored once.
 CAP = Origin("m3d-cap", LICENSE)
-VQA_CLOSED = Origin("m3d-vqa-closed", LICENSE, shelf=CAP.source)
-VQA_OPEN = Origin("m3d-vqa-open", LICENSE, shelf=CAP.source)
+VQA_CLOSED = Origin("m3d-vqa-closed", LICENSE, media_folder=CAP.source)
+VQA_OPEN = Origin("m3d-vqa-open", LICENSE, media_folder=CAP.source)
 POSITIONING = Origin("m3d-positioning", LICENSE)
 
 CAP_FILES = ("M3D_Cap_npy/M3D_Cap.json", "M3D_Cap/M3D_Cap.json", "M3D_Cap.json")
@@ -236,8 +236,8 @@ def positioning_records(row: Row, folder: Path, store: MediaStore) -> list[Recor
     medium = POSITIONING.medium("volume", root, image, store)
     rng = seeded(POSITIONING.record_id(row))
     turns = {
-        "where": (one_of(WHERE_IS, rng, name=name), box),
-        "what": (one_of(WHAT_IS_AT, rng, box=box), name),
+        "where": (pick_wording(WHERE_IS, rng, name=name), box),
+        "what": (pick_wording(WHAT_IS_AT, rng, box=box), name),
     }
     return [
         POSITIONING.record(row, [medium], [turn], modality="CT", task="localization", part=part)

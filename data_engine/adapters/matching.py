@@ -15,7 +15,7 @@ from pathlib import Path
 from rapidfuzz import fuzz
 
 from data_engine.adapters.base import Adapter, BrokenRow, MediaStore, Origin, Row, seeded
-from data_engine.questions import MATCHING, one_of
+from data_engine.questions import MATCHING, pick_wording
 from data_engine.records import Record
 
 LENDERS = 8
@@ -46,7 +46,7 @@ def records(row: Row, folder: Path, store: MediaStore, *, source: Adapter, origi
     (own,) = source.records(row, folder, store)
     lenders = row.values["lenders"]
     caption = _false_caption(own, lenders, folder, store, source) if lenders else own.answer
-    question = one_of(
+    question = pick_wording(
         MATCHING,
         seeded(origin.record_id(row)),
         kind=own.media[0].type if len(own.media) == 1 else "study",

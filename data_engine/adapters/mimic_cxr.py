@@ -31,7 +31,7 @@ from data_engine.adapters.base import (
     missing_files,
     seeded,
 )
-from data_engine.questions import REPORT_REQUESTS, one_of
+from data_engine.questions import REPORT_REQUESTS, pick_wording
 from data_engine.records import Record
 
 MIMIC_CXR = Origin("mimic-cxr", "PhysioNet Credentialed Health Data License 1.5.0")
@@ -111,7 +111,7 @@ def records(row: Row, folder: Path, store: MediaStore) -> list[Record]:
         paths = [f"{entry['study']}/{picture}{ending}" for ending in PICTURE_ENDINGS]
         path = next((path for path in paths if inside(folder, path).is_file()), paths[0])
         media.append(MIMIC_CXR.medium("image", folder, path, store))
-    request = one_of(REPORT_REQUESTS, seeded(MIMIC_CXR.record_id(row)), kind="study")
+    request = pick_wording(REPORT_REQUESTS, seeded(MIMIC_CXR.record_id(row)), kind="study")
     task = "report generation and captioning"
     return [MIMIC_CXR.record(row, media, [(request, answer)], modality="X-ray", task=task)]
 

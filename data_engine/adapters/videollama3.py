@@ -29,7 +29,7 @@ from data_engine.adapters.base import (
     missing_files,
     text,
 )
-from data_engine.adapters.words import modality_told, task_of
+from data_engine.adapters.words import modality_named_in, task_of
 from data_engine.records import MEDIA_PLACEHOLDER, Record
 
 VIDEOLLAMA3 = Origin("videollama3", "as the owner of the folder states")
@@ -91,7 +91,7 @@ def records(row: Row, folder: Path, store: MediaStore) -> list[Record]:
     media = [VIDEOLLAMA3.medium(kind, folder, next(following[kind]), store) for kind in kinds]
     words = PLACEHOLDER.sub("", turns[0][0]).strip()
     turns = [(PLACEHOLDER.sub(MEDIA_PLACEHOLDER, question), answer) for question, answer in turns]
-    modality = modality_told(words, turns[0][1])
+    modality = modality_named_in(words, turns[0][1])
     return [VIDEOLLAMA3.record(row, media, turns, modality=modality, task=task_of(words))]
 
 

@@ -65,7 +65,7 @@ def guess_modality(words: str) -> str:
     return found.pop() if len(found) == 1 else "unknown"
 
 
-def modality_told(question: str, answer: str) -> str:
+def modality_named_in(question: str, answer: str) -> str:
     """The modality that a question names in passing; one that asks for the modality is told by its answer."""
     return guess_modality(answer if task_of(question) == "modality recognition" else question)
 

@@ -21,7 +21,7 @@ from data_engine.adapters.base import inside, table_rows
 from data_engine.adapters.m3d import box_of
 from data_engine.adapters.matching import LENDERS
 from data_engine.adapters.mimic_cxr import sections
-from data_engine.adapters.words import guess_modality, modality_told, task_of
+from data_engine.adapters.words import guess_modality, modality_named_in, task_of
 from data_engine.not_medical import KINDS
 from data_engine.questions import MATCHING, REPORT_REQUESTS
 from data_engine.records import DIMENSION_OF, Record, to_record
@@ -650,9 +650,9 @@ class TestWords:
         assert guess_modality(words) == modality
 
     def test_a_question_about_the_modality_is_told_by_its_answer(self):
-        assert modality_told("Is this a CT?", "no") == "unknown"
-        assert modality_told("What imaging modality is this?", "mri") == "MRI"
-        assert modality_told("Is there a mass on this CT?", "no") == "CT"
+        assert modality_named_in("Is this a CT?", "no") == "unknown"
+        assert modality_named_in("What imaging modality is this?", "mri") == "MRI"
+        assert modality_named_in("Is there a mass on this CT?", "no") == "CT"
 
     @pytest.mark.parametrize(
         ("question", "task"),

@@ -11,15 +11,15 @@ import pytest
 
 from data_engine import generated
 from data_engine.adapters.base import MediaStore
-from data_engine.generated import Drawn, encode, listed, records_of
+from data_engine.generated import SamplePlan, encode, plan_samples, records_of
 from data_engine.phantoms import KINDS_OF, MODALITIES, generate
-from data_engine.questions import REPORT_REQUESTS, caption, match, named, report
+from data_engine.questions import REPORT_REQUESTS, caption, matching_question, modality_adjective, report
 from data_engine.records import TASKS
 from hub_model.media_omniv_med import load_clip
 
 
-def draw(index: int, split: str = "train", seed: int = 3) -> Drawn:
-    return Drawn(seed, split, index)
+def draw(index: int, split: str = "train", seed: int = 3) -> SamplePlan:
+    return SamplePlan(seed, split, index)
 
 
 def test_every_modality_and_every_kind_takes_its_turn():
@@ -31,7 +31,7 @@ def test_every_modality_and_every_kind_takes_its_turn():
 
 
 def test_samples_differ_between_splits_and_seeds_and_are_repeated_by_them(tmp_path):
-    def words(drawn: Drawn) -> list[str]:
+    def words(drawn: SamplePlan) -> list[str]:
         return [record.model_dump_json() for record in records_of(drawn, MediaStore(tmp_path / str(drawn.seed)))]
 
     first = words(draw(1))
@@ -45,7 +45,7 @@ def test_samples_differ_between_splits_and_seeds_and_are_repeated_by_them(tmp_pa
 
 
 def test_listed_holds_the_counts_of_every_split():
-    counts = Counter(one.split for one in listed(0, {"test": 3, "train": 5}))
+    counts = Counter(one.split for one in plan_samples(0, {"test": 3, "train": 5}))
     assert counts == {"train": 5, "test": 3}
 
 
@@ -102,11 +102,11 @@ def test_a_sentence_that_does_not_fit_names_something_false():
     rng = np.random.default_rng(0)
     answers = Counter()
     for sample in samples(150):
-        one = match(sample.facts, sample.kind, rng)
+        one = matching_question(sample.facts, sample.kind, rng)
         answers[one.answer] += 1
         sentence = re.search('"(.*)"', one.question)[1].lower()
         region = sample.facts.get("region", "")
-        agrees = named(sample.facts["modality"]).lower() in sentence
+        agrees = modality_adjective(sample.facts["modality"]).lower() in sentence
         agrees &= region.lower() in sentence or not any(name in sentence for name in ("chest", "brain", "retina"))
         if one.answer == "yes":
             assert agrees
@@ -145,4 +145,4 @@ def test_captions_of_every_modality_read_as_one_sentence():
     for sample in samples(80):
         sentence = caption(sample.facts, sample.kind, rng)
         assert sentence.endswith(".")
-        assert named(sample.facts["modality"]).lower() in sentence.lower()
+        assert modality_adjective(sample.facts["modality"]).lower() in sentence.lower()

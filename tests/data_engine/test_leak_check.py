@@ -17,7 +17,7 @@ from rapidfuzz import fuzz
 from data_engine.fingerprints import Fingerprint, Fingerprinted, perceptual_hash
 from data_engine.leak_check import NEAR_SCORE, TEMPLATE_TIMES, Hit, LeakError, leaks, stop_on_leaks, write_hits
 from data_engine.phantoms import MODALITIES, generate
-from data_engine.questions import captioned, match, questions
+from data_engine.questions import caption_question, matching_question, questions
 from data_engine.records import DIMENSION_OF, Medium, Record, Turn
 
 PICTURES = {"train": 22, "test": 8}
@@ -68,7 +68,7 @@ def generated(split: str, place: int) -> list[Fingerprinted]:
             sample = generate(modality, "image", rng)
             mark = Fingerprint(hashlib.sha256(sample.frames.tobytes()).hexdigest(), perceptual_hash(sample.frames))
             asked = questions(sample.facts, "image", rng)
-            asked += [captioned(sample.facts, "image", rng), match(sample.facts, "image", rng)]
+            asked += [caption_question(sample.facts, "image", rng), matching_question(sample.facts, "image", rng)]
             for number, one in enumerate(asked):
                 new = item(f"{split}/{modality}/{picture}/{number}", one.question, one.answer, source="phantoms")
                 items.append(Fingerprinted(new.record, (mark,)))

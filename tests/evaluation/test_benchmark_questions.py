@@ -7,7 +7,7 @@ import pytest
 
 from data_engine.adapters import ADAPTERS
 from data_engine.adapters.base import MediaStore
-from data_engine.generated import Drawn, records_of
+from data_engine.generated import SamplePlan, records_of
 from data_engine.records import read_records, write_jsonl
 from evaluation.benchmarks import ADAPTER_OF, BENCHMARKS, PROMPTS, BenchmarkError, find_data, read_benchmark
 from hub_model.media_omniv_med import load_clip
@@ -19,7 +19,9 @@ def built(tmp_path_factory):
     """A file of generated test records."""
     folder = tmp_path_factory.mktemp("built")
     store = MediaStore(folder)
-    write_jsonl((r for index in range(4) for r in records_of(Drawn(1, "test", index), store)), folder / "test.jsonl")
+    write_jsonl(
+        (r for index in range(4) for r in records_of(SamplePlan(1, "test", index), store)), folder / "test.jsonl"
+    )
     return folder
 
 

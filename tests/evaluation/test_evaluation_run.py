@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from data_engine.adapters.base import MediaStore
-from data_engine.generated import Drawn, records_of
+from data_engine.generated import SamplePlan, records_of
 from data_engine.records import write_jsonl
 from evaluation import run as run_module
 from evaluation.benchmarks import REPORTS, read_benchmark
@@ -41,7 +41,9 @@ def data(tmp_path_factory) -> Path:
     """A built test split; one of its pictures is damaged."""
     folder = tmp_path_factory.mktemp("built")
     store = MediaStore(folder)
-    write_jsonl((r for index in range(5) for r in records_of(Drawn(1, "test", index), store)), folder / "test.jsonl")
+    write_jsonl(
+        (r for index in range(5) for r in records_of(SamplePlan(1, "test", index), store)), folder / "test.jsonl"
+    )
     damaged = folder / "media/phantoms/test/000/000003.png"
     damaged.write_bytes(damaged.read_bytes()[:200])
     return folder

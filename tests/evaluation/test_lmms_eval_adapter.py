@@ -29,7 +29,7 @@ from lmms_eval.tasks import TaskManager
 from PIL import Image
 
 from data_engine.adapters.base import MediaStore
-from data_engine.generated import Drawn, records_of
+from data_engine.generated import SamplePlan, records_of
 from data_engine.records import Record
 from evaluation.lmms_eval_adapter import OmniVMedChat, OmniVMedSimple, StopStrings, generation_options, stop_strings
 from train.checkpoints.assemble import write_configuration
@@ -84,7 +84,7 @@ def documents(tmp_path_factory) -> list[dict]:
     kinds = {"image": 2, "volume": 1, "video": 1}
     found = []
     for index in range(100):
-        drawn = Drawn(1, "test", index)
+        drawn = SamplePlan(1, "test", index)
         if kinds[drawn.kind_of[1]]:
             kinds[drawn.kind_of[1]] -= 1
             found.append(row(records_of(drawn, store)[0], folder))

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from data_engine.adapters.base import MediaStore
-from data_engine.generated import CLIP_EVERY, Drawn, records_of
+from data_engine.generated import CLIP_EVERY, SamplePlan, records_of
 from data_engine.records import write_jsonl
 from evaluation import nano_report
 from evaluation.nano import real_files
@@ -25,7 +25,7 @@ def data(tmp_path_factory):
     store = MediaStore(folder)
     drawn, kinds = [], []
     for index in (1, 2, *range(0, 40 * CLIP_EVERY, CLIP_EVERY)):
-        one = Drawn(1, "test", index)
+        one = SamplePlan(1, "test", index)
         if kinds.count(one.kind_of[1]) < 2:
             drawn.append(one)
             kinds.append(one.kind_of[1])

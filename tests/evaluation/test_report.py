@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from data_engine.adapters.base import MediaStore
-from data_engine.generated import Drawn, records_of
+from data_engine.generated import SamplePlan, records_of
 from data_engine.records import write_jsonl
 from evaluation.benchmarks import BenchmarkQuestion, read_benchmark
 from evaluation.compare import compare
@@ -98,9 +98,8 @@ def data(tmp_path_factory) -> Path:
     """A built test split of the generated source."""
     folder = tmp_path_factory.mktemp("built")
     store = MediaStore(folder)
-    write_jsonl(
-        (one for index in range(SAMPLES) for one in records_of(Drawn(1, "test", index), store)), folder / "test.jsonl"
-    )
+    plans = [SamplePlan(1, "test", index) for index in range(SAMPLES)]
+    write_jsonl((record for plan in plans for record in records_of(plan, store)), folder / "test.jsonl")
     return folder
 
 

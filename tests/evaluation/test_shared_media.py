@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_engine.adapters.base import MediaStore
-from data_engine.generated import CLIP_EVERY, Drawn, records_of
+from data_engine.generated import CLIP_EVERY, SamplePlan, records_of
 from data_engine.records import write_jsonl
 from evaluation.benchmarks import read_benchmark
 from evaluation.run import load
@@ -21,7 +21,7 @@ def questions(tmp_path_factory):
     """Questions about two images, a volume and a video, three each."""
     folder = tmp_path_factory.mktemp("built")
     store = MediaStore(folder)
-    drawn = [Drawn(1, "test", index) for index in (0, 1, 2, 3 * CLIP_EVERY)]
+    drawn = [SamplePlan(1, "test", index) for index in (0, 1, 2, 3 * CLIP_EVERY)]
     write_jsonl((record for one in drawn for record in records_of(one, store)), folder / "test.jsonl")
     asked = read_benchmark("generated", folder, folder, None)[0]
     assert {one.dimension for one in asked} >= {"2d", "3d"}

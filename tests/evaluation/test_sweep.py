@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data_engine.adapters.base import MediaStore
-from data_engine.generated import CLIP_EVERY, Drawn, records_of
+from data_engine.generated import CLIP_EVERY, SamplePlan, records_of
 from data_engine.records import write_jsonl
 from evaluation.benchmarks import REPORTS, read_benchmark
 from evaluation.nano.sweep import (
@@ -32,7 +32,7 @@ def questions(tmp_path_factory):
     """Questions about three generated volumes and videos, and an image, which does not count."""
     folder = tmp_path_factory.mktemp("built")
     store = MediaStore(folder)
-    drawn = [Drawn(1, "test", clip * CLIP_EVERY) for clip in range(3)] + [Drawn(1, "test", 1)]
+    drawn = [SamplePlan(1, "test", clip * CLIP_EVERY) for clip in range(3)] + [SamplePlan(1, "test", 1)]
     write_jsonl((record for one in drawn for record in records_of(one, store)), folder / "test.jsonl")
     return read_benchmark("generated", folder, folder, None)[0]
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from data_engine.pool import facts_and_kinds
-from data_engine.questions import captioned, match, questions
+from data_engine.questions import caption_question, matching_question, questions
 from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from train.dataset.conversations import Conversation
 from train.pseudo_visual_tokens import QUALIFYING_FACTS, fact_indices, text_of_fact
@@ -73,7 +73,11 @@ def described_conversation(facts: dict[str, str], kind: str, rng: np.random.Gene
     clip = DescribedClip(tuple(described[int(place)] for place in rng.permutation(len(described))), tokens)
     # Twice, because most questions that are answered by yes or no then come in a true and in a false form.
     drawn = [*questions(facts, kind, rng), *questions(facts, kind, rng)]
-    drawn += [match(facts, kind, rng), match(facts, kind, rng), captioned(facts, kind, rng)]
+    drawn += [
+        matching_question(facts, kind, rng),
+        matching_question(facts, kind, rng),
+        caption_question(facts, kind, rng),
+    ]
     shuffled = [drawn[int(place)] for place in rng.permutation(len(drawn))]
     turns = tuple({one.question: one.answer for one in shuffled}.items())[:MAX_TURNS]
     return Conversation(turns, (clip,), (kind,))
