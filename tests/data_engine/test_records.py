@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,7 @@ from data_engine.records import (
     Medium,
     Record,
     RecordError,
+    Reply,
     Turn,
     read_jsonl,
     read_records,
@@ -51,6 +53,7 @@ def records(draw) -> Record:
         license="CC0-1.0",
         split=draw(st.sampled_from(SPLITS)),
         language=draw(st.sampled_from(["en", "zh"])),
+        reply=draw(st.sampled_from(get_args(Reply))),
     )
 
 
