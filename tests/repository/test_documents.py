@@ -76,6 +76,7 @@ RUN_BY = {
     "evaluation.compare": "tests/evaluation/test_compare.py",
     "evaluation.lmms_eval_adapter": "tests/evaluation/test_lmms_eval_adapter.py",
     "evaluation.nano.real_files": "tests/evaluation/test_real_files.py",
+    "evaluation.nano.real_pictures": "tests/evaluation/test_real_pictures.py",
     "evaluation.nano.sweep": "tests/evaluation/test_sweep.py",
     "evaluation.nano.text_perplexity": "tests/evaluation/test_text_perplexity.py",
     "evaluation.nano_report": "tests/evaluation/test_nano_report.py",
@@ -87,6 +88,7 @@ RUN_BY = {
     "train.checkpoints.assemble": "tests/train/test_assemble_any.py",
     "train.checkpoints.merge": "tests/train/test_merge.py",
     "train.memory.plan": "tests/train/test_memory_plan.py",
+    "train.nano.real_pictures": "tests/train/test_real_recipe.py",
     "train.run": "tests/train/test_training.py",
 }
 """Program of this project -> the test file that runs it for real."""
