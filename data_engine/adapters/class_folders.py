@@ -27,9 +27,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data_engine.adapters.base import Row, SourceError, json_rows, listed, seeded
+from data_engine.files import YamlError, read_yaml
 from data_engine.records import SPLITS
 
 ABOUT = "about.yaml"
@@ -76,12 +75,14 @@ def about(folder: Path) -> dict[str, Any]:
     """
     path = folder / ABOUT
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise SourceError(f"The folder {folder} holds no {ABOUT}, which says what its class folders show.") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise SourceError(f"{path} is not YAML.") from None
-    if not isinstance(fields, dict) or not isinstance(fields.get("classes", {}), dict):
+        fields = read_yaml(path)
+    except YamlError as error:
+        if not path.is_file():
+            raise SourceError(
+                f"The folder {folder} holds no {ABOUT}, which says what its class folders show."
+            ) from None
+        raise SourceError(str(error)) from None
+    if not isinstance(fields.get("classes", {}), dict):
         raise SourceError(f"{path} must hold named fields, see the documentation of labelled pictures.")
     return fields
 

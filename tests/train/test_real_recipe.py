@@ -61,4 +61,4 @@ def test_the_settings_can_be_read_and_belong_together() -> None:
     PretrainConfig(**read_settings(SETTINGS))
     stage = StageConfig.read(CONFIGS / "nano" / f"{STAGE}.yaml")
     assert stage.start.parent == stage.output.parent == stage.model.parent
-    assert set(stage.data.shares or {}) <= {*DIMENSIONS, "text", "worded"}
+    assert set(stage.data.shares or {}) <= {*DIMENSIONS, "text", "described"}

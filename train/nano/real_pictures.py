@@ -22,9 +22,9 @@ from transformers import PreTrainedTokenizerFast
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from train.checkpoints.assemble import NANO_PROCESSOR, TRAINED, fresh_nano, write_configuration
 from train.checkpoints.trained_tensors import (
+    ADDED_TOKEN_EMBEDDINGS,
     LORA_A,
     LORA_B,
-    NEW_ROWS,
     TRAINED_PARTS,
     merge_lora,
     read_trained_tensors,
@@ -55,7 +55,7 @@ def begin(start: Path) -> tuple[OmniVMedForConditionalGeneration, PreTrainedToke
         load_imagenet_weights(model.model.vision_model.convolutional_features)
     model.load_state_dict({n: t for n, t in tensors.items() if n.startswith(TRAINED_PARTS)}, strict=False)
     with torch.no_grad():
-        model.get_input_embeddings().weight[-len(tensors[NEW_ROWS]) :] = tensors[NEW_ROWS]
+        model.get_input_embeddings().weight[-len(tensors[ADDED_TOKEN_EMBEDDINGS]) :] = tensors[ADDED_TOKEN_EMBEDDINGS]
     merge_lora(model, tensors, scaling)
     return model, tokenizer
 
@@ -77,7 +77,7 @@ def pretrain_encoder(path: Path, start: Path, real: Path, config: PretrainConfig
     training, held_out = (LabelledPictures(real, split) for split in ("train", "validation"))
     pretrain(model, tokenizer, training, held_out, path.parent / "encoder", config, SIZING)
     parts = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRAINED_PARTS)}
-    save_trained_tensors(path, parts, {}, read_trained_tensors(start)[0][NEW_ROWS], 1.0)
+    save_trained_tensors(path, parts, {}, read_trained_tensors(start)[0][ADDED_TOKEN_EMBEDDINGS], 1.0)
 
 
 def join(start: Path, trained: Path, path: Path) -> None:
@@ -93,7 +93,7 @@ def join(start: Path, trained: Path, path: Path) -> None:
             axis = 1 if name.endswith(LORA_B) else 0
             factors[name] = torch.cat([factors[name], one], dim=axis) if name in factors else one
     parts = {name: tensor for name, tensor in after.items() if name.startswith(TRAINED_PARTS)}
-    save_trained_tensors(path, parts, factors, after[NEW_ROWS], 1.0)
+    save_trained_tensors(path, parts, factors, after[ADDED_TOKEN_EMBEDDINGS], 1.0)
 
 
 def main() -> None:
