@@ -3,7 +3,7 @@
 
     python -m evaluation.nano.real_pictures --model hub_model --data data/real --real ../real --out runs/real_pictures
 
-`--data` is a set that `data_engine.build` made of real pictures, `--real` the folder it was made of: VQA-RAD's and
+`--data` names sets that `data_engine.build` made of real pictures, `--real` the folder they were made of: VQA-RAD's and
 SLAKE's own files say which questions are open and which closed. The test split is answered seeing and blind, and what
 is about volumes and videos once more unpruned; an image keeps all its tokens. Answers go into ledgers under `--out`,
 so the same command goes on where it was stopped. `--fit` answers the validation split first, and writes the calibration
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from transformers import LogitsProcessorList
 
 from data_engine.adapters import get_adapter
-from data_engine.records import read_records
+from data_engine.records import Reply, read_records
 from evaluation import calibration
 from evaluation.answers import normalise
 from evaluation.benchmarks import REPORTS, BenchmarkQuestion, to_question
@@ -40,7 +40,6 @@ from evaluation.run import DTYPES, load
 from evaluation.score import Scored, mean, score_file
 from evaluation.shared_media import generate_ids_sharing
 from hub_model.answering_omniv_med import (
-    DECLINING_WORDS,
     Answer,
     AnswerCalibration,
     GreedyLogProbabilities,
@@ -70,22 +69,12 @@ class RealQuestion:
     Attributes:
         question: as it is asked and scored.
         source: the benchmark or the source of the picture.
-        reply: "answer", "cannot tell", "not medical" or "conversation".
+        reply: what the right reply does.
     """
 
     question: BenchmarkQuestion
     source: str
-    reply: str
-
-
-def reply_of(answer: str, task: str, name: str) -> str:
-    """What the right reply does, from its first words; a part of the id names small talk."""
-    said = answer.lower()
-    if said.startswith(DECLINING_WORDS[0]):
-        return "cannot tell"
-    if said.startswith(DECLINING_WORDS[1]):
-        return "not medical"
-    return "conversation" if name.startswith("unanswerable") and task == REPORTS else "answer"
+    reply: Reply
 
 
 def official_types(real: Path) -> dict[str, str]:
@@ -102,27 +91,28 @@ def official_types(real: Path) -> dict[str, str]:
     return types
 
 
-def read_questions(data: Path, split: str, types: dict[str, str], limit: int | None) -> list[RealQuestion]:
+def read_questions(folders: Sequence[Path], split: str, types: dict[str, str], limit: int | None) -> list[RealQuestion]:
     """The English questions of a split: the first of each record.
 
     Args:
+        folders: of built sets.
         types: of `official_types`.
         limit: so many of each source at most; None takes all.
 
     Raises:
         ValueError: a folder without the split.
     """
-    path = data / f"{split}.jsonl"
-    if not path.is_file():
-        raise ValueError(f"{data} holds no {split}.jsonl; build it: python -m data_engine.build.")
     found: dict[str, list[RealQuestion]] = {}
-    for record in read_records(path):
-        if record.language != "en":
-            continue
-        question = to_question(record, data)
-        question = replace(question, answer_type=types.get(record.id, question.answer_type))
-        reply = reply_of(question.answer, question.task, record.source)
-        found.setdefault(record.source, []).append(RealQuestion(question, record.source, reply))
+    for folder in folders:
+        path = folder / f"{split}.jsonl"
+        if not path.is_file():
+            raise ValueError(f"{folder} holds no {split}.jsonl; build it: python -m data_engine.build.")
+        for record in read_records(path):
+            if record.language != "en":
+                continue
+            question = to_question(record, folder)
+            question = replace(question, answer_type=types.get(record.id, question.answer_type))
+            found.setdefault(record.source, []).append(RealQuestion(question, record.source, record.reply))
     return [one for questions in found.values() for one in questions[:limit]]
 
 
@@ -162,7 +152,7 @@ def ask(
     return score_file(path).scored
 
 
-def is_right(reply: str, one: Scored, answered: Answer) -> bool:
+def is_right(reply: Reply, one: Scored, answered: Answer) -> bool:
     """Whether an answer does what it should: decline where there is no answer, else match exactly."""
     if reply in ("cannot tell", "not medical"):
         return answered.declined
@@ -346,7 +336,7 @@ def write_calibration(folder: Path, found: AnswerCalibration) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="hub_model", help="the model's folder (default hub_model)")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the built set of real pictures")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of built sets of real pictures")
     parser.add_argument("--real", type=Path, required=True, help="folder that holds vqa-rad/ and slake/ as published")
     parser.add_argument("--out", type=Path, default=Path("runs/real_pictures"), help="folder for answers and figures")
     parser.add_argument("--limit", type=int, help="so many questions of each source at most")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_engine.records import Medium, Record, Turn, write_jsonl
 from evaluation.nano import real_pictures
-from evaluation.nano.real_pictures import claims_to_be_a_person, markdown, official_types, read_questions, reply_of
+from evaluation.nano.real_pictures import claims_to_be_a_person, markdown, official_types, read_questions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ANSWERS = (
@@ -26,6 +26,12 @@ ANSWERS = (
     ("photographs", "Which organ is shown?", "This is not a medical image.", "anatomy recognition"),
     ("unanswerable-slake", "Who are you?", "I am OmniV-Med, a research model.", "report generation and captioning"),
 )
+REPLIES = {
+    "How old is the patient?": "cannot tell",
+    "Which organ is shown?": "not medical",
+    "Who are you?": "conversation",
+}
+"""Question -> what its right reply does, where that is not to answer."""
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +77,7 @@ def record(source: str, split: str, number: str, question: str, answer: str, tas
         media=[Medium(type="image", path=path)],
         conversations=[Turn(role="user", content=question), Turn(role="assistant", content=answer)],
         source=source,
+        reply=REPLIES.get(question, "answer"),
         license="CC0-1.0",
         split=split,
     )
@@ -88,7 +95,7 @@ def test_the_official_files_say_which_questions_are_closed(real, monkeypatch) ->
 
 
 def test_questions_are_english_have_the_official_kind_and_know_what_the_right_reply_does(data) -> None:
-    found = read_questions(data, "test", {"slake/test/02": "closed"}, None)
+    found = read_questions([data], "test", {"slake/test/02": "closed"}, None)
     assert len(found) == 6 * len(ANSWERS)
     kinds = {one.question.id: one.question.answer_type for one in found}
     assert (kinds["slake/test/02"], kinds["slake/test/12"]) == ("closed", "open")
@@ -102,7 +109,7 @@ def test_questions_are_english_have_the_official_kind_and_know_what_the_right_re
 
 
 def test_a_limit_is_one_of_each_source(data) -> None:
-    found = read_questions(data, "test", {}, 2)
+    found = read_questions([data], "test", {}, 2)
     assert [one.source for one in found] == [
         source for source in ("slake", "busi", "unanswerable-slake", "photographs") for _ in range(2)
     ]
@@ -110,15 +117,7 @@ def test_a_limit_is_one_of_each_source(data) -> None:
 
 def test_a_folder_without_the_split_says_how_to_build_it(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"holds no test.jsonl; build it"):
-        read_questions(tmp_path, "test", {}, None)
-
-
-@pytest.mark.parametrize(
-    ("answer", "reply"),
-    [("I cannot tell the dose from this image.", "cannot tell"), ("This is not a medical image.", "not medical")],
-)
-def test_a_reply_is_known_by_its_first_words(answer, reply) -> None:
-    assert reply_of(answer, "diagnosis", "unanswerable-slake") == reply
+        read_questions([tmp_path], "test", {}, None)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +142,7 @@ def reported(data, tiny, tmp_path_factory) -> tuple[Path, Path, Namespace, dict]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(real_pictures, "official_types", lambda real: {})
         arguments = Namespace(
-            model=str(model), data=data, real=folder, out=folder / "out", limit=None, fit=False, dtype="auto"
+            model=str(model), data=[data], real=folder, out=folder / "out", limit=None, fit=False, dtype="auto"
         )
         return model, folder / "out", arguments, real_pictures.report(arguments)
 
@@ -169,7 +168,7 @@ def test_the_same_command_goes_on_and_asks_nothing_again(reported, monkeypatch) 
 
 def test_a_fit_writes_the_calibration_that_right_and_wrong_answers_give(reported, data) -> None:
     model, out, *_ = reported
-    questions = read_questions(data, "test", {}, None)
+    questions = read_questions([data], "test", {}, None)
     scored = real_pictures.score_file(out / "seeing.jsonl").scored
     first = next(one for one in scored if one.id == "slake/test/00")
     first.row["prediction"] = first.row["answer"]

@@ -3,17 +3,30 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
 from torch import nn
+from transformers import AutoModelForImageTextToText
 
 from data_engine.records import DIMENSIONS
 from hub_model.convolutional_features_omniv_med import OmniVMedConvolutionalFeatures
+from tests.helpers.training_fixtures import write_set
+from train.checkpoints.assemble import TRAINED
 from train.checkpoints.trained_tensors import merge_lora, read_trained_tensors, save_trained_tensors
 from train.config import StageConfig
+from train.nano import real_pictures
+from train.nano import run as run_nano
 from train.nano.imagenet import EPSILON, load_imagenet_weights, weights_file
 from train.nano.pretrain import PretrainConfig
-from train.nano.real_pictures import SETTINGS, STAGE, join
+from train.nano.real_pictures import CONVOLUTIONAL, SETTINGS, STAGE, join
 from train.nano.run import CONFIGS, read_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,3 +75,53 @@ def test_the_settings_can_be_read_and_belong_together() -> None:
     stage = StageConfig.read(CONFIGS / "nano" / f"{STAGE}.yaml")
     assert stage.start.parent == stage.output.parent == stage.model.parent
     assert set(stage.data.shares or {}) <= {*DIMENSIONS, "text", "described"}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working directory with the recipe's settings, made small, labelled pictures and a built set."""
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    for name, changes in (
+        (SETTINGS, {"steps": 1, "batch_size": 2}),
+        (STAGE, {"steps": 1, "batch_size": 2, "data": {"folders": ["data/real"]}, "lora": {"rank": 2}}),
+    ):
+        path = tmp_path / "configs" / "nano" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    lines = []
+    for split in ("train", "validation"):
+        for number, finding in enumerate(("polyp", "normal")):
+            name = f"{split}-{number}.png"
+            Image.fromarray(np.full((40, 40, 3), 90 * number, np.uint8)).save(tmp_path / name)
+            lines.append(
+                {"file": name, "modality": "endoscopy", "anatomy": "colon", "finding": finding, "split": split}
+            )
+    (tmp_path / "images.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    write_set(tmp_path / "data" / "real")
+    monkeypatch.chdir(tmp_path)
+    for module in (real_pictures, run_nano):
+        monkeypatch.setattr(module, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["real_pictures", "--real", "."])
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_from_the_nano_to_new_tensors_and_again_only_what_is_missing(folder, capsys) -> None:
+    real_pictures.main()
+    path = folder / "runs" / "nano" / "real" / "trained.safetensors"
+    tensors, scaling = read_trained_tensors(path)
+    before, _ = read_trained_tensors(TRAINED)
+    assert scaling == 1
+    assert any(name.startswith(CONVOLUTIONAL) for name in tensors)
+    queries = "model.language_model.layers.0.self_attn.q_proj.lora_A"
+    assert len(tensors[queries]) == len(before[queries]) + 2, "the new factors stand beside the old ones"
+
+    started = AutoModelForImageTextToText.from_pretrained(folder / "runs/nano/real/model", trust_remote_code=True)
+    added = started.model.vision_model.convolutional_features
+    assert added.from_head.weight.count_nonzero() == 0, "at the first step the model is the Nano as it was"
+
+    path.unlink()
+    capsys.readouterr()
+    real_pictures.main()
+    assert "is finished" in capsys.readouterr().out
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in read_trained_tensors(path)[0].items())
