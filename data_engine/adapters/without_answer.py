@@ -17,7 +17,8 @@ from data_engine.adapters.base import Adapter, MediaStore, Origin, Row, entry_of
 from data_engine.records import Medium, Record
 from data_engine.unanswerable import Shown, small_talk, without_answer
 
-QUESTIONS_PER_PICTURE = 2
+QUESTIONS_PER_PICTURE = {"labelled-pictures": 2, "slake": 6, "vqa-rad": 6}
+"""Source -> questions; CT, MRI and X-ray have few pictures, and are what visitors ask about most."""
 TALK_SHARE = 0.25
 """Of the pictures: so many are talked to about something else as well."""
 Show = Callable[[Row, Path, MediaStore], tuple[Origin, Medium, Shown]]
@@ -62,13 +63,17 @@ def rows(folder: Path, *, source: Adapter, picture: str) -> Iterator[Row]:
     yield from (row for name, row in first.items() if len(splits[name]) == 1)
 
 
-def records(row: Row, folder: Path, store: MediaStore, *, name: str, show: Show) -> list[Record]:
-    """A few records, each of one question."""
+def records(row: Row, folder: Path, store: MediaStore, *, name: str, questions: int, show: Show) -> list[Record]:
+    """A few records, each of one question.
+
+    Args:
+        questions: how many are asked about the picture, small talk aside.
+    """
     own, medium, shown = show(row, folder, store)
     origin = Origin(name, own.license)
     split = row.values["split"]
     rng = seeded(f"{name}/{medium.path}")
-    asked = without_answer(shown, split, QUESTIONS_PER_PICTURE, rng)
+    asked = without_answer(shown, split, questions, rng)
     if rng.random() < TALK_SHARE:
         asked.append(small_talk(split, rng))
     return [
@@ -93,7 +98,7 @@ def _adapter(source: Adapter, picture: str, show: Show) -> Adapter:
         source.license,
         source.homepage,
         partial(rows, source=source, picture=picture),
-        partial(records, name=name, show=show),
+        partial(records, name=name, questions=QUESTIONS_PER_PICTURE[source.name], show=show),
     )
 
 
