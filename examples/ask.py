@@ -13,8 +13,11 @@ import json
 import sys
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
+
+from hub_model.isolated_reading_omniv_med import IsolatedReader
 
 NO_MEDIUM = "none"
 READING_SECONDS = 600.0
@@ -66,26 +69,19 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def load(auto_class: Any, model: str) -> Any:
+def load(auto_class: Any, model: str, **options: Any) -> Any:
     """`auto_class.from_pretrained`, with one sentence for whatever is wrong with the model's files."""
     try:
-        return auto_class.from_pretrained(model, trust_remote_code=True)
+        return auto_class.from_pretrained(model, trust_remote_code=True, **options)
     except Exception as error:  # of many classes: missing, damaged, from another project, or not reachable
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise AskError(f"The model {model} cannot be loaded: {reason}") from None
 
 
-def read_medium(processor: Any, source: str) -> Any:
-    """Reads and prunes one file; the reader's own sentence says what is wrong with it.
-
-    In a process of its own: a file that makes a decoder crash or hang is then told like any other, for a quarter of a
-    second.
-    """
-    from hub_model.isolated_reading_omniv_med import IsolatedReader
-
+def read_medium(reader: IsolatedReader, processor: Any, source: str) -> Any:
+    """Reads and prunes one file; the reader's own sentence says what is wrong with it."""
     try:
-        with IsolatedReader(READING_SECONDS, processes=1) as reader:
-            clip = reader.load_clip(source, max_frames=processor.max_frames, fps=processor.fps)
+        clip = reader.load_clip(source, max_frames=processor.max_frames, fps=processor.fps)
         return processor.process_clip(clip)
     except (ValueError, RuntimeError) as error:
         raise AskError(str(error)) from None
@@ -166,25 +162,35 @@ def as_lines(fields: dict[str, Any]) -> str:
 def run(arguments: list[str] | None) -> None:
     """Reads, asks, prints; raises `AskError` for wrong input."""
     options = parse_arguments(arguments)
-    # Imported here: it takes seconds, and a wrong argument should be told at once.
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-    from transformers.utils import logging
+    with ExitStack() as resources:
+        reader = None
+        if options.file != NO_MEDIUM:
+            # A separate process, so that a file that makes a decoder crash or hang is reported like any other. It
+            # imports its decoders on another core while this one imports torch and transformers.
+            reader = resources.enter_context(IsolatedReader(READING_SECONDS, processes=1))
+            reader.start()
+        # Imported here: it takes seconds, and a wrong argument should be told at once.
+        import torch
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils import logging
 
-    warnings.simplefilter("ignore")  # of libraries, and nothing that a user of this command could act on
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+        from hub_model.number_format_omniv_med import preferred_dtype
 
-    processor = load(AutoProcessor, options.model)
-    if not hasattr(processor, "process_clip"):
-        raise AskError(f"The model {options.model} is not an OmniV-Med model.")
-    start = time.perf_counter()
-    processed = None if options.file == NO_MEDIUM else read_medium(processor, options.file)
+        warnings.simplefilter("ignore")  # of libraries, and nothing that a user of this command could act on
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+        processor = load(AutoProcessor, options.model)
+        if not hasattr(processor, "process_clip"):
+            raise AskError(f"The model {options.model} is not an OmniV-Med model.")
+        start = time.perf_counter()
+        processed = None if reader is None else read_medium(reader, processor, options.file)
     inputs = prepare(processor, options.question, processed)
     seconds = time.perf_counter() - start
     # The file comes first, so that a wrong one is told before the weights are read; only the model's time is left out.
-    model = load(AutoModelForImageTextToText, options.model)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    on_gpu = torch.cuda.is_available()
+    model = load(AutoModelForImageTextToText, options.model, dtype=torch.float32 if on_gpu else preferred_dtype())
+    model = model.to("cuda" if on_gpu else "cpu").eval()
     text, generating = answer(processor, model, inputs, options.max_new_tokens)
     if options.heatmap is not None:
         from hub_model.pruning_heatmap_omniv_med import draw_heatmap

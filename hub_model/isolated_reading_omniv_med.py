@@ -28,7 +28,7 @@ from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 
-from .media_omniv_med import Clip, MediaError, MediaLimits, load_clip
+from .clip_omniv_med import Clip, MediaError, MediaLimits, ReadingOptions
 
 try:
     import resource
@@ -49,9 +49,10 @@ Source: TypeAlias = "str | os.PathLike[str]"
 class IsolatedReader:
     """`load_clip` in other processes, with a time and a memory limit; safe to share between threads.
 
-    A process is started when it is first needed, kept for later requests, and replaced when it has ended. On Linux the
-    kernel refuses it memory above the limit. Elsewhere no memory limit is enforced: on macOS and Windows what guards
-    against files that grow are the time limit and `limits`, so servers belong on Linux. The rest works alike.
+    A process is started when it is first needed, or by `start`, kept for later requests, and replaced when it has
+    ended. On Linux the kernel refuses it memory above the limit. Elsewhere no memory limit is enforced: on macOS and
+    Windows what guards against files that grow are the time limit and `limits`, so servers belong on Linux. The rest
+    works alike.
 
     Args:
         time_limit: seconds that reading one source may take, waiting for a free process not counted.
@@ -70,6 +71,14 @@ class IsolatedReader:
         for worker in self._workers:
             self._idle.put(worker)
 
+    def start(self) -> None:
+        """Starts one process ahead of the first request, and does not wait until it has imported its libraries."""
+        worker = self._idle.get()
+        try:
+            worker.start()
+        finally:
+            self._idle.put(worker)
+
     def load_clip(self, source: Source | Sequence[Source], **options: Any) -> Clip:
         """Reads a path, a `data:` URI or a list of paths.
 
@@ -81,7 +90,8 @@ class IsolatedReader:
             MediaError: as `load_clip`; also where the decoder crashed, or needed more time or memory than it may have.
             RuntimeError: where the process cannot be started.
         """
-        inspect.signature(load_clip).bind(source, **options)  # a misspelled option is told here, not by the process
+        # A misspelled option is told here, not by the process.
+        inspect.signature(ReadingOptions.check).bind(**options)
         if isinstance(options.get("limits"), MediaLimits):
             options["limits"] = asdict(options["limits"])
         paths = [_absolute(item) for item in source] if isinstance(source, (list, tuple)) else _absolute(source)
@@ -123,18 +133,16 @@ class _Worker:
     def __init__(self, time_limit: float, memory_limit: int) -> None:
         self._time_limit, self._memory_limit = time_limit, memory_limit
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def load_clip(self, request: bytes, progress: Callable[[int, int], None] | None) -> Clip:
         """The clip or the `MediaError` of one request."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            process = self._start()
         try:
             try:
-                answer = self._talk(process, request, progress)
+                answer = self._talk(self._ready_process(), request, progress)
             except _NotReceivedError:  # it was ended while it was idle, which is not this file's fault
-                answer = self._talk(self._start(), request, progress)
+                answer = self._talk(self._ready_process(), request, progress)
         except TimeoutError:
             raise MediaError(
                 f"The file takes longer than {self._time_limit:g} s to read; cut it, make it smaller or convert it."
@@ -154,7 +162,10 @@ class _Worker:
         with self._deadline(self._time_limit):
             return self._ask(process, request, progress)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> subprocess.Popen[bytes]:
+        """The process, started where none runs; it may still be importing its libraries."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process
         self.close()
         # What a process leaves behind when it ends in the middle of a file is deleted with this folder.
         self._scratch = tempfile.TemporaryDirectory(prefix="omniv_med_")
@@ -168,11 +179,19 @@ class _Worker:
             start_new_session=True,  # so that the decoders that it starts can be ended with it
         )
         atexit.register(self.close)
-        try:
-            with self._deadline(START_SECONDS):
-                _read_header(_output(process))
-        except (TimeoutError, _NoAnswerError):
-            raise RuntimeError(f"Files cannot be read: 'python -m {__name__} {self._memory_limit}' fails.") from None
+        return process
+
+    def _ready_process(self) -> subprocess.Popen[bytes]:
+        """The process, once it has said that it takes requests."""
+        process = self.start()
+        if not self._is_ready:
+            try:
+                with self._deadline(START_SECONDS):
+                    _read_header(_output(process))
+            except (TimeoutError, _NoAnswerError):
+                command = f"python -m {__name__} {self._memory_limit}"
+                raise RuntimeError(f"Files cannot be read: '{command}' fails.") from None
+            self._is_ready = True
         return process
 
     def _ask(
@@ -248,6 +267,7 @@ class _Worker:
         self._kill()
         # Taken first, because a thread that waits for an answer closes too.
         process, self._process = self._process, None
+        self._is_ready = False
         scratch, self._scratch = self._scratch, None
         if process is not None:
             process.communicate()
@@ -299,6 +319,8 @@ def _serve(memory_limit: int) -> None:
     """The other end of `_Worker`: says that it is ready, and answers until standard input ends."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not mix with the answers
+    from .media_omniv_med import load_clip  # not above: who asks need not wait for the decoders' imports
+
     _limit_memory(memory_limit)
     _write(answers, {})
     for line in sys.stdin.buffer:

@@ -16,7 +16,7 @@ import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import TextKwargs
 
-from .media_omniv_med import Clip, load_clip
+from .clip_omniv_med import Clip
 from .prompt_omniv_med import MEDIA_TOKEN, fill_placeholders, media_text
 from .token_pruning_omniv_med import PrunedTokens, PruneRule, estimate_noise, prune_tokens, reconstruct
 from .visual_processing_omniv_med import frames_to_tokens, to_uint8, token_grid, unpatchify
@@ -171,6 +171,8 @@ class OmniVMedProcessor(ProcessorMixin):
         Raises:
             MediaError: for anything that cannot be read safely.
         """
+        from .media_omniv_med import load_clip  # with all decoders: not for those who have the file read elsewhere
+
         max_frames, fps = self.max_frames if max_frames is None else max_frames, self.fps if fps is None else fps
         return load_clip(source, max_frames=max_frames, fps=fps, **description)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .media_omniv_med import Clip
+from .clip_omniv_med import Clip
 from .processing_omniv_med import ProcessedClip
 
 try:
