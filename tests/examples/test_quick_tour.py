@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import nbformat
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "quick_tour.ipynb"
+from tests.helpers.paths import ROOT
+
+NOTEBOOK = ROOT / "examples" / "quick_tour.ipynb"
 LARGEST = 150_000
 """Bytes of the committed file, its pictures among them."""
 

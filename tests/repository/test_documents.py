@@ -37,11 +37,11 @@ from data_engine.captioning.config import CaptionConfig
 from evaluation.run import parse_pruning
 from hub_model.media_omniv_med import load_clip
 from tests.helpers.demo_server import served_here
+from tests.helpers.paths import ROOT
 from train.config import StageConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROOT = Path(__file__).resolve().parents[2]
 GENERATED = {Path("docs/media_outcomes.md")}
 """Written by a command, which has tests of its own."""
 LONGEST_LINE, LONGEST_README = 160, 150
