@@ -115,10 +115,12 @@ def _read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     settings = settings_of(lines[0]) if lines else None
     if settings is None:
         raise LedgerError(f"the first line of {path} is damaged: remove the file to have its questions asked again")
+    rows = []
     for number, row in enumerate(lines[1:], start=2):
         if row is None or not isinstance(row.get("id"), str):
             raise LedgerError(f"line {number} of {path} is damaged: remove that line to have its question asked again")
-    return settings, lines[1:]
+        rows.append(row)
+    return settings, rows
 
 
 def _refuse_other_settings(path: Path, begun_with: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

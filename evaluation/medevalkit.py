@@ -98,7 +98,7 @@ def rouge(reply: str, answer: str) -> tuple[float, float, float]:
         (scores,) = Rouge().get_scores(reply.lower(), answer.lower())
     except (ValueError, RecursionError) as error:
         raise ToolError(f"ROUGE fails: {error}") from None
-    return tuple(float(scores[name]["f"]) for name in ("rouge-1", "rouge-2", "rouge-l"))
+    return float(scores["rouge-1"]["f"]), float(scores["rouge-2"]["f"]), float(scores["rouge-l"]["f"])
 
 
 def overlap(reply: str, answer: str) -> tuple[float, float, float]:

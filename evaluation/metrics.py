@@ -82,7 +82,7 @@ def rouge(prediction: str, answer: str) -> tuple[float, float, float]:
     ROUGE-2 of a one-word answer is 0, as it has no pair of words: look at ROUGE-1 and L where answers are short.
     """
     scores = _ROUGE.score(answer, prediction)
-    return tuple(float(scores[name].fmeasure) for name in ("rouge1", "rouge2", "rougeL"))
+    return float(scores["rouge1"].fmeasure), float(scores["rouge2"].fmeasure), float(scores["rougeL"].fmeasure)
 
 
 class _NoSynonyms:

@@ -22,7 +22,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,6 +34,10 @@ from evaluation.ledger import Ledger
 from evaluation.nano import real_files, sweep, text_perplexity
 from evaluation.run import DTYPES, ask_all, load
 from evaluation.score import score_file
+
+if TYPE_CHECKING:
+    from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+    from hub_model.processing_omniv_med import OmniVMedProcessor
 
 BATCH_SIZE = 48
 REMOVALS = (60, 80, 95)
@@ -52,7 +56,11 @@ def fingerprint(model: Path, files: Sequence[str] = ("*.safetensors", "config.js
 
 
 def ask_split(
-    model: Any, processor: Any, questions: Sequence[BenchmarkQuestion], fixed: dict[str, Any], out: Path
+    model: OmniVMedForConditionalGeneration,
+    processor: OmniVMedProcessor,
+    questions: Sequence[BenchmarkQuestion],
+    fixed: dict[str, Any],
+    out: Path,
 ) -> dict[str, Any]:
     """Answers the split seeing and blind, and breaks both down."""
     for name, asked in (("seeing", questions), ("blind", blinded(questions))):

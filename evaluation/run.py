@@ -17,7 +17,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -41,6 +41,10 @@ from evaluation.score import score_file, summarise
 from evaluation.shared_media import can_share, generate_sharing
 from hub_model.configuration_omniv_med import PRUNE_STAGES, PruneStage
 from hub_model.token_pruning_omniv_med import PRUNE_RULES
+
+if TYPE_CHECKING:
+    from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+    from hub_model.processing_omniv_med import OmniVMedProcessor
 
 LONGEST_REPORT = {"m3d-cap": 512, GENERATED: 64}
 """Benchmark -> new tokens of a report at most; 96 elsewhere. The longest true one of the generated set has 48."""
@@ -96,8 +100,8 @@ def load(model: str, pruning: dict[str, Any], device: torch.device | str, dtype:
 
 @torch.inference_mode()
 def generate(
-    model: Any,
-    processor: Any,
+    model: OmniVMedForConditionalGeneration,
+    processor: OmniVMedProcessor,
     questions: Sequence[BenchmarkQuestion],
     prompts: str,
     max_new_tokens: int,
@@ -129,8 +133,8 @@ def generate(
 
 
 def answer(
-    model: Any,
-    processor: Any,
+    model: OmniVMedForConditionalGeneration,
+    processor: OmniVMedProcessor,
     questions: Sequence[BenchmarkQuestion],
     prompts: str,
     max_new_tokens: int,
@@ -152,8 +156,8 @@ def answer(
 
 
 def ask_all(
-    model: Any,
-    processor: Any,
+    model: OmniVMedForConditionalGeneration,
+    processor: OmniVMedProcessor,
     questions: Sequence[BenchmarkQuestion],
     ledger: Ledger,
     *,

@@ -8,7 +8,7 @@ the model over each distinct beginning fills the key-value cache, whose rows are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import LogitsProcessorList
@@ -17,15 +17,19 @@ from evaluation.benchmarks import BenchmarkQuestion
 from hub_model.configuration_omniv_med import PruneStage
 from hub_model.prompt_omniv_med import split_after_media
 
+if TYPE_CHECKING:
+    from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+    from hub_model.processing_omniv_med import OmniVMedProcessor
 
-def can_share(processor: Any, questions: Sequence[BenchmarkQuestion]) -> bool:
+
+def can_share(processor: OmniVMedProcessor, questions: Sequence[BenchmarkQuestion]) -> bool:
     """Whether this processor takes clips that it processed before, which other families' do not."""
     return hasattr(processor, "process_clip") and all(one.media for one in questions)
 
 
 def generate_sharing(
-    model: Any,
-    processor: Any,
+    model: OmniVMedForConditionalGeneration,
+    processor: OmniVMedProcessor,
     questions: Sequence[BenchmarkQuestion],
     prompts: str,
     max_new_tokens: int,
@@ -43,8 +47,8 @@ def generate_sharing(
 
 @torch.inference_mode()
 def generate_ids_sharing(
-    model: Any,
-    processor: Any,
+    model: OmniVMedForConditionalGeneration,
+    processor: OmniVMedProcessor,
     questions: Sequence[BenchmarkQuestion],
     prompts: str,
     max_new_tokens: int,

@@ -126,8 +126,8 @@ def _robust_deviation(sizes: list[torch.Tensor], terms: int, limit: float) -> fl
     scale = 0.6745 * math.sqrt(terms)
     if _count_above(limit * scale, sizes) > _count_above(0.0, sizes) / 2:
         return limit
-    sizes = torch.cat([part.masked_select(part != 0) for part in sizes])
-    return min(float(sizes.median()) / scale, limit) if len(sizes) else 0.0
+    nonzero = torch.cat([part.masked_select(part != 0) for part in sizes])
+    return min(float(nonzero.median()) / scale, limit) if len(nonzero) else 0.0
 
 
 def _count_above(level: float, sizes: list[torch.Tensor]) -> int:
@@ -233,14 +233,14 @@ class StreamingPruner:
         """Takes the shapes and the device from the first frame."""
         self._compared = tokens.to(torch.float32, copy=True)
         self._difference = torch.empty_like(self._compared)  # reused, so that it stays in the processor's cache
-        self._kept_frame = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+        self._kept_frame: torch.Tensor = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
         self._background_frame = self._kept_frame.clone()
         self._background = torch.full_like(self._compared[:, 0, :, 0, 0], float("nan"))  # nothing is near to nan
         # Those of `_sum_and_peak`, (2, 1). An infinite one keeps nothing more; by 0 nothing could be divided.
         limits = [self.threshold, math.inf if self.peak_threshold is None else self.peak_threshold]
-        self._limits = torch.tensor(limits, device=tokens.device).clamp_(min=1e-12).unsqueeze(1)
+        self._limits: torch.Tensor = torch.tensor(limits, device=tokens.device).clamp_(min=1e-12).unsqueeze(1)
         self._colour_limit = self._limits.amin() / 2
-        self._blocks = block_means(self._compared[:1]).numel()
+        self._blocks: int = block_means(self._compared[:1]).numel()
         self._limits[0] *= self._blocks
 
     def _compare(self, tokens: torch.Tensor, distances: torch.Tensor, keep: torch.Tensor) -> None:

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
@@ -35,6 +35,10 @@ from evaluation.benchmarks import BenchmarkQuestion
 from evaluation.breakdown import percent, span
 from evaluation.metrics import wilson_interval
 from evaluation.run import DTYPES, generate, load
+
+if TYPE_CHECKING:
+    from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+    from hub_model.processing_omniv_med import OmniVMedProcessor
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = Path(__file__).with_suffix(".yaml")
@@ -157,7 +161,7 @@ def _call(command: Sequence[str], folder: Path) -> None:
         raise FetchError(f"{folder.name} could not be fetched: {last}")
 
 
-def answers_about(model: Any, processor: Any, path: Path) -> list[str]:
+def answers_about(model: OmniVMedForConditionalGeneration, processor: OmniVMedProcessor, path: Path) -> list[str]:
     """The greedy answers to all wordings, asked in one batch.
 
     Raises:
@@ -188,7 +192,9 @@ def majority(answers: Sequence[str]) -> str:
     return max(said, key=said.count)  # the first of those that are as frequent
 
 
-def ask(model: Any, processor: Any, files: Sequence[RealFile]) -> list[dict[str, Any]]:
+def ask(
+    model: OmniVMedForConditionalGeneration, processor: OmniVMedProcessor, files: Sequence[RealFile]
+) -> list[dict[str, Any]]:
     """One row a file: what it is, what was said, whether that is right."""
     rows = []
     for one in tqdm(files, unit="file"):
@@ -270,7 +276,9 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measure(model: Any, processor: Any, files: Sequence[RealFile]) -> dict[str, Any]:
+def measure(
+    model: OmniVMedForConditionalGeneration, processor: OmniVMedProcessor, files: Sequence[RealFile]
+) -> dict[str, Any]:
     """Asks about the files that are there.
 
     Raises:

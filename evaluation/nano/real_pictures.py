@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
@@ -46,6 +46,10 @@ from hub_model.answering_omniv_med import (
     end_ids,
     judge,
 )
+
+if TYPE_CHECKING:
+    from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+    from hub_model.processing_omniv_med import OmniVMedProcessor
 
 OFFICIAL = ("vqa-rad", "slake")
 """Benchmarks whose own files say of each question whether it is open or closed."""
@@ -117,7 +121,9 @@ def read_questions(folders: Sequence[Path], split: str, types: dict[str, str], l
 
 
 @torch.inference_mode()
-def answer_batch(model: Any, processor: Any, questions: Sequence[BenchmarkQuestion]) -> list[dict[str, Any]]:
+def answer_batch(
+    model: OmniVMedForConditionalGeneration, processor: OmniVMedProcessor, questions: Sequence[BenchmarkQuestion]
+) -> list[dict[str, Any]]:
     """Rows with the greedy answers and the log-probabilities of their tokens; unreadable media give an empty one."""
     watched = GreedyLogProbabilities()
     try:
@@ -136,7 +142,11 @@ def answer_batch(model: Any, processor: Any, questions: Sequence[BenchmarkQuesti
 
 
 def ask(
-    model: Any, processor: Any, questions: Sequence[BenchmarkQuestion], path: Path, settings: dict[str, Any]
+    model: OmniVMedForConditionalGeneration,
+    processor: OmniVMedProcessor,
+    questions: Sequence[BenchmarkQuestion],
+    path: Path,
+    settings: dict[str, Any],
 ) -> list[Scored]:
     """Answers what the ledger does not hold yet, the questions about one picture together, and scores all answers."""
     with Ledger(path, settings | {"questions": len(questions)}) as ledger:

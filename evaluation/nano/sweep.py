@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,10 @@ from evaluation.run import DTYPES, PRUNE_STAGE, ask_all, load
 from evaluation.score import score_file
 from hub_model.configuration_omniv_med import PruneStage
 from hub_model.token_pruning_omniv_med import PruneRule
+
+if TYPE_CHECKING:
+    from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+    from hub_model.processing_omniv_med import OmniVMedProcessor
 
 BATCH_SIZE = 48
 LARGEST_LOSS, EXCLUDED_LOSS, REMOVED_AT_LEAST = 0.01, 0.02, 0.6
@@ -89,7 +93,10 @@ def about_clips(questions: Sequence[BenchmarkQuestion]) -> list[BenchmarkQuestio
 
 @torch.inference_mode()
 def seconds_to_first_token(
-    model: Any, processor: Any, settings: dict[str, dict[str, Any]], questions: Sequence[BenchmarkQuestion]
+    model: OmniVMedForConditionalGeneration,
+    processor: OmniVMedProcessor,
+    settings: dict[str, dict[str, Any]],
+    questions: Sequence[BenchmarkQuestion],
 ) -> dict[str, list[float]]:
     """Seconds from the file to the first token, per setting and question; settings take turns on each question."""
     elapsed: dict[str, list[float]] = {name: [] for name in settings}
@@ -111,8 +118,8 @@ def seconds_to_first_token(
 
 
 def answer_all(
-    model: Any,
-    processor: Any,
+    model: OmniVMedForConditionalGeneration,
+    processor: OmniVMedProcessor,
     fixed: dict[str, Any],
     questions: Sequence[BenchmarkQuestion],
     removals: Sequence[int],

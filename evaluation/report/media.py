@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,6 +18,9 @@ from data_engine.adapters.base import inside
 from evaluation.report.page import Picture
 from hub_model.media_omniv_med import Clip, load_clip
 from hub_model.pruning_heatmap_omniv_med import describe_pruning, draw_heatmap
+
+if TYPE_CHECKING:
+    from hub_model.processing_omniv_med import OmniVMedProcessor
 
 KIND_OF = {"2d": "image", "3d": "volume", "video": "video"}
 """Dimension of a question -> kind that its medium is read as."""
@@ -39,7 +42,7 @@ class MediaPictures:
     """
 
     folders: Sequence[Path]
-    processor: Any | None = None
+    processor: OmniVMedProcessor | None = None
 
     def show(
         self, row: Mapping[str, Any], pruning: Sequence[tuple[str, Mapping[str, Any]]]
@@ -104,7 +107,7 @@ def draw_frames(clip: Clip) -> Picture:
     return Picture(_webp(sheet), words)
 
 
-def draw_pruning(processor: Any, clip: Clip, options: Mapping[str, Any]) -> tuple[bytes | None, str]:
+def draw_pruning(processor: OmniVMedProcessor, clip: Clip, options: Mapping[str, Any]) -> tuple[bytes | None, str]:
     """The slices with their pruned tokens dimmed, and what was saved; or None and why nothing is drawn."""
     try:
         processed = processor.process_clip(clip, **options)

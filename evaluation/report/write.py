@@ -21,7 +21,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import AutoProcessor
 
@@ -40,6 +40,9 @@ from evaluation.report.figures import (
 from evaluation.report.media import MediaPictures
 from evaluation.report.page import Answer, Example, Section, write_html, write_markdown
 from evaluation.score import Scored
+
+if TYPE_CHECKING:
+    from hub_model.processing_omniv_med import OmniVMedProcessor
 
 WRITERS = {".html": write_html, ".md": write_markdown}
 TITLE = "Evaluation report"
@@ -102,7 +105,12 @@ def make_example(
 
 
 def make_examples(
-    runs: Sequence[Run], media: Sequence[Path], processor: Any | None, model: str | None, count: int, seed: int
+    runs: Sequence[Run],
+    media: Sequence[Path],
+    processor: OmniVMedProcessor | None,
+    model: str | None,
+    count: int,
+    seed: int,
 ) -> dict[str, list[Example]]:
     """Right and wrong answers of the first of some runs that asked the same questions, beside those of the others."""
     pictures = MediaPictures([*dict.fromkeys(run.path.parent / "media" for run in runs), *media], processor)
@@ -125,7 +133,7 @@ def make_examples(
 def make_sections(
     runs: Sequence[Run],
     media: Sequence[Path] = (),
-    processor: Any | None = None,
+    processor: OmniVMedProcessor | None = None,
     model: str | None = None,
     count: int = 6,
     seed: int = 0,
@@ -159,7 +167,7 @@ def make_sections(
     return [*sections, Section("Faults", [] if faults else ["Nothing was broken or unreadable."], faults)]
 
 
-def load_processor(model: str) -> Any:
+def load_processor(model: str) -> OmniVMedProcessor:
     """The processor of a model that can show what it prunes.
 
     Raises:
