@@ -29,8 +29,9 @@ from transformers import DynamicCache
 
 from benchmarks.encoder import MNI152
 from benchmarks.report import markdown_table, write_json
-from demo.panels.pruning_panel import PruningSettings
-from demo.service.assistant import Answer, Assistant, Medium, Turn
+from demo.service.assistant import Assistant
+from demo.service.dialogue import Answer, Medium, Turn
+from demo.service.pruning_settings import PruningSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"MNI152 T1 average (nilearn)": Path(MNI152), "chest CT, generated": ROOT / "examples/media/ct_volume.nii.gz"}
@@ -41,6 +42,12 @@ def ask(assistant: Assistant, turns: list[Turn], settings: PruningSettings, owne
     """The complete answer to the last turn."""
     *_, answer = assistant.answer(turns, settings, owner)
     return answer
+
+
+def seconds_to_first_token(answer: Answer) -> float:
+    """Of a complete answer, which has a first token."""
+    assert answer.seconds_to_first_token is not None
+    return answer.seconds_to_first_token
 
 
 def converse(assistant: Assistant, medium: Medium, settings: PruningSettings, owner: str | None) -> list[Answer]:
@@ -85,7 +92,7 @@ def measure(assistant: Assistant, file: Path, settings: PruningSettings, repeats
     }
     texts = {tuple(answer.text for answer in run) for side in runs.values() for run in side}
     seconds = {
-        side: [median(run[number].seconds_to_first_token for run in of_side) for number in range(len(QUESTIONS))]
+        side: [median(seconds_to_first_token(run[number]) for run in of_side) for number in range(len(QUESTIONS))]
         for side, of_side in runs.items()
     }
     first, *further = seconds["remembered"]

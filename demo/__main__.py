@@ -13,17 +13,17 @@ from typing import NoReturn
 DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
 MODEL_VARIABLE, AUTH_VARIABLE = "OMNIV_MED_MODEL", "OMNIV_MED_AUTH"
 EPILOGUE = f"""environment:
-  {MODEL_VARIABLE}      the model, where --model is not given
-  {AUTH_VARIABLE}       user:password pairs, one a line, where --auth-file is not given
-  GRADIO_SERVER_NAME   the host, where --host is not given
-  GRADIO_SERVER_PORT   the port, where --port is not given
+  {MODEL_VARIABLE}      the model, unless --model is given
+  {AUTH_VARIABLE}       user:password pairs, one per line, unless --auth-file is given
+  GRADIO_SERVER_NAME   the host, unless --host is given
+  GRADIO_SERVER_PORT   the port, unless --port is given
 
-Everything stays on this machine: the page is never shared through a tunnel and asks no other server. The API is
-described on the page's /?view=api; the MCP server is at /gradio_api/mcp/, unless visitors must log in."""
+Everything stays on this machine: the page opens no tunnel and asks no other server. Its /?view=api describes the API;
+the MCP server is at /gradio_api/mcp/, unless visitors must log in."""
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the command line; a wrong one ends the program with a sentence."""
+    """Reads the command line; exits with one sentence if it is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m demo",
         description="Serves the OmniV-Med page, its API and its MCP server.",
@@ -35,13 +35,21 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     serving.add_argument("--port", type=int, help="default: the first free one from 7860")
     serving.add_argument("--model", help="folder or Hub id (default: hub_model of this project)")
     serving.add_argument(
-        "--auth-file", type=Path, metavar="FILE", help="user:password, one a line; visitors must log in"
+        "--auth-file", type=Path, metavar="FILE", help="one user:password per line; visitors must log in"
     )
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-file-size", type=int, default=2048, metavar="MB", help="of an upload (%(default)s)")
-    limits.add_argument("--max-frames", type=int, metavar="N", help="slices or frames of a file (the model's own)")
-    limits.add_argument("--read-seconds", type=float, default=60, metavar="S", help="for reading a file (%(default)s)")
-    limits.add_argument("--queue", type=int, default=64, metavar="N", help="requests that may wait (%(default)s)")
+    limits.add_argument(
+        "--max-file-size", type=int, default=2048, metavar="MB", help="largest upload (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--max-frames", type=int, metavar="N", help="most slices or frames of a file (default: the model's)"
+    )
+    limits.add_argument(
+        "--read-seconds", type=float, default=60, metavar="S", help="longest time to read a file (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--queue", type=int, default=64, metavar="N", help="requests that may wait (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     for name in ("max_file_size", "max_frames", "read_seconds", "queue"):
         value = getattr(options, name)
@@ -56,31 +64,31 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def read_auth(file: Path | None) -> list[tuple[str, str]] | None:
-    """Users and passwords out of a file or the environment; None where there are none. No message quotes them.
+    """The users and passwords in a file or the environment; None if there are none. No message quotes them.
 
     Raises:
-        OSError: where the file cannot be read.
-        ValueError: for a line that is no user:password.
+        OSError: when the file cannot be read.
+        ValueError: for a line that is not user:password.
     """
     text = file.read_text(encoding="utf-8") if file else os.environ.get(AUTH_VARIABLE, "")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    pairs = [tuple(line.split(":", 1)) for line in lines]
-    if any(len(pair) != 2 or not all(pair) for pair in pairs) or (file and not pairs):
+    pairs = [(user, password) for user, _, password in (line.partition(":") for line in lines)]
+    if not all(user and password for user, password in pairs) or (file and not pairs):
         source = "The file of --auth-file" if file else AUTH_VARIABLE
-        raise ValueError(f"{source} must have one user:password on each line")
+        raise ValueError(f"{source} must have one user:password per line")
     return pairs or None
 
 
 def stop(*signal_and_frame: object) -> NoReturn:
-    """Ends the program as Ctrl-C does, so that visitors' files are deleted."""
+    """Ends the program as Ctrl-C does, which deletes visitors' files."""
     sys.exit(0)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Loads the model and serves until it is stopped."""
     options = parse_arguments(arguments)
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported, which reads it
-    # Imported here: it takes seconds, and a wrong argument should be told at once.
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # Gradio reads it when it is imported
+    # Imported here because it takes seconds, and a wrong argument should get its sentence at once.
     import gradio as gr
 
     from demo.api import app_options
@@ -99,7 +107,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         sys.exit(f"The model {options.model} cannot be loaded; 'make model' assembles it in hub_model. {reason}")
-    # Fonts of the visitor's system: gradio's other themes ask a font server.
+    print(f"Loaded {assistant.description}.", flush=True)
+    # The fonts of the visitor's system; Gradio's other themes ask a font server.
     theme = gr.themes.Default(
         primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""What programs and assistants call, through gradio_client, HTTP or MCP; each call stands alone and leaves nothing.
+"""What programs and AI assistants call through gradio_client, HTTP or MCP. Calls are independent and leave nothing.
 
 A file is an upload or a data: URI. No path and no address that a client names is opened.
 """
@@ -7,36 +7,33 @@ A file is an upload or a data: URI. No path and no address that a client names i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
+from gradio.events import api
 from gradio.exceptions import InvalidPathError
 from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
-from demo.panels.chat import MODEL, answer_as_json
-from demo.panels.pruning_panel import PruningSettings
-from demo.service.assistant import Assistant, Medium, Turn
-from demo.service.errors import in_one_sentence
-from demo.service.sessions import RefusedFileError, scratch_copy, uploaded_file
+from demo.panels.errors import errors_for_visitors, visible_error
+from demo.panels.queues import MODEL, MOST_READING, READING
+from demo.service.assistant import Assistant
+from demo.service.dialogue import Medium, Turn
+from demo.service.export import answer_record
+from demo.service.uploads import RefusedFileError, scratch_copy, uploaded_file
+from hub_model.configuration_omniv_med import PruneStage
+from hub_model.token_pruning_omniv_med import PruneRule
 
-READING = "reading"
-"""Gradio's concurrency group of all that reads files."""
-MOST_READING = 2
-"""Files that are read at once, as many as `IsolatedReader` has processes."""
 BESIDE_A_FILE = 1 << 20
 """Bytes of a request besides its file."""
-Rule = Literal["anchor", "previous", "none"]
-Stage = Literal["language", "encoder"]
 
 
 class ClosedBlocks(gr.Blocks):
     """Blocks that fetch no address and open no path for a client, whatever component an input belongs to.
 
-    Gradio downloads a file that is named by its address before a function sees it, and writes its own errors with the
-    paths in them into the log.
+    Gradio downloads a file that a client names by its address before any function sees it, and writes errors that quote
+    paths into the log.
     """
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> list[Any]:
@@ -44,22 +41,22 @@ class ClosedBlocks(gr.Blocks):
             refuse_addresses(inputs)
             return await super().preprocess_data(block_fn, inputs, *arguments, **options)
         except RefusedFileError as error:
-            told = str(error)
+            message = str(error)
         except InvalidPathError:
-            told = "Only uploads are opened, and no other paths; load the file again."
+            message = "Only uploads are opened, and no other paths; load the file again."
         except Exception as error:  # such as too few values, which Gradio's message quotes
-            told = f"The request does not fit ({type(error).__name__}); the page's /?view=api says what it takes."
-        raise gr.Error(told, print_exception=False)
+            message = f"The request does not fit ({type(error).__name__}); the page's /?view=api says what it takes."
+        raise visible_error(message)
 
 
 class LimitedBodies:
-    """Refuses requests with a larger body than a file of the largest size makes as a `data:` URI.
+    """Refuses requests whose body is larger than a file of the largest size as a `data:` URI.
 
-    Gradio limits the uploads, each of them, and holds the body of any other request in memory, however large it is.
+    Gradio limits each upload, but holds the body of any other request in memory, however large it is.
 
     Args:
         app: the server, an ASGI application.
-        largest_upload: bytes of a file at most.
+        largest_upload: the largest size of a file in bytes.
     """
 
     def __init__(self, app: Any, largest_upload: int) -> None:
@@ -71,8 +68,8 @@ class LimitedBodies:
             await self.app(scope, receive, send)
             return
         if int(dict(scope["headers"]).get(b"content-length", b"0")) > self.most:
-            words = f"The file is larger than {self.largest_upload >> 20} MB; make it smaller."
-            await PlainTextResponse(words, status_code=413)(scope, receive, send)
+            message = f"The file is larger than {self.largest_upload >> 20} MB; make it smaller."
+            await PlainTextResponse(message, status_code=413)(scope, receive, send)
             return
         received = 0
 
@@ -80,7 +77,7 @@ class LimitedBodies:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            return {"type": "http.disconnect"} if received > self.most else message  # its length was not told before
+            return {"type": "http.disconnect"} if received > self.most else message  # it came without a length
 
         await self.app(scope, receive_limited, send)
 
@@ -91,7 +88,7 @@ def app_options(largest_upload: int) -> dict[str, Any]:
 
 
 def refuse_addresses(value: Any) -> None:
-    """Raises `RefusedFileError` where a file in a client's input, however deep, is named by its address."""
+    """Raises `RefusedFileError` if a client's input, however nested, names a file by its address."""
     if isinstance(value, dict):
         path = value.get("path")
         if isinstance(path, str) and "://" in path and not path.startswith("data:"):
@@ -102,24 +99,13 @@ def refuse_addresses(value: Any) -> None:
             refuse_addresses(item)
 
 
-def add_endpoints(assistant: Assistant) -> None:
-    """Adds the endpoints to the page that is being built."""
+class Endpoints:
+    """The functions behind the endpoints. Gradio and MCP publish their names, signatures and docstrings."""
 
-    def read(file: Any) -> Any:
-        with scratch_copy(uploaded_file(file, get_upload_folder())) as copy:
-            return assistant.read(copy)
+    def __init__(self, assistant: Assistant) -> None:
+        self._assistant = assistant
 
-    def settings(rule: Any, threshold: Any, keep_ratio: Any, stage: Any) -> PruningSettings:
-        if rule not in ("anchor", "previous", "none") or stage not in ("language", "encoder"):
-            raise ValueError("rule is 'anchor', 'previous' or 'none', and stage 'language' or 'encoder'.")
-        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 2:
-            raise ValueError("threshold is a number from 0 to 2.")
-        if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, (int, float)) or not 0 < keep_ratio <= 1:
-            raise ValueError("keep_ratio is a number above 0 and at most 1, which sets no budget.")
-        budget = None if keep_ratio == 1 else keep_ratio
-        return replace(assistant.defaults, rule=rule, threshold=threshold, keep_ratio=budget, stage=stage)
-
-    def describe_file(file: str) -> dict[str, Any]:
+    def describe_file(self, file: str) -> dict[str, Any]:
         """Reads a medical image, volume or video and says what it is; nothing about the patient.
 
         Args:
@@ -131,8 +117,8 @@ def add_endpoints(assistant: Assistant) -> None:
             pixel_spacing_mm (rows, columns; 0 where unknown), positions of the frames with their unit, modality by its
             DICOM code, notes.
         """
-        with in_one_sentence():
-            clip = read(file)
+        with errors_for_visitors():
+            clip = self._read(file)
             count, height, width = clip.frames.shape[:3]
             return {
                 "kind": clip.kind,
@@ -147,8 +133,10 @@ def add_endpoints(assistant: Assistant) -> None:
                 "notes": list(clip.notes),
             }
 
-    def prune_file(file: str, rule: Rule = "anchor", threshold: float = 0.1, keep_ratio: float = 1.0) -> dict[str, Any]:
-        """Says which visual tokens of a file pruning keeps, and how far what it removes is from what stands for it.
+    def prune_file(
+        self, file: str, rule: PruneRule = "anchor", threshold: float = 0.1, keep_ratio: float = 1.0
+    ) -> dict[str, Any]:
+        """Says which visual tokens of a file pruning keeps, and how much each removed token differs from its stand-in.
 
         Args:
             file: the file as a data: URI or an upload.
@@ -158,11 +146,15 @@ def add_endpoints(assistant: Assistant) -> None:
             keep_ratio: largest share of the tokens that is kept; 1 sets no budget.
 
         Returns:
-            tokens_before and tokens_after (position labels counted), reduction (share), worst_error, threshold used,
+            tokens_before and tokens_after (position labels included), reduction (share), worst_error, threshold used,
             grid (rows, columns of tokens in a frame), kept_per_frame, notes.
         """
-        with in_one_sentence():
-            processed = assistant.prune(read(file), settings(rule, threshold, keep_ratio, assistant.defaults.stage))
+        with errors_for_visitors():
+            defaults = self._assistant.defaults
+            settings = defaults.changed_by_client(
+                rule=rule, threshold=threshold, keep_ratio=keep_ratio, stage=defaults.stage
+            )
+            processed = self._assistant.prune(self._read(file), settings)
             return {
                 "tokens_before": processed.tokens_before,
                 "tokens_after": processed.tokens_after,
@@ -175,17 +167,18 @@ def add_endpoints(assistant: Assistant) -> None:
             }
 
     def ask_about_file(
+        self,
         file: str,
         question: str,
-        rule: Rule = "anchor",
+        rule: PruneRule = "anchor",
         threshold: float = 0.1,
         keep_ratio: float = 1.0,
-        stage: Stage = "language",
+        stage: PruneStage = "language",
     ) -> Iterator[dict[str, Any]]:
         """Asks one question about a medical image, volume or video; for research only, answers can be wrong.
 
         Args:
-            file: the file as a data: URI or an upload; "" asks about words alone.
+            file: the file as a data: URI or an upload; "" asks without a file.
             question: in English.
             rule: as for prune_file.
             threshold: as for prune_file.
@@ -195,14 +188,25 @@ def add_endpoints(assistant: Assistant) -> None:
         Returns:
             text of the answer, complete (false while it is streamed), numbers of tokens, seconds.
         """
-        with in_one_sentence():
+        with errors_for_visitors():
             if not isinstance(question, str) or not question.strip():
                 raise ValueError("Write a question.")
-            pruning = settings(rule, threshold, keep_ratio, stage)
-            media = (Medium("file", read(file)),) if file else ()
-            for answer in assistant.answer([Turn(question.strip(), media)], pruning):
-                yield answer_as_json(answer)
+            settings = self._assistant.defaults.changed_by_client(
+                rule=rule, threshold=threshold, keep_ratio=keep_ratio, stage=stage
+            )
+            media = (Medium("file", self._read(file)),) if file else ()
+            for answer in self._assistant.answer([Turn(question.strip(), media)], settings):
+                yield {**answer_record(answer)}
 
-    gr.api(describe_file, concurrency_limit=MOST_READING, concurrency_id=READING)
-    gr.api(prune_file, concurrency_limit=MOST_READING, concurrency_id=READING)
-    gr.api(ask_about_file, concurrency_limit=1, concurrency_id=MODEL)
+    def _read(self, file: Any) -> Any:
+        """Reads what a client sent as a file."""
+        with scratch_copy(uploaded_file(file, get_upload_folder())) as copy:
+            return self._assistant.read(copy)
+
+
+def add_endpoints(assistant: Assistant) -> None:
+    """Adds the endpoints to the page that is being built."""
+    endpoints = Endpoints(assistant)
+    api(endpoints.describe_file, concurrency_limit=MOST_READING, concurrency_id=READING)
+    api(endpoints.prune_file, concurrency_limit=MOST_READING, concurrency_id=READING)
+    api(endpoints.ask_about_file, concurrency_limit=1, concurrency_id=MODEL)

@@ -12,7 +12,7 @@ KEPT_COLOUR, REMOVED_COLOUR, WORDS_COLOUR = "#14b8a6", "rgba(128, 140, 160, 0.28
 
 
 def kept_chart(processed: Any) -> go.Figure | None:
-    """Kept and removed tokens of each frame of a `ProcessedClip`; None for a single picture, which has no course."""
+    """Kept and removed tokens in each frame of a `ProcessedClip`; None for a single picture."""
     kept = processed.pruned.keep_mask.sum(dim=1).tolist()
     if len(kept) == 1:
         return None

@@ -1,12 +1,12 @@
 // What the page does in the browser itself: slices (viewer) and planes and 3D (volume), the two gr.HTML components.
-// Python appends the call of one of the two functions. gradio gives `element`, `props` and `watch`; what the messages
-// in `props` hold is told in viewer.py and volume_view.py. The style sheets hide what a mode has no use for.
+// Python appends the call of one of the two functions. Gradio provides `element`, `props` and `watch`; viewer.py and
+// volume_view.py document the messages in `props`. The style sheets hide what a mode does not use.
 const part = (selector) => element.querySelector(selector);
 
-function follow(messages, update) { // brings `messages` up to date and calls update(messages) when there are new ones
+function follow(messages, update) { // updates `messages` and calls update(messages) when there are new ones
   let pending = null;
   watch(Object.keys(messages), () => {
-    clearTimeout(pending); // those of one update come one after the other, and belong together
+    clearTimeout(pending); // the messages of one update come one after the other
     pending = setTimeout(() => {
       for (const name in messages) if (props[name] !== undefined) messages[name] = props[name];
       update(messages);
@@ -16,10 +16,10 @@ function follow(messages, update) { // brings `messages` up to date and calls up
 
 function viewer() {
   const shown = part(".shown"), stage = part(".stage"), slider = part(".slice"), play = part(".play");
-  const sheets = {}, known = {}; // pictures with all slices in rows, by the name of what they show; what was set before
+  const sheets = {}, known = {}; // pictures with all slices in rows, by name; what was set before
   let value, model, pruning, evidence, captions, standIns, slice = 0, timer = null;
 
-  function paint(canvas, sheet, frames = [slice], [rows, columns] = [1, 1]) { // each box of a grid out of its own frame
+  function paint(canvas, sheet, frames = [slice], [rows, columns] = [1, 1]) { // each cell of a grid from its own frame
     const width = sheet.width / value.columns, height = sheet.height / value.rows;
     const box = [width / columns, height / rows], painter = Object.assign(canvas, { width, height }).getContext("2d");
     frames.forEach((frame, index) => {
@@ -58,7 +58,7 @@ function viewer() {
     part(".hint").hidden = !shown.hidden;
     if (shown.hidden) return run(false);
     const isNew = model.sheets.encoded !== known.encoded, hasEvidence = Boolean(evidence.sheets.weight);
-    const mode = hasEvidence ? "weight" : "kept"; // evidence shows itself when it comes
+    const mode = hasEvidence ? "weight" : "kept"; // evidence is shown when it comes
     if (String(hasEvidence) !== shown.dataset.evidence) part(`[value=${mode}]`).checked = true;
     Object.assign(shown.dataset, { frames: value.frames, evidence: hasEvidence });
     slider.max = value.frames - 1;
@@ -80,14 +80,14 @@ function viewer() {
   });
   play.addEventListener("click", () => run(!timer));
   stage.addEventListener("wheel", (event) => {
-    if (value.frames > 1) event.preventDefault(); // over a single picture the page scrolls
+    if (value.frames > 1) event.preventDefault(); // over a single picture, the page scrolls
     go(slice + Math.sign(event.deltaY));
   });
   stage.addEventListener("keydown", (event) => {
     const back = { ArrowLeft: 1, ArrowUp: 1, PageUp: 5, Home: 1e6 };
     const forth = { ArrowRight: 1, ArrowDown: 1, PageDown: 5, End: 1e6 };
     const step = (forth[event.key] ?? 0) - (back[event.key] ?? 0);
-    if (event.target !== stage || !(step || event.key === " ")) return; // the wipe is in the stage, and has keys too
+    if (event.target !== stage || !(step || event.key === " ")) return; // the wipe, inside the stage, has keys of its own
     event.preventDefault();
     step ? go(slice + step) : run(!timer);
   });
@@ -103,7 +103,7 @@ function volume() {
   let viewer = null, background = null, last = Promise.resolve();
   const fade = () => viewer.setOpacity(1, part(".opacity input").value / 100);
 
-  function tell(problem) { // "" where there is a volume to see
+  function tell(problem) { // "" if there is a volume to see
     part(".volume").dataset.loaded = !problem;
     part(".hint").textContent = problem;
   }
@@ -120,7 +120,7 @@ function volume() {
       made.setSliceType(made.sliceTypeMultiplanar);
       viewer = made;
     }
-    const kept = value.background === background ? 1 : 0; // the volume stays where only the mask is another one
+    const kept = value.background === background ? 1 : 0; // the volume stays if only the mask changed
     background = value.background;
     for (const image of viewer.volumes.slice(kept)) viewer.removeVolume(image);
     if (!kept) viewer.addVolume(await load({ base64: background, name: "volume.nii.gz" }));

@@ -1,13 +1,13 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The slice viewer of the page: a canvas, and the messages that it is drawn from.
+"""The slice viewer of the page: a canvas, and the messages that the browser draws it from.
 
-The slices travel once, as two pictures: as the file has them, and as the encoder gets them. What is kept, scores and
-attention follow as small pictures that are painted here, one square a token, and what stands for what as numbers. Every
-picture, called a sheet, has all slices in the same rows and columns, so that the browser copies one place out of each.
-Nothing is written to disk.
+The slices travel once, in two pictures: as the file has them, and as the encoder gets them. Kept tokens, scores and
+attention follow as small pictures with one square per token, and stand-ins as numbers. Every picture, called a sheet,
+has all slices in the same rows and columns, so that the browser copies the same cell from each. Nothing is written to
+disk.
 
-A message is a dictionary with `sheets`, pictures as data URIs by their names, and `style`, texts for the variables of
-the style sheet; what else it holds, the functions that make it tell.
+A message is a dictionary with `sheets`, pictures as data URIs by name, and `style`, values for the variables of the
+style sheet. The functions that make a message document what else it holds.
 """
 
 from __future__ import annotations
@@ -26,46 +26,46 @@ from plotly.colors import sample_colorscale
 from demo.panels.components import templates
 
 LARGEST_SIDE = 448
-"""Pixels of a slice; larger ones are drawn smaller."""
+"""Longest side of a drawn slice in pixels; larger slices are scaled down."""
 LARGEST_SHEET = 6_000_000
-"""Pixels of all slices together, so that a browser has them within a second."""
+"""Pixels of all slices together, so that they reach a browser within a second."""
 LARGEST_OVERLAY = 2_500_000
-"""Pixels of all squares together that show kept and removed tokens."""
+"""Pixels of all the squares that show kept and removed tokens."""
 LARGEST_SQUARE = 48
-"""Side of one of them; its edge is one pixel."""
+"""Longest side of such a square in pixels; its border is one pixel wide."""
 MOST_THUMBNAILS = 16
 THUMBNAIL = 64
 HIGHEST_SCORE = 2.0
-"""Scores are drawn on a scale from 0 to this; 1 is the threshold."""
+"""The end of the scale on which scores are drawn; 1 is the threshold."""
 EVIDENCE_PERCENTILE = 98
-"""Attention at this percentile of a clip's tokens is drawn as 1: single ones often gather far more than all others."""
+"""The percentile of a clip's attention that is drawn as 1: single tokens often gather far more than all others."""
 KEPT, REMOVED, ATTENDED = "#2dd4bf", "#1e2f8a", "#f59e0b"
-"""Colours; a removed token is veiled in blue, because black would not show on black."""
+"""A removed token is veiled in blue, because black would not show on black."""
 SCALE = [ImageColor.getrgb(colour) for colour in sample_colorscale("Plasma", np.linspace(0, 1, 256).tolist())]
-"""Red, green and blue of 256 steps; dark is little, bright is much."""
+"""Red, green and blue of 256 steps, from dark (little) to bright (much)."""
 STYLE = {
     "--kept": KEPT,
     "--removed": REMOVED,
     "--attended": ATTENDED,
     "--scale": "linear-gradient(90deg, {})".format(", ".join(f"rgb{colour}" for colour in SCALE[::15])),
 }
-"""The colours as the legend's."""
+"""The same colours for the legend."""
 NO_EVIDENCE: dict[str, Any] = {"sheets": {"weight": ""}}
 
 
 def make_viewer() -> gr.HTML:
-    """The component; `show`, `show_pruning`, `show_frames` and `show_evidence` make the updates for it."""
+    """Makes the component; `show`, `show_pruning`, `show_frames` and `show_evidence` make its updates."""
     return gr.HTML(value=None, model=None, pruning=None, evidence=NO_EVIDENCE, elem_id="viewer", **templates("viewer"))
 
 
 def rows_and_columns(count: int) -> tuple[int, int]:
-    """How a sheet lays out `count` slices."""
+    """The rows and columns of a sheet of `count` slices."""
     columns = math.ceil(math.sqrt(count))
     return math.ceil(count / columns), columns
 
 
 def _tiled(tiles: np.ndarray) -> np.ndarray:
-    """Slices (T, H, W, …) as one array (rows · H, columns · W, …), zero where there is none."""
+    """Slices (T, H, W, …) as one array (rows · H, columns · W, …), with zeros in empty cells."""
     count, height, width, *channels = tiles.shape
     rows, columns = rows_and_columns(count)
     tiles = np.concatenate([tiles, np.zeros((rows * columns - count, height, width, *channels), tiles.dtype)])
@@ -86,20 +86,20 @@ def _resized(frame: np.ndarray, size: tuple[int, int], resampling: Image.Resampl
 
 
 def photographs(frames: np.ndarray, size: tuple[int, int]) -> str:
-    """Frames (T, H, W, 3) as a sheet, each brought to `size` (width, height)."""
+    """Frames (T, H, W, 3) as a sheet, each resized to `size` (width, height)."""
     tiles = np.stack([_resized(frame, size, Image.Resampling.BICUBIC) for frame in frames])
     return _data_uri(Image.fromarray(_tiled(tiles)), "WEBP", quality=85, method=0)
 
 
 def painted(indices: np.ndarray, colours: Sequence[tuple[int, ...]], **options: Any) -> str:
-    """Numbers of colours, uint8 (T, H, W), as a sheet."""
+    """Indices of colours, uint8 (T, H, W), as a sheet."""
     picture = Image.fromarray(_tiled(indices)).convert("L")
     picture.putpalette([value for colour in colours for value in colour])
     return _data_uri(picture, "PNG", compress_level=1, **options)
 
 
 def display_size(clip: Any) -> tuple[int, int]:
-    """Width and height in pixels at which a clip's frames are drawn, in the true shape of the body."""
+    """Width and height in pixels at which a clip's frames are drawn, in the body's true proportions."""
     count, height, width = clip.frames.shape[:3]
     rows, columns = clip.pixel_spacing
     stretch = math.sqrt(rows / columns) if rows > 0 and columns > 0 else 1.0
@@ -109,12 +109,12 @@ def display_size(clip: Any) -> tuple[int, int]:
 
 
 def thumbnails(count: int) -> np.ndarray:
-    """The frames of a clip of `count` that are in its strip, evenly spaced."""
+    """The indices of the frames in the strip of a clip of `count` frames, evenly spaced."""
     return np.linspace(0, count - 1, min(count, MOST_THUMBNAILS)).round().astype(int)
 
 
 def strip(frames: np.ndarray) -> str:
-    """Small pictures of some frames (T, H, W, 3) side by side, as a picture for the style sheet."""
+    """Thumbnails of some frames (T, H, W, 3) side by side, as a picture for the style sheet."""
     small = [
         ImageOps.fit(Image.fromarray(np.ascontiguousarray(frames[index])), (THUMBNAIL - 2, THUMBNAIL))
         for index in thumbnails(len(frames))
@@ -124,7 +124,7 @@ def strip(frames: np.ndarray) -> str:
 
 
 def bars(shares: np.ndarray, colour: str) -> str:
-    """A bar under each picture of the strip as long as the frame's share, from 0 to 1, as a picture for the style."""
+    """Bars under the thumbnails, each as long as the frame's share from 0 to 1, as a picture for the style sheet."""
     lengths = shares[thumbnails(len(shares)), None] * (THUMBNAIL - 2)
     pixels = (np.arange(THUMBNAIL) < lengths).astype(np.uint8).reshape(1, 1, -1)
     return f"url({painted(pixels, [(0, 0, 0), ImageColor.getrgb(colour)], transparency=0)})"
@@ -135,7 +135,7 @@ def slices(clip: Any, frames: np.ndarray | None = None) -> dict[str, Any]:
 
     Args:
         clip: a `Clip`.
-        frames: uint8 (T, H, W, 3), shown in the place of the clip's own: the same slices in another window.
+        frames: uint8 (T, H, W, 3), shown instead of the clip's own: the same slices in another window.
 
     Returns:
         The sheet "original"; `rows` and `columns` of all sheets; `frames`, how many slices.
@@ -156,7 +156,7 @@ def encoder_slices(processed: Any) -> dict[str, Any]:
     """The message with the slices of a `ProcessedClip` as the encoder gets them.
 
     Returns:
-        The sheet "encoded"; `grid`, rows and columns of tokens in a slice; `first`, the slice to begin with.
+        The sheet "encoded"; `grid`, rows and columns of tokens in a slice; `first`, the slice to show first.
     """
     shown = processed.shown_frames()
     height, width = shown.shape[1:3]
@@ -170,16 +170,16 @@ def encoder_slices(processed: Any) -> dict[str, Any]:
 
 
 def first_to_show(keep: np.ndarray) -> int:
-    """Near the middle, a slice with kept and removed tokens (slices, tokens), because such a one says most."""
+    """The slice nearest the middle that has both kept and removed tokens, given (slices, tokens); it says most."""
     kept, middle = keep.sum(axis=1), (len(keep) - 1) / 2
     mixed = (kept > 0) & (kept < keep.shape[1])
     return int(np.argmin(np.abs(np.arange(len(keep)) - middle) + np.where(mixed, 0, len(keep))))
 
 
 def captions(clip: Any, kept: np.ndarray, tokens: int) -> list[str]:
-    """What stands under each slice: its number, where it lies, and how many of its tokens are kept.
+    """The caption of each slice: its number, its position, and how many of its tokens are kept.
 
-    No place is told for an image, and for slices whose file gives no millimetres.
+    An image has no position, nor have slices whose file gives no millimetres.
     """
     has_unit = clip.kind == "video" or (clip.kind == "volume" and all(clip.pixel_spacing))
     unit, count = {"volume": "Slice", "video": "Frame", "image": ""}[clip.kind], len(clip.frames)
@@ -193,9 +193,9 @@ def pruning(processed: Any) -> dict[str, Any]:
     """The message with what the pruner decided.
 
     Returns:
-        The sheets "kept", the kept tokens in a frame and the removed ones veiled, and "score", scores from 0 to
-        `HIGHEST_SCORE`; `stand_ins`, in a line for each slice, for each token the slice whose token is given to the
-        model; `captions`, a line each. Lists would be slow: gradio's page watches every one of their entries.
+        The sheets "kept", kept tokens with a border and removed ones veiled, and "score", scores from 0 to
+        `HIGHEST_SCORE`; `stand_ins`, a line per slice with, for each token, the slice of its stand-in; `captions`, a
+        line per slice. Lists would be slow, because Gradio's page watches each of their entries.
     """
     pruned, grid = processed.pruned, processed.grid
     keep = pruned.keep_mask.numpy()
@@ -220,10 +220,10 @@ def pruning(processed: Any) -> dict[str, Any]:
 
 
 def evidence(weights: np.ndarray) -> dict[str, Any]:
-    """The message with attention on the tokens (frames, rows, columns) of a clip, drawn relative to its strongest.
+    """The message with the attention on a clip's tokens (frames, rows, columns), relative to the strongest.
 
     Returns:
-        The sheet "weight"; bars for the sum in each frame over that in the strongest one.
+        The sheet "weight"; bars for the sum in each frame, relative to the frame with the largest.
     """
     scale = float(np.percentile(weights, EVIDENCE_PERCENTILE)) or 1.0
     shades = (np.clip(weights / scale, 0, 1) * 255).round().astype(np.uint8)
@@ -242,13 +242,13 @@ def show(processed: Any) -> dict[str, Any]:
 
 
 def show_pruning(processed: Any, resized: bool = False) -> dict[str, Any]:
-    """The update that shows other kept tokens on the slices that the viewer has.
+    """The update that shows other kept tokens on the same slices.
 
     Args:
         processed: the clip, pruned again.
-        resized: whether its token grid is another one than before, because of a small budget.
+        resized: whether its token grid has changed because of a small budget.
     """
-    changes = {"pruning": pruning(processed), "evidence": NO_EVIDENCE}
+    changes: dict[str, Any] = {"pruning": pruning(processed), "evidence": NO_EVIDENCE}
     return gr.update(**changes, model=encoder_slices(processed)) if resized else gr.update(**changes)
 
 
@@ -258,5 +258,5 @@ def show_frames(clip: Any, frames: np.ndarray) -> dict[str, Any]:
 
 
 def show_evidence(weights: np.ndarray | None) -> dict[str, Any]:
-    """The update that shows attention (frames, rows, columns), or takes it away for None."""
+    """The update that shows attention (frames, rows, columns), or hides it for None."""
     return gr.update(evidence=NO_EVIDENCE if weights is None else evidence(weights))

@@ -1,8 +1,8 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Planes and 3D of a volume in NiiVue, the WebGL viewer, with the kept tokens laid over it.
+"""Planes and a 3D view of a volume in NiiVue, the WebGL viewer, with the kept tokens laid over it.
 
-NiiVue's built file comes out of nilearn's wheel and is the one file that the page serves besides its own. The volume
-travels as a small NIfTI inside a message, when its tab is opened; nothing is written to disk.
+NiiVue comes from nilearn's wheel and is the only file that the page serves besides its own. The volume travels as a
+small NIfTI inside a message when its tab is opened; nothing is written to disk.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from demo.panels.components import templates
 
 NIIVUE = Path(nilearn.__file__).resolve().parent / "_assets" / "js" / "niivue.umd.js"
 LARGEST_SIDE = 128
-"""Voxels along each axis; larger volumes are thinned out, so that a browser without a GPU can draw them too."""
+"""Most voxels along an axis; larger volumes are reduced, so that a browser without a GPU can draw them too."""
 KEPT, REMOVED = 2, 1
 """Values of the overlay; 0 is transparent in NiiVue."""
 COLOURS = {"R": [0, 0, 45], "G": [0, 0, 212], "B": [0, 0, 191], "A": [0, 0, 255], "I": [0, 128, 255]}
-"""NiiVue's colour map of the overlay: nothing up to `REMOVED`, the viewer's colour at `KEPT`."""
+"""NiiVue's colour map of the overlay: transparent up to `REMOVED`, the viewer's colour at `KEPT`."""
 LOOK = {
     "isRadiologicalConvention": True,
     "backColor": [0, 0, 0, 1],
@@ -35,37 +35,37 @@ LOOK = {
     "multiplanarLayout": 2,
     "multiplanarShowRender": 1,
 }
-"""Options of NiiVue: the three planes and, always, the 3D view in a grid."""
+"""Options of NiiVue: a grid of the three planes and the 3D view."""
 RIGHT, ANTERIOR, SUPERIOR = np.eye(3)
 AXES = {
     "axial": (SUPERIOR, -ANTERIOR, -RIGHT),
     "coronal": (-ANTERIOR, -SUPERIOR, -RIGHT),
     "sagittal": (-RIGHT, -SUPERIOR, -ANTERIOR),
 }
-"""Where slices, rows and columns of a `Clip` go to, in NIfTI's directions, by the plane it is cut along."""
+"""The directions of a `Clip`'s slices, rows and columns in NIfTI's axes, by the plane of its slices."""
 
 
 def make_volume_view() -> gr.HTML:
-    """The component; `show_volume` makes the update for it."""
+    """Makes the component; `show_volume` makes its updates."""
     gr.set_static_paths([NIIVUE])
     return gr.HTML(value={"problem": why_not(None)}, mask=None, elem_id="volume", **templates("volume"))
 
 
 def why_not(processed: Any | None) -> str:
-    """The sentence that says why a `ProcessedClip` has no planes and 3D; "" where it has."""
+    """Why a `ProcessedClip` has no planes and 3D, in one sentence; "" if it has."""
     if processed is None:
         return "Planes and 3D of a volume appear here."
     if processed.clip.kind != "volume":
         return f"Planes and 3D need a volume; this is {'an image' if processed.clip.kind == 'image' else 'a video'}."
     if not all(processed.clip.pixel_spacing):
-        return "Planes and 3D need millimetres, which this file does not give: their shape would be made up."
+        return "Planes and 3D need millimetres, which this file does not give; their shape would be invented."
     return ""
 
 
 def _places(positions: np.ndarray) -> tuple[np.ndarray, float]:
-    """The slices at evenly spaced places, each the nearest one, and the distance of the places in mm.
+    """The slices nearest to evenly spaced places, and the distance between these places in mm.
 
-    The places are as close as the slices are, unless those are more than `LARGEST_SIDE`.
+    The places are as close as the slices, unless that makes more than `LARGEST_SIDE` of them.
     """
     steps = np.diff(positions)
     count = min(round((positions[-1] - positions[0]) / steps[steps > 0].min()) + 1, LARGEST_SIDE)
@@ -88,7 +88,7 @@ def _nifti(values: np.ndarray, steps: tuple[float, float, float], plane: str) ->
 
 
 def background(clip: Any) -> str:
-    """A volume as a NIfTI, uint8: the widest window of a CT, and any other scan as it is."""
+    """A volume as a uint8 NIfTI: a CT in its widest window, any other scan as it is."""
     chosen, step = _places(clip.positions)
     height, width = clip.frames.shape[1:3]
     size = (min(width, LARGEST_SIDE), min(height, LARGEST_SIDE))
@@ -99,7 +99,7 @@ def background(clip: Any) -> str:
 
 
 def mask(processed: Any) -> str:
-    """The tokens of a `ProcessedClip` as a NIfTI in the place of its volume: one voxel each, `KEPT` or `REMOVED`."""
+    """The tokens of a `ProcessedClip` as a NIfTI that covers its volume: one voxel per token, `KEPT` or `REMOVED`."""
     clip, grid = processed.clip, processed.grid
     chosen, step = _places(clip.positions)
     keep = processed.pruned.keep_mask.numpy().reshape(-1, *grid)[chosen]
@@ -111,11 +111,11 @@ def mask(processed: Any) -> str:
 def show_volume(processed: Any | None) -> dict[str, Any]:
     """The update that shows a volume with its kept tokens, or says why there is none.
 
-    Its messages are `value`, with the address of NiiVue, its look and colours, and the volume as `background`; and
-    `mask`. Where there is none, `value` has the sentence as its `problem`.
+    Its messages are `value`, with the address, the look and the colours of NiiVue and the volume as `background`, and
+    `mask`. If there is none, `value` has the sentence as its `problem`.
     """
     problem = why_not(processed)
-    if problem:
+    if processed is None or problem:
         return gr.update(value={"problem": problem})
     library = gr.FileData(path=str(NIIVUE)).model_dump()  # inside a value, gradio makes its address of it
     value = {
@@ -129,5 +129,5 @@ def show_volume(processed: Any | None) -> dict[str, Any]:
 
 
 def show_mask(processed: Any) -> dict[str, Any]:
-    """The update that shows other kept tokens on the volume that is shown."""
+    """The update that shows other kept tokens on the same volume."""
     return gr.skip() if why_not(processed) else gr.update(mask=mask(processed))

@@ -1,17 +1,30 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""What pruning saves of a model's work on one clip, estimated from the model's configuration alone.
+"""How much of a model's work on one clip pruning saves, estimated from the model's configuration alone.
 
-Counted are the multiplications and additions of the matrix products (two per weight and token, and the two products of
-attention, over all pairs), which is how torch.utils.flop_counter counts and nearly all there is. The question's tokens
-and the output head are left out: they are the same with and without pruning.
+We count the multiplications and additions of the matrix products, as torch.utils.flop_counter does: two per weight and
+token, and the two products of attention over all pairs. They are nearly all there is. The question's tokens and the
+output head are left out, because they cost the same with and without pruning.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
+
+if TYPE_CHECKING:
+    from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig, PruneStage
+    from hub_model.processing_omniv_med import ProcessedClip
+
+
+class DecoderConfig(Protocol):
+    """What a language model's configuration says of its size; `head_dim` and `num_key_value_heads` are optional."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
 
 
 @dataclass(frozen=True)
@@ -21,7 +34,7 @@ class Cost:
     Attributes:
         encoder: floating-point operations of the vision encoder and the projector.
         language: floating-point operations of the language model's prefill.
-        cache: bytes of its key-value cache.
+        cache: bytes of the key-value cache.
     """
 
     encoder: int
@@ -34,31 +47,36 @@ class Cost:
         return self.encoder + self.language
 
 
-def language_flops(config: Any, tokens: int) -> int:
-    """Operations of the prefill of `tokens` tokens; `config` is that of a decoder with gated feed-forward layers."""
-    heads, hidden = config.num_attention_heads, config.hidden_size
-    head = getattr(config, "head_dim", None) or hidden // heads
-    key_value_heads = getattr(config, "num_key_value_heads", None) or heads
-    attention_weights = 2 * hidden * heads * head + 2 * hidden * key_value_heads * head
-    weights = attention_weights + 3 * hidden * config.intermediate_size
-    return config.num_hidden_layers * (2 * weights * tokens + 4 * tokens**2 * heads * head)
-
-
-def cache_bytes(config: Any, tokens: int, bytes_per_value: int) -> int:
-    """Bytes of the keys and values of `tokens` tokens in all layers."""
+def _head_sizes(config: DecoderConfig) -> tuple[int, int]:
+    """Width of an attention head, and how many heads have keys and values of their own."""
     heads = config.num_attention_heads
-    head = getattr(config, "head_dim", None) or config.hidden_size // heads
-    key_value_heads = getattr(config, "num_key_value_heads", None) or heads
-    return 2 * config.num_hidden_layers * key_value_heads * head * bytes_per_value * tokens
+    head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+    key_value_heads: int = getattr(config, "num_key_value_heads", None) or heads
+    return head_dim, key_value_heads
 
 
-def encoder_flops(config: Any, patches_per_frame: list[int]) -> int:
-    """Operations of the vision encoder for frames with so many encoded patches each."""
+def language_flops(config: DecoderConfig, tokens: int) -> int:
+    """Operations for the prefill of `tokens` tokens by a decoder with gated feed-forward layers."""
+    heads, hidden = config.num_attention_heads, config.hidden_size
+    head_dim, key_value_heads = _head_sizes(config)
+    attention_weights = 2 * hidden * heads * head_dim + 2 * hidden * key_value_heads * head_dim
+    weights = attention_weights + 3 * hidden * config.intermediate_size
+    return config.num_hidden_layers * (2 * weights * tokens + 4 * tokens * tokens * heads * head_dim)
+
+
+def cache_bytes(config: DecoderConfig, tokens: int, bytes_per_value: int) -> int:
+    """Bytes of the keys and values of `tokens` tokens in all layers of a decoder."""
+    head_dim, key_value_heads = _head_sizes(config)
+    return 2 * config.num_hidden_layers * key_value_heads * head_dim * bytes_per_value * tokens
+
+
+def encoder_flops(config: OmniVMedVisionConfig, patches_per_frame: list[int]) -> int:
+    """Operations of the vision encoder, given how many patches of each frame it encodes."""
     side, hidden, stem = config.patch_size, config.hidden_size, config.stem_channels
     if stem == 0:
         embedding = 2 * config.num_channels * side**2 * hidden
     else:
-        area = ((side + 1) // 2) ** 2
+        area = ((side + 1) // 2) * ((side + 1) // 2)
         embedding = 2 * area * stem * (25 * config.num_channels + 9 * stem + hidden)
     layer = 8 * hidden**2 + 4 * hidden * config.intermediate_size
     patches = sum(patches_per_frame)
@@ -68,21 +86,24 @@ def encoder_flops(config: Any, patches_per_frame: list[int]) -> int:
     return patches * embedding + config.num_hidden_layers * (patches * layer + 4 * pairs * hidden)
 
 
-def projector_flops(config: Any, tokens: int) -> int:
-    """Operations of the projector for so many visual tokens."""
-    hidden = config.text_config.hidden_size
-    return 2 * tokens * hidden * (config.vision_config.hidden_size + hidden)
+def projector_flops(vision: OmniVMedVisionConfig, language: DecoderConfig, tokens: int) -> int:
+    """Operations of the projector for `tokens` visual tokens."""
+    return 2 * tokens * language.hidden_size * (vision.hidden_size + language.hidden_size)
 
 
-def estimate(config: Any, processed: Any, stage: str, dtype: torch.dtype) -> tuple[Cost, Cost]:
-    """What one `ProcessedClip` costs a model without pruning, and with it.
+def estimate(
+    config: OmniVMedConfig, processed: ProcessedClip, stage: PruneStage, dtype: torch.dtype
+) -> tuple[Cost, Cost]:
+    """What a clip costs the model, first without pruning and then with it.
 
     Args:
-        config: the model's `OmniVMedConfig`.
-        processed: the clip as pruned.
-        stage: "language" or "encoder", where pruning takes place.
-        dtype: of the key-value cache.
+        config: the model's.
+        processed: the pruned clip.
+        stage: the model's argument `prune_stage`.
+        dtype: the key-value cache's.
     """
+    # The configuration completes its parts when it is made; its annotations do not say so.
+    vision, language = cast("OmniVMedVisionConfig", config.vision_config), cast(DecoderConfig, config.text_config)
     area = processed.tokens.shape[2]
     kept = processed.pruned.keep_mask.sum(dim=1).tolist()
     every_patch = [processed.pruned.keep_mask.shape[1] * area] * len(kept)
@@ -90,9 +111,9 @@ def estimate(config: Any, processed: Any, stage: str, dtype: torch.dtype) -> tup
 
     def cost(patches: list[int], visual_tokens: int, tokens: int) -> Cost:
         return Cost(
-            encoder_flops(config.vision_config, patches) + projector_flops(config, visual_tokens),
-            language_flops(config.text_config, tokens),
-            cache_bytes(config.text_config, tokens, dtype.itemsize),
+            encoder_flops(vision, patches) + projector_flops(vision, language, visual_tokens),
+            language_flops(language, tokens),
+            cache_bytes(language, tokens, dtype.itemsize),
         )
 
     before, after = processed.tokens_before, processed.tokens_after

@@ -1,23 +1,30 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Where a model's attention lay when it chose the words of an answer. A hint, not an explanation.
 
-Attention is averaged over heads and layers, as it stands. It says where the model looked, not what it made of it: high
-weights can lie on a token for other reasons (Jain and Wallace, "Attention is not Explanation", NAACL 2019).
+The attention weights are averaged over heads and layers. They say where the model looked, not what it made of it: a
+token can have a high weight for other reasons (Jain and Wallace, "Attention is not Explanation", NAACL 2019).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from transformers import BatchFeature, PreTrainedModel
 
-from demo.service.stage import at_stage, twin
+if TYPE_CHECKING:
+    from hub_model.configuration_omniv_med import PruneStage
+    from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+    from hub_model.processing_omniv_med import ProcessedClip
+
 
 LARGEST_ATTENTION = 1 << 28
-"""Bytes of attention weights that are held at once; longer answers go through the model in several pieces."""
+"""Bytes of attention weights in memory at once; longer answers go through the model in several pieces."""
 
 
 @dataclass(frozen=True)
@@ -25,23 +32,23 @@ class Evidence:
     """The attention of an answer's words on the visual tokens of a conversation.
 
     Attributes:
-        words: the answer, word by word, spaces left out.
-        weights: float32 (words, kept visual tokens of all media), mean attention of a word's tokens; the rest of the
-            attention of a word lay on text.
+        words: the words of the answer, without spaces.
+        weights: float32 (words, kept visual tokens of all media), the mean attention of a word's tokens; the rest of
+            its attention lay on text.
     """
 
     words: tuple[str, ...]
-    weights: np.ndarray
+    weights: npt.NDArray[np.float32]
 
-    def on_tokens(self, chosen: Sequence[int], media: Sequence[Any]) -> list[np.ndarray]:
-        """Mean attention of chosen words on every token of every medium; a removed token has its stand-in's.
+    def on_tokens(self, chosen: Sequence[int], media: Sequence[ProcessedClip]) -> list[npt.NDArray[np.float32]]:
+        """Mean attention of chosen words on every token of every medium; a removed token has that of its stand-in.
 
         Args:
-            chosen: indices of words; none of them means all.
-            media: the `ProcessedClip`s that the inputs were made of, in their order.
+            chosen: indices of words; an empty sequence means all words.
+            media: the clips that the inputs were made of, in their order.
 
         Returns:
-            For each medium float32 (frames, rows, columns), all weights of one conversation on one scale.
+            For each medium float32 (frames, rows, columns), on one scale for the whole conversation.
         """
         rows = list(chosen) or list(range(len(self.words)))
         mean = self.weights[rows].mean(axis=0)
@@ -61,8 +68,8 @@ def group_words(tokenizer: Any, token_ids: Sequence[int]) -> list[tuple[str, lis
     """Splits an answer into words at its spaces.
 
     Returns:
-        For each word its text and the places of its tokens in `token_ids`; tokens without a text (the end of the
-        answer) belong to none.
+        For each word its text and the places of its tokens in `token_ids`; tokens without text (the end of the
+        answer) belong to no word.
     """
     groups: list[list[int]] = []
     text = ""
@@ -73,7 +80,7 @@ def group_words(tokenizer: Any, token_ids: Sequence[int]) -> list[tuple[str, lis
         added = text[len(before) :]
         if added.isspace():
             continue
-        # A token that adds nothing completes a letter whose first bytes were in the token before.
+        # A token that adds nothing completes a letter whose first bytes are in the token before it.
         if not groups or added[:1].isspace() or (added and before[-1:].isspace()):
             groups.append([])
         groups[-1].append(place)
@@ -82,43 +89,45 @@ def group_words(tokenizer: Any, token_ids: Sequence[int]) -> list[tuple[str, lis
 
 @torch.inference_mode()
 def attention_evidence(
-    model: Any, tokenizer: Any, inputs: Any, answer_ids: Sequence[int], stage: str = "language"
+    model: OmniVMedForConditionalGeneration,
+    tokenizer: Any,
+    inputs: BatchFeature,
+    answer_ids: Sequence[int],
+    stage: PruneStage | None = None,
 ) -> Evidence:
     """Runs the prompt and the answer through the model once more and reads its attention.
 
-    Only the language model's twin runs with the backend "eager", which gives weights; the model itself, that answers
-    other visitors meanwhile, is not changed. A token's attention is that of the position that chose it, the one before.
+    The attention that chose a token is that of the position before it.
 
     Args:
-        model: an `OmniVMedForConditionalGeneration`.
+        model: answers other visitors meanwhile; it is not changed.
         tokenizer: the processor's.
-        inputs: the processor's `BatchFeature` of one conversation with media in it, up to the answer.
+        inputs: the processor's inputs for one conversation with media in it, up to the answer.
         answer_ids: the answer's token ids.
-        stage: where pruning takes place, as for `demo.service.stage.at_stage`.
+        stage: the model's argument `prune_stage`.
 
     Raises:
-        ValueError: where there is no answer, no medium, or more than one conversation.
+        ValueError: without an answer, without a medium, or for several conversations.
     """
     words = group_words(tokenizer, answer_ids)
     if not words:
-        raise ValueError("There is no answer yet whose words could be looked at.")
+        raise ValueError("There is no answer yet; ask about a file first.")
     if "pixel_values" not in inputs or len(inputs["input_ids"]) != 1:
         raise ValueError("Evidence is shown for one conversation about a file; load one and ask about it.")
-    model = at_stage(model, stage)
-    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-    prompt = inputs.pop("input_ids")
-    inputs.pop("attention_mask", None)  # one conversation has no padding
+    tensors = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    prompt = tensors.pop("input_ids")
+    tensors.pop("attention_mask", None)  # one conversation has no padding
     placeholders = (prompt[0, :-1] == model.config.image_token_id).nonzero().squeeze(1)
 
-    cache = model(input_ids=prompt[:, :-1], use_cache=True, logits_to_keep=1, **inputs).past_key_values
+    before = model(input_ids=prompt[:, :-1], prune_stage=stage, use_cache=True, logits_to_keep=1, **tensors)
+    cache = before.past_key_values
     answer = torch.tensor([answer_ids], device=prompt.device)
-    choosing = torch.cat([prompt[:, -1:], answer[:, :-1]], dim=1)  # the positions whose output the answer's tokens were
-    language = twin(model.model.language_model)
-    language.set_attn_implementation("eager")
+    choosing = torch.cat([prompt[:, -1:], answer[:, :-1]], dim=1)  # the positions whose outputs are the answer
+    language = _with_eager_attention(model.model.language_model)
     text = model.config.text_config
     row_bytes = text.num_hidden_layers * text.num_attention_heads * (prompt.shape[1] + choosing.shape[1]) * 4
     rows = []
-    for piece in choosing.split(max(LARGEST_ATTENTION // row_bytes, 1), dim=1):
+    for piece in torch.split(choosing, max(LARGEST_ATTENTION // row_bytes, 1), dim=1):
         outputs = language(
             inputs_embeds=language.get_input_embeddings()(piece),
             past_key_values=cache,
@@ -130,3 +139,14 @@ def attention_evidence(
         rows.append(torch.stack(layers).mean(dim=0))
     of_tokens = torch.cat(rows).cpu().numpy()
     return Evidence(tuple(word for word, _ in words), np.stack([of_tokens[places].mean(axis=0) for _, places in words]))
+
+
+def _with_eager_attention(module: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a model, on the same weights, whose attention returns its weights; takes milliseconds.
+
+    Only the backend "eager" returns them. The model itself keeps its configuration, on which other requests rely.
+    """
+    weights = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    other = copy.deepcopy(module, memo=weights)
+    other.set_attn_implementation("eager")
+    return other

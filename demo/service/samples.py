@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The examples of the page: generated media of this repository, and open data that installed packages carry."""
+"""The examples of the page: generated media of this repository, and open data from installed packages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MNI152 = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 
 
 def examples() -> Iterator[tuple[str, Path]]:
-    """Label and path of each example; open data whose package has moved it are left out."""
+    """Yields the label and path of each example; leaves out those that the installed packages lack."""
     yield "MR head · MNI152 average", Path(nilearn.__file__).parent / MNI152
     echocardiogram = get_testdata_file("examples_ybr_color.dcm", download=False)
     if echocardiogram:

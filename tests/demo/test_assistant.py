@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from demo.panels.pruning_panel import PruningSettings
-from demo.service.assistant import Answer, Assistant, Medium, Turn
+from demo.service.assistant import Assistant
+from demo.service.dialogue import Answer, Medium, Turn
+from demo.service.pruning_settings import PruningSettings
 from hub_model.media_omniv_med import load_clip
 
 QUESTIONS = ("Which imaging modality is this?", "And which organ?", "Is it normal?")
@@ -163,8 +164,8 @@ def test_a_closed_generator_frees_the_model(assistant, settings, medium):
     given = assistant.answer([Turn("Describe it.", (medium(),))], settings)
     next(given)
     given.close()
-    assert assistant._model_is_free.acquire(timeout=10)
-    assistant._model_is_free.release()
+    assert assistant.model_is_free.acquire(timeout=10)
+    assistant.model_is_free.release()
 
 
 def test_the_marks_of_the_template_in_a_question_are_left_out(assistant, settings, medium):

@@ -12,21 +12,14 @@ import numpy as np
 import pytest
 
 from data_engine.questions import CAPTION_REQUESTS, LESION_PRESENT, OPEN_WORDINGS, SIDE_OF_BREAST, SIDE_OF_EYE
-from demo.panels.chat import (
-    PRUNED,
-    UNPRUNED,
-    WAITING,
-    Conversation,
-    Exchange,
-    as_json,
-    as_markdown,
-    exchange_at,
-    figures,
-    messages,
-    suggestions,
-)
-from demo.service.assistant import Answer, Assistant
-from demo.service.sessions import BoundedMemory, LoadedFile, Session, Sessions, uploaded_file
+from demo.service.assistant import Assistant
+from demo.service.bounded_memory import BoundedMemory
+from demo.service.conversation import Conversation, exchange_at, messages
+from demo.service.dialogue import PRUNED, UNPRUNED, WAITING, Answer, Exchange
+from demo.service.export import as_json, as_markdown, figures
+from demo.service.sessions import LoadedFile, Session, Sessions
+from demo.service.suggestions import suggestions
+from demo.service.uploads import uploaded_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -95,7 +95,7 @@ def test_passwords_come_from_a_file_or_the_environment_and_are_never_quoted(tmp_
     monkeypatch.setenv("OMNIV_MED_AUTH", "eve:word")
     assert read_auth(None) == [("eve", "word")]
     file.write_text("secret-without-a-user\n")
-    with pytest.raises(ValueError, match="one user:password on each line") as told:
+    with pytest.raises(ValueError, match="one user:password per line") as told:
         read_auth(file)
     assert "secret" not in str(told.value)
 
@@ -112,3 +112,17 @@ def test_with_a_login_nothing_is_open_without_it(tiny, tmp_path):
         client = Client(address, auth=("ann", "secret"), verbose=False)
         assert client.predict(handle_file(VOLUME), api_name="/describe_file")["kind"] == "volume"
         assert "secret" not in log.read_text()
+
+
+def test_the_service_needs_no_gradio():
+    """Every module of demo/service/ loads in a process where gradio cannot be imported."""
+    modules = [f"demo.service.{file.stem}" for file in sorted((ROOT / "demo" / "service").glob("*.py"))]
+    script = (
+        "import importlib, sys\n"
+        "sys.modules['gradio'] = None\n"
+        f"for name in {modules}:\n"
+        "    importlib.import_module(name)\n"
+        "assert sys.modules['gradio'] is None and not any(name.startswith('gradio.') for name in sys.modules)\n"
+    )
+    assert len(modules) > 5
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=300)

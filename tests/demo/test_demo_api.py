@@ -29,7 +29,8 @@ from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
-from demo.service.assistant import AnswerStreamer, Medium, Turn
+from demo.service.dialogue import Medium, Turn
+from demo.service.generation import AnswerStreamer
 from hub_model.media_omniv_med import load_clip
 from tests.helpers.demo_server import Served, served_here
 from tests.helpers.paths import ROOT
@@ -280,9 +281,9 @@ def slow_tokens(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def assert_model_is_soon_free(served: Served) -> None:
     deadline = time.monotonic() + 5
-    while not served.assistant._model_is_free.acquire(timeout=0.1):
+    while not served.assistant.model_is_free.acquire(timeout=0.1):
         assert time.monotonic() < deadline, "the model works on though nobody listens"
-    served.assistant._model_is_free.release()
+    served.assistant.model_is_free.release()
 
 
 def test_a_client_that_leaves_stops_its_answer(served, slow_tokens):
@@ -303,11 +304,11 @@ class Browser:
     served: Served
     session: str
 
-    def join(self, name: str, *values: Any) -> None:
-        """Calls a function of the page; the pruning controls are as they are at first."""
+    def join(self, name: str, **values: Any) -> None:
+        """Calls a function of the page; values are by the components' element ids, the others' are the initial ones."""
         (function,) = (each for each in self.served.page.fns.values() if each.fn and each.fn.__name__ == name)
-        controls = [component.value for component in function.inputs[len(values) :]]
-        body = {"data": [*values, *controls], "fn_index": function._id, "session_hash": self.session}
+        data = [values.get(component.elem_id or "", component.value) for component in function.inputs]
+        body = {"data": data, "fn_index": function._id, "session_hash": self.session}
         assert httpx.post(f"{self.served.address}gradio_api/queue/join", json=body).status_code == 200
 
     def hears(self, *words: str) -> bool:
@@ -320,9 +321,9 @@ class Browser:
 def test_a_visitor_whose_session_has_ended_is_told_and_a_fresh_one_is_not(served):
     browser = Browser(served, "returning")
     history = [{"role": "user", "content": [{"type": "text", "text": "Which?"}]}]
-    browser.join("ask", "And then?", history, False)
+    browser.join("ask", question="And then?", chat=history)
     assert browser.hears("process_completed", "The connection was lost")
-    browser.join("ask", "Which?", [], False)
+    browser.join("ask", question="Which?", chat=[])
     assert browser.hears("process_completed", '"success":true')
     served.sessions.end("returning")
 
@@ -330,13 +331,13 @@ def test_a_visitor_whose_session_has_ended_is_told_and_a_fresh_one_is_not(served
 def test_a_visitor_who_closes_the_page_stops_the_answer_and_leaves_nothing(served, slow_tokens):
     browser = Browser(served, "closing")
     with httpx.stream("GET", f"{served.address}gradio_api/heartbeat/closing", timeout=60):
-        browser.join("load_sample", 4)
+        browser.join("load_sample", samples=4)
         assert browser.hears("process_completed")
         folder = served.sessions.open("closing").folder
         assert len(list(folder.rglob("file*"))) == 1
         state = served.page.state_holder["closing"]
         assert any(getattr(value, "processed", None) for _, value, _ in state.state_components)
-        browser.join("ask", "Describe everything that you see.", [], False)
+        browser.join("ask", question="Describe everything that you see.", chat=[])
         assert browser.hears("process_generating", " tokens in ")
     assert_model_is_soon_free(served)
     deadline = time.monotonic() + 10

@@ -9,7 +9,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -20,7 +20,8 @@ from PIL import Image, ImageColor
 from torch.utils.flop_counter import FlopCounterMode
 
 from demo.panels.charts import kept_chart
-from demo.panels.pruning_panel import PruningSettings, in_units, numbers, saved_share
+from demo.panels.facts import facts
+from demo.panels.tiles import in_units, saved_share, tiles
 from demo.panels.viewer import (
     ATTENDED,
     EVIDENCE_PERCENTILE,
@@ -42,17 +43,27 @@ from demo.panels.viewer import (
     show_pruning,
     slices,
 )
-from demo.panels.viewing import Shown, facts, is_ct
 from demo.panels.volume_view import KEPT as KEPT_VOXEL
 from demo.panels.volume_view import LARGEST_SIDE, NIIVUE, background, mask, show_mask, show_volume, why_not
 from demo.panels.volume_view import REMOVED as REMOVED_VOXEL
 from demo.service.cost import cache_bytes, encoder_flops, estimate, language_flops, projector_flops
 from demo.service.evidence import attention_evidence, group_words
+from demo.service.pruning_settings import PruningSettings
 from demo.service.samples import examples
-from demo.service.stage import at_stage, twin
+from demo.service.shown import Shown
 from hub_model.media_omniv_med import PLANES, load_clip
 
-CONTROLS = ("anchor", 0.1, True, 0.3, "none", 25, 64, "language")
+CHOICES: dict[str, Any] = {
+    "rule": "anchor",
+    "threshold": 0.1,
+    "guard": True,
+    "peak_threshold": 0.3,
+    "budget": "none",
+    "share": 40,
+    "number": 64,
+    "stage": "language",
+}
+"""The controls of the page as a visitor finds them."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -227,33 +238,34 @@ def test_facts_name_kind_size_and_notes_and_escape_them(processed):
 
 
 def test_controls_become_the_processors_options():
-    assert PruningSettings.from_controls(*CONTROLS).options() == {
+    assert PruningSettings.from_choices(**CHOICES).options() == {
         "prune_rule": "anchor",
         "prune_threshold": 0.1,
         "peak_threshold": 0.3,
         "keep_ratio": None,
         "max_visual_tokens": None,
     }
-    shared = PruningSettings.from_controls("previous", 0.2, False, 0.3, "share", 40, 64, "encoder")
-    assert (shared.peak_threshold, shared.keep_ratio, shared.max_visual_tokens) == (None, 0.4, None)
-    counted = PruningSettings.from_controls("anchor", 0.2, False, 0.3, "number", 40, 64.0, "encoder")
+    shared = PruningSettings.from_choices(**CHOICES | {"rule": "previous", "guard": False, "budget": "share"})
+    assert (shared.rule, shared.peak_threshold) == ("previous", None)
+    assert (shared.keep_ratio, shared.max_visual_tokens) == (0.4, None)
+    counted = PruningSettings.from_choices(**CHOICES | {"budget": "number", "number": 64.0, "stage": "encoder"})
     assert (counted.keep_ratio, counted.max_visual_tokens, counted.stage) == (None, 64, "encoder")
 
 
 @pytest.mark.parametrize("number", [None, 0])
 def test_a_budget_of_no_tokens_is_a_sentence(number):
     with pytest.raises(ValueError, match="at least 1"):
-        PruningSettings.from_controls("anchor", 0.1, True, 0.3, "number", 40, number, "language")
+        PruningSettings.from_choices(**CHOICES | {"budget": "number", "number": number})
 
 
 def test_keeping_everything_goes_without_a_budget(processor, film_clip):
-    settings = PruningSettings.from_controls("none", 0.1, True, 0.3, "number", 40, 8, "language")
+    settings = PruningSettings.from_choices(**CHOICES | {"rule": "none", "budget": "number", "number": 8})
     assert processor.process_clip(film_clip, **settings.options()).pruned.keep_mask.all()
 
 
 def test_another_stage_prunes_nothing_again_and_other_settings_read_nothing_again(processor, processed):
-    settings = PruningSettings.from_controls(*CONTROLS)
-    shown = Shown(("nowhere.mp4",), processed, settings)
+    settings = PruningSettings.from_choices(**CHOICES)
+    shown = Shown((Path("nowhere.mp4"),), processed, settings)
     other_stage = shown.pruned_as(replace(settings, stage="encoder"), processor)
     assert other_stage.processed is processed and other_stage.settings.stage == "encoder"
     stricter = shown.pruned_as(replace(settings, threshold=0.0, peak_threshold=None), processor)
@@ -269,26 +281,26 @@ def flops(run) -> int:
 
 
 @pytest.mark.parametrize("tokens", [1, 37])
-def test_prefill_estimate_is_what_torch_counts(model, tokens):
-    language = twin(model.model.language_model)
+def test_prefill_estimate_is_what_torch_counts(make_model, tokens):
+    language = make_model().model.language_model
     language.set_attn_implementation("eager")
-    embeddings = torch.zeros(1, tokens, model.config.text_config.hidden_size)
+    embeddings = torch.zeros(1, tokens, language.config.hidden_size)
     counted = flops(lambda: language(inputs_embeds=embeddings, use_cache=False))
-    assert language_flops(model.config.text_config, tokens) == pytest.approx(counted, rel=0.01)
+    assert language_flops(language.config, tokens) == pytest.approx(counted, rel=0.01)
 
 
 @pytest.mark.parametrize("stage", ["language", "encoder"])
 @pytest.mark.parametrize("vision", [{}, {"stem_channels": 3}, {"temporal_window": 4}], ids=str)
 def test_encoder_estimate_is_what_torch_counts(make_model, processor, processed, vision, stage):
-    model = at_stage(make_model(**vision), stage)
+    model = make_model(**vision)
     model.set_attn_implementation({"vision_config": "eager"})
     inputs = processor.visual_inputs([processed])
-    counted = flops(lambda: model.get_image_features(**inputs))
+    counted = flops(lambda: model.get_image_features(**inputs, prune_stage=stage))
     kept = processed.pruned.keep_mask.sum(dim=1)
     area = processed.tokens.shape[2]
     patches = (kept if stage == "encoder" else torch.full_like(kept, processed.pruned.keep_mask.shape[1])) * area
     estimated = encoder_flops(model.config.vision_config, patches.tolist())
-    estimated += projector_flops(model.config, int(kept.sum()))
+    estimated += projector_flops(model.config.vision_config, model.config.text_config, int(kept.sum()))
     assert estimated == pytest.approx(counted, rel=0.02)
 
 
@@ -308,15 +320,15 @@ def test_pruning_in_the_encoder_saves_encoding_and_the_language_stage_only_the_p
         assert pixels < 0.8 if stage == "encoder" else pixels > 0.9
 
 
-def test_numbers_say_what_the_processor_says(model, processed):
-    html = numbers(processed, "language", model.config, torch.float32)
+def test_tiles_say_what_the_processor_says(model, processed):
+    html = tiles(processed, "language", model.config, torch.float32)
     assert f"{processed.tokens_before} → {processed.tokens_after}" in html
     assert f"{abs(100 * processed.reduction):.1f} %" in html
     assert f"{processed.pruned.worst_error:.3f}" in html
 
 
 def test_a_single_picture_has_no_reduction(model, processor, picture):
-    html = numbers(processor.process_clip(load_clip(picture())), "language", model.config, torch.float32)
+    html = tiles(processor.process_clip(load_clip(picture())), "language", model.config, torch.float32)
     assert "all kept" in html and "→" not in html
 
 
@@ -527,26 +539,6 @@ def test_evidence_message_is_relative_to_the_strongest():
     assert not picture_of(evidence(np.zeros((2, 1, 1), np.float32))["style"]["--attention-bars"])[..., 3].any()
 
 
-# Twins
-
-
-def test_a_twin_shares_every_weight_and_no_setting(model):
-    other = at_stage(model, "encoder")
-    assert [p.data_ptr() for p in other.parameters()] == [p.data_ptr() for p in model.parameters()]
-    assert model.config.vision_config.prune_stage == model.model.vision_model.config.prune_stage == "language"
-    assert at_stage(model, "language") is model
-    with pytest.raises(ValueError, match="stage"):
-        at_stage(model, "nowhere")
-
-
-def test_a_twin_computes_what_a_model_of_its_stage_computes(make_model, processor, processed):
-    inputs = processor.visual_inputs([processed])
-    with torch.no_grad():
-        twins = at_stage(make_model(), "encoder").get_image_features(**inputs).last_hidden_state
-        own = make_model(prune_stage="encoder").get_image_features(**inputs).last_hidden_state
-    assert torch.equal(twins, own)
-
-
 # Files
 
 
@@ -556,6 +548,7 @@ def test_examples_exist():
 
 
 def test_ct_is_known_by_its_windows(processor):
-    ct, xray = (dict(examples())[name] for name in ("Chest CT · generated", "Chest X-ray · generated"))
-    assert is_ct(SimpleNamespace(clip=load_clip(ct)))
-    assert not is_ct(SimpleNamespace(clip=load_clip(xray)))
+    settings = PruningSettings.from_choices(**CHOICES)
+    for name, is_ct in (("Chest CT · generated", True), ("Chest X-ray · generated", False)):
+        path = dict(examples())[name]
+        assert Shown((path,), processor.process_clip(load_clip(path)), settings).is_ct == is_ct

@@ -28,8 +28,8 @@ from PIL.PngImagePlugin import PngInfo
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
+from demo.panels.facts import facts
 from demo.panels.viewer import show, show_pruning
-from demo.panels.viewing import facts
 from examples.ask import as_lines, main, report
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from hub_model.media_omniv_med import MediaError, load_clip

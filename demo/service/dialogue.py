@@ -1,0 +1,109 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""The data of a conversation: media and turns as the model gets them, answers as it streams them, and exchanges, which
+pair a visitor's question with its answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from demo.service.pruning_settings import PruningSettings
+
+if TYPE_CHECKING:
+    from hub_model.media_omniv_med import Clip
+
+Arm = Literal["pruned", "unpruned"]
+"""One of the two answers to a question that the page compares."""
+PRUNED: Arm = "pruned"
+UNPRUNED: Arm = "unpruned"
+WAITING = "…"
+"""Stands in the chat until the first word comes."""
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A clip in a conversation; `key` distinguishes it from the visitor's other clips."""
+
+    key: str
+    clip: Clip
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question, the media that come with it, and its answer, which is "" for the last question."""
+
+    question: str
+    media: tuple[Medium, ...] = ()
+    answer: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer so far.
+
+    Attributes:
+        text: its words.
+        step: what the model is doing, for the page; "" when the answer is complete.
+        token_ids: its tokens.
+        visual_tokens, visual_tokens_unpruned: tokens of all media in the prompt, position labels included, and how many
+            there would be without pruning.
+        prompt_tokens, reused_tokens: length of the prompt, and how much of it was computed before.
+        seconds_to_first_token: from the moment the model was free for this question; None before the first token.
+        seconds: from the same moment until now.
+    """
+
+    text: str = ""
+    step: str = "Waiting for the model"
+    token_ids: tuple[int, ...] = ()
+    visual_tokens: int = 0
+    visual_tokens_unpruned: int = 0
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
+    seconds_to_first_token: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        return not self.step
+
+
+@dataclass
+class Exchange:
+    """A question and its answers.
+
+    Attributes:
+        question: as the visitor asked it.
+        files, labels: numbers of the files that came with it, and what the page calls them.
+        settings: how media are pruned for it.
+        answers: the answers asked for so far.
+        problem: why there is no answer, in one sentence, or "".
+        stopped: whether the visitor stopped it.
+    """
+
+    question: str
+    files: tuple[int, ...]
+    labels: tuple[str, ...]
+    settings: PruningSettings
+    answers: dict[Arm, Answer] = field(default_factory=dict)
+    problem: str = ""
+    stopped: bool = False
+
+    def settings_of(self, arm: Arm) -> PruningSettings:
+        """How media are pruned for one of the answers."""
+        return self.settings if arm == PRUNED else self.settings.unpruned()
+
+    def text(self, arm: Arm) -> str:
+        """The answer as the model reads it in later turns; an arm that was not asked takes the pruned one's."""
+        answer = self.answers.get(arm) or self.answers.get(PRUNED)
+        return answer.text if answer else ""
+
+    def shown(self, arm: Arm) -> str:
+        """What stands in the chat, as Markdown."""
+        answer = self.answers.get(arm)
+        if self.problem and not (answer and answer.complete):
+            return f"**Not answered:** {self.problem}"
+        if answer is None:
+            return WAITING if arm == PRUNED and not self.stopped else "*(not asked without pruning)*"
+        if answer.complete:
+            return answer.text or "*(no answer)*"
+        return f"{answer.text} *(stopped)*".strip() if self.stopped else answer.text or WAITING

@@ -1,0 +1,79 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Which files a client may have opened, and the copies of them that we read."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+LONGEST_SUFFIX = 12
+"""Characters of a file's endings (".nii.gz") that its copy keeps."""
+
+
+def adopt(upload: Path, folder: Path, name: str) -> Path:
+    """Copies an upload into a folder under a name of ours; makes a hard link where both are on one disk.
+
+    The upload itself stays for a while (`delete_cache`): Gradio stores equal uploads of several visitors as one file,
+    which another visitor may be about to read.
+    """
+    suffix = "".join(upload.suffixes[-2:])
+    suffix = suffix if len(suffix) <= LONGEST_SUFFIX and re.fullmatch(r"[.\w]*", suffix) else ""
+    copy = folder / f"{name}{suffix}"
+    try:
+        os.link(upload, copy)
+    except OSError:
+        shutil.copyfile(upload, copy)
+    return copy
+
+
+class RefusedFileError(ValueError):
+    """A client named a file that we do not open for it; the message tells the client so."""
+
+
+def uploaded_file(value: Any, upload_folder: str | Path) -> Path | str:
+    """The file that a client gave: the path of an upload, or a `data:` URI. Nothing else is opened.
+
+    Gradio passes whatever path a client names to functions without a File component. An upload lies in
+    `upload_folder`/SHA-256 of its bytes/name, so whoever can name it knows its bytes.
+
+    Args:
+        value: a `data:` URI, the path that `/upload` answered, or the dict that gradio_client makes of it.
+        upload_folder: where Gradio stores uploads.
+
+    Raises:
+        RefusedFileError: for other paths, for addresses, and for anything that is not a file.
+    """
+    if isinstance(value, dict):
+        value = value.get("path")
+    if not isinstance(value, str) or not value:
+        raise RefusedFileError("Give the file as an upload or as a data: URI.")
+    if value.startswith("data:"):
+        return value
+    if "://" in value:
+        raise RefusedFileError("Addresses are not fetched; upload the file, or give it as a data: URI.")
+    refused = RefusedFileError("Only uploads are opened, and no other paths; upload the file, or give a data: URI.")
+    try:
+        root, path = Path(upload_folder).resolve(), Path(value).resolve(strict=True)
+        inside = path.relative_to(root).parts
+    except (OSError, ValueError, RuntimeError):
+        raise refused from None
+    if len(inside) != 2 or not SHA256.fullmatch(inside[0]) or not path.is_file():
+        raise refused
+    return path
+
+
+@contextmanager
+def scratch_copy(value: Path | str) -> Iterator[Path | str]:
+    """A copy of an upload that lasts as long as a request; a `data:` URI as it is."""
+    if isinstance(value, str):
+        yield value
+        return
+    with tempfile.TemporaryDirectory(prefix="omniv_med_request_") as folder:
+        yield adopt(value, Path(folder), "file")
