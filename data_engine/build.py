@@ -246,8 +246,8 @@ def limited_rows(one: SourceConfig | BenchmarkConfig, seed: int) -> Iterator[Row
 def _listings(config: BuildConfig) -> list[_Listing]:
     listings = []
     if config.generated:
-        rows = partial(generated.plan_samples, config.seed, config.generated)
-        listings.append(_Listing("source", generated.NAME, None, SPLITS, rows))
+        samples = partial(generated.plan_samples, config.seed, config.generated)
+        listings.append(_Listing("source", generated.NAME, None, SPLITS, samples))
     downloaded: list[SourceConfig | BenchmarkConfig] = [*config.sources, *config.benchmarks]
     for one in downloaded:
         get_adapter(one.name)  # a name that does not exist is said before any work

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_engine.phantoms import MODALITIES
+from data_engine.records import Task
 
 
 @dataclass(frozen=True)
 class Question:
     """One question about a sample, its short answer, and the task it trains (a benchmark task name)."""
 
-    task: str
+    task: Task
     question: str
     answer: str
 
 
-OPEN_WORDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+OPEN_WORDINGS: dict[str, tuple[Task, tuple[str, ...]]] = {
     "modality": (
         "modality recognition",
         (
@@ -265,7 +266,7 @@ def questions(facts: dict[str, str], kind: str, rng: np.random.Generator) -> lis
     def pick(wordings: tuple[str, ...], **fields: str) -> str:
         return pick_wording(wordings, rng, kind=kind, **fields)
 
-    def closed(task: str, truth: str, others: tuple[str, ...], wordings: tuple[str, ...]) -> Question:
+    def closed(task: Task, truth: str, others: tuple[str, ...], wordings: tuple[str, ...]) -> Question:
         yes = bool(rng.random() < 0.5)
         false = [name for name in others if name != truth]
         name = truth if yes else false[int(rng.integers(len(false)))]
@@ -404,7 +405,7 @@ def caption_request(kind: str, rng: np.random.Generator) -> str:
 
 def caption_question(facts: dict[str, str], kind: str, rng: np.random.Generator) -> Question:
     """Asks for a caption or, as often, for a report."""
-    task = "report generation and captioning"
+    task: Task = "report generation and captioning"
     if rng.random() < 0.5:
         return Question(task, caption_request(kind, rng), caption(facts, kind, rng))
     return Question(task, pick_wording(REPORT_REQUESTS, rng, kind=kind), report(facts, kind))

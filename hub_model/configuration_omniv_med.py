@@ -13,7 +13,7 @@
 # limitations under the License.
 """Configuration of OmniV-Med: a vision encoder for images, volumes and videos in front of any causal language model."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PretrainedConfig
@@ -70,14 +70,14 @@ class OmniVMedVisionConfig(PretrainedConfig):
     layer_norm_eps: float = 1e-6
     attention_dropout: float | int = 0.0
     initializer_range: float = 0.02
-    rope_parameters: dict | None = None
+    rope_parameters: dict[str, Any] | None = None
     position_unit: str = "patch"
     reference_length: float = 30.0
     temporal_window: int = 1
     prune_stage: str = "language"
     max_patches_per_step: int | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.position_unit not in POSITION_UNITS:
             raise ValueError(f"position_unit must be one of {POSITION_UNITS}, not {self.position_unit!r}.")
@@ -111,13 +111,13 @@ class OmniVMedConfig(PretrainedConfig):
     sub_configs = {"text_config": AutoConfig, "vision_config": OmniVMedVisionConfig}  # noqa: RUF012
     keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012
 
-    text_config: dict | PretrainedConfig | None = None
-    vision_config: dict | PretrainedConfig | None = None
+    text_config: dict[str, Any] | PretrainedConfig | None = None
+    vision_config: dict[str, Any] | PretrainedConfig | None = None
     image_token_id: int = 151655
     tie_word_embeddings: bool = False
-    answer_calibration: dict | None = None
+    answer_calibration: dict[str, Any] | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.vision_config is None:
             self.vision_config = OmniVMedVisionConfig()
         elif isinstance(self.vision_config, dict):

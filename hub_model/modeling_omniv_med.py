@@ -6,10 +6,11 @@ Parameter names follow transformers' VideoLlama3, so that its checkpoints load a
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AutoModel, PreTrainedModel
+from transformers import AttentionInterface, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN, GELUTanh
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
@@ -44,7 +45,7 @@ def eager_attention_forward(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Plain softmax attention on (batch, heads, length, head dim); gives (batch, length, heads, head dim), weights."""
     scores = query @ key.transpose(2, 3) * scaling
@@ -63,7 +64,7 @@ def xformers_attention_forward(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """xformers' memory-efficient attention, shapes as in `eager_attention_forward`; needs the package on a GPU."""
     if memory_efficient_attention is None:
@@ -183,6 +184,7 @@ class OmniVMedVisionEmbeddings(nn.Module):
         super().__init__()
         self.shape = (config.num_channels, config.patch_size, config.patch_size)
         channels, stem = config.num_channels, config.stem_channels
+        self.patch_embedding: nn.Module
         if stem == 0:
             self.patch_embedding = OmniVMedPatchEmbedding(channels, config.hidden_size, config.patch_size)
         else:
@@ -223,7 +225,7 @@ class OmniVMedVisionMLP(nn.Module):
             not torch.compiler.is_compiling()  # first: it fuses by itself, and cannot trace what follows
             and not torch.is_grad_enabled()
             and torch.backends.mkldnn.is_available()
-            and torch.backends.mkldnn.enabled
+            and bool(torch.backends.mkldnn.enabled)
             and hidden_states.device.type == "cpu"
             and hidden_states.dtype == self.fc1.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
@@ -263,7 +265,7 @@ class OmniVMedVisionAttention(nn.Module):
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch, length, _ = hidden_states.shape
         query, key, value = (
@@ -271,7 +273,7 @@ class OmniVMedVisionAttention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         query, key = apply_rotary(query, *position_embeddings), apply_rotary(key, *position_embeddings)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+        attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
         output, weights = attention(
@@ -303,7 +305,7 @@ class OmniVMedVisionEncoderLayer(GradientCheckpointingLayer):
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> torch.Tensor:
         attended, _ = self.self_attn(
             self.layer_norm1(hidden_states), position_embeddings, attention_mask=attention_mask, **kwargs
@@ -325,7 +327,7 @@ class OmniVMedVisionEncoder(nn.Module):
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> torch.Tensor:
         for layer in self.layers:
             hidden_states = layer(hidden_states, position_embeddings, attention_mask=attention_mask, **kwargs)
@@ -335,9 +337,9 @@ class OmniVMedVisionEncoder(nn.Module):
 class OmniVMedPreTrainedModel(PreTrainedModel):
     """What all classes share: configuration, supported backends, wrapping names."""
 
-    config_class = OmniVMedConfig
+    config_class: type[PretrainedConfig] = OmniVMedConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     _no_split_modules = ["OmniVMedVisionEncoderLayer"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
@@ -345,7 +347,7 @@ class OmniVMedPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
 
-    def _check_and_adjust_attn_implementation(self, *args, **kwargs) -> str:
+    def _check_and_adjust_attn_implementation(self, *args: Any, **kwargs: Any) -> str:
         """transformers' check, whose message does not say what to install.
 
         Raises:
@@ -408,9 +410,10 @@ def join_attentions(recorded: list[RecordedWindows]) -> tuple[torch.Tensor, ...]
 class OmniVMedVisionModel(OmniVMedPreTrainedModel):
     """The vision encoder: patches of any number of clips in, merged (and, where a mask says so, pruned) tokens out."""
 
+    config: OmniVMedVisionConfig
     config_class = OmniVMedVisionConfig
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]  # noqa: RUF012
     _can_record_outputs = {  # noqa: RUF012
         "hidden_states": OmniVMedVisionEncoderLayer,
         "attentions": OmniVMedVisionAttention,
@@ -532,8 +535,7 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         if self.convolutional_features is not None:
             added = self.convolutional_features(pixel_values.to(self.dtype), grid_thw, merge_sizes)
 
-        encode_all = keep_mask is None or prune_stage == "language"
-        if not encode_all:
+        if keep_mask is not None and prune_stage == "encoder":
             keep_patches = keep_mask.repeat_interleave(area_of_token)
             frame_of_patch = torch.repeat_interleave(patches_per_frame)
             patches_per_frame = torch.zeros_like(patches_per_frame).index_add(0, frame_of_patch, keep_patches.long())
@@ -562,11 +564,11 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
             tokens = token_of_patch[index].unique_consecutive()
             merged = self._merge(self.post_layernorm(encoded), area_of_token[tokens])
             hidden_states[tokens] = merged.to(hidden_states.dtype)  # autocast may have made it narrower
-        if keep_mask is not None and encode_all:
+        if keep_mask is not None and prune_stage == "language":
             hidden_states = hidden_states[keep_mask]
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
-            hidden_states=join_hidden_states(recorded) if recorded else None,
+            hidden_states=join_hidden_states(recorded) if recorded else None,  # type: ignore[arg-type]  # see above
             attentions=join_attentions(recorded) if recorded else None,
         )
 
@@ -585,9 +587,9 @@ class OmniVMedProjector(nn.Module):
 
     def __init__(self, config: OmniVMedConfig):
         super().__init__()
-        hidden_size = config.text_config.hidden_size
+        vision, hidden_size = cast(OmniVMedVisionConfig, config.vision_config), config.get_text_config().hidden_size
         self.readout = nn.Sequential(
-            nn.Linear(config.vision_config.hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size)
+            nn.Linear(vision.hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size)
         )
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -619,6 +621,8 @@ class OmniVMedCausalLMOutputWithPast(ModelOutput):
 
 class OmniVMedModel(OmniVMedPreTrainedModel):
     """The backbone: vision encoder, projector and language model without its head."""
+
+    config: OmniVMedConfig
 
     def __init__(self, config: OmniVMedConfig):
         super().__init__(config)
@@ -691,7 +695,7 @@ class OmniVMedModel(OmniVMedPreTrainedModel):
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), visual)
 
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[misc]  # TransformersKwargs names position_ids too
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -735,7 +739,8 @@ class OmniVMedModel(OmniVMedPreTrainedModel):
             )
         visual = None
         if image_outputs is not None:
-            visual = torch.cat(tuple(image_outputs.pooler_output)).to(inputs_embeds.device, inputs_embeds.dtype)
+            per_clip = cast(tuple[torch.Tensor, ...], image_outputs.pooler_output)
+            visual = torch.cat(per_clip).to(inputs_embeds.device, inputs_embeds.dtype)
             inputs_embeds = self._insert_visual_tokens(input_ids, inputs_embeds, visual)
         outputs = self.language_model(
             input_ids=None,
@@ -758,13 +763,15 @@ class OmniVMedModel(OmniVMedPreTrainedModel):
 class OmniVMedForConditionalGeneration(OmniVMedPreTrainedModel, GenerationMixin):
     """The whole model: answers questions about text, images, volumes and videos."""
 
+    config: OmniVMedConfig
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
     _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
 
     def __init__(self, config: OmniVMedConfig):
         super().__init__(config)
         self.model = OmniVMedModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        text = config.get_text_config()
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -773,12 +780,12 @@ class OmniVMedForConditionalGeneration(OmniVMedPreTrainedModel, GenerationMixin)
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.set_input_embeddings(value)
 
-    def get_image_features(self, *args, **kwargs) -> BaseModelOutputWithPooling:
+    def get_image_features(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
         """See `OmniVMedModel.get_image_features`."""
         return self.model.get_image_features(*args, **kwargs)
 
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[misc]  # TransformersKwargs names position_ids too
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
@@ -822,7 +829,7 @@ class OmniVMedForConditionalGeneration(OmniVMedPreTrainedModel, GenerationMixin)
         logits = self.lm_head(outputs.last_hidden_state[:, kept, :])
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
+            loss = self.loss_function(logits, labels, vocab_size=self.config.get_text_config().vocab_size, **kwargs)
         return OmniVMedCausalLMOutputWithPast(
             loss=loss,
             logits=logits,

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.processing_utils import TextKwargs
 
 from .clip_omniv_med import Clip
@@ -78,11 +79,11 @@ class ProcessedClip:
         """Share of tokens saved, labels charged to it; negative where labels cost more than pruning saves."""
         return 1 - self.tokens_after / self.tokens_before
 
-    def shown_frames(self) -> Any:
+    def shown_frames(self) -> np.ndarray:
         """The frames at the encoder's resolution, uint8 (T, H, W, 3)."""
         return to_uint8(unpatchify(self.tokens, *self.grid))
 
-    def reconstructed_frames(self) -> Any:
+    def reconstructed_frames(self) -> np.ndarray:
         """What the language model receives, each removed token shown as its stand-in, uint8 (T, H, W, 3)."""
         return to_uint8(unpatchify(reconstruct(self.tokens, self.pruned), *self.grid))
 
@@ -106,7 +107,7 @@ class OmniVMedProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        tokenizer=None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         chat_template: str | None = None,
         patch_size: int = 14,
         merge_size: int = 2,
@@ -248,7 +249,9 @@ class OmniVMedProcessor(ProcessorMixin):
         """The prompt text of one clip, see `media_text`."""
         return media_text(processed.labels, processed.pruned.keep_mask)
 
-    def _multimodal_inputs_from_conversations(self, conversations, *args, **kwargs):
+    def _multimodal_inputs_from_conversations(
+        self, conversations: Sequence[Sequence[dict[str, Any]]], *args: Any, **kwargs: Any
+    ) -> tuple[list[Any], list[Any], list[Any], dict[str, Any]]:
         """Collects the media of all conversations in reading order, whatever their kind."""
         clips = []
         for conversation in conversations:
@@ -361,7 +364,9 @@ class OmniVMedProcessor(ProcessorMixin):
             "patch_spacing": torch.tensor([item.patch_spacing for item in processed]),
         }
 
-    def post_process_image_text_to_text(self, generated_outputs, skip_special_tokens=True, **kwargs) -> list[str]:
+    def post_process_image_text_to_text(
+        self, generated_outputs: torch.Tensor, skip_special_tokens: bool = True, **kwargs: Any
+    ) -> list[str]:
         """Decodes generated ids, as transformers' pipelines ask."""
         return self.tokenizer.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
 

@@ -152,5 +152,5 @@ def draw_heatmap(processed: ProcessedClip, path: str | Path) -> None:
         figure.colorbar(ScalarMappable(error_range, COLOURS), cax=bar, orientation="horizontal")
         bar.set_xlabel("error: mean absolute difference of pixel values in [−1, 1] (0.1 is 5 % of the grey scale)")
         bar.tick_params(labelsize=8)
-        bar.xaxis.label.set_size(8.5)
+        bar.xaxis.label.set_fontsize(8.5)
     figure.savefig(path, dpi=130, format="png")

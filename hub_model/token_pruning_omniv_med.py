@@ -175,6 +175,7 @@ class StreamingPruner:
                 sharpened = peak_threshold * min(max(noise / QUIET_NOISE, QUIET_PEAK), 1.0)
                 self.peak_threshold = max(sharpened, PEAK_NOISE_MARGIN * NOISE_DISTANCE * noise)
         self.frames_seen = 0
+        self._kept_frame: torch.Tensor  # from the first frame on
 
     def raise_thresholds(self, amount: float) -> None:
         """Raises both thresholds, before the first frame, to prune more."""
@@ -233,7 +234,7 @@ class StreamingPruner:
         """Takes the shapes and the device from the first frame."""
         self._compared = tokens.to(torch.float32, copy=True)
         self._difference = torch.empty_like(self._compared)  # reused, so that it stays in the processor's cache
-        self._kept_frame: torch.Tensor = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+        self._kept_frame = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
         self._background_frame = self._kept_frame.clone()
         self._background = torch.full_like(self._compared[:, 0, :, 0, 0], float("nan"))  # nothing is near to nan
         # Those of `_sum_and_peak`, (2, 1). An infinite one keeps nothing more; by 0 nothing could be divided.

@@ -185,10 +185,14 @@ def _flag(entry: dict[str, Any], name: str) -> bool:
 def _boxes(stated: Any) -> tuple[Box, ...]:
     boxes = []
     for box in stated if isinstance(stated, list) else [None]:
-        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
-        if not numbers or not all(math.isfinite(v) and 0 <= v <= 1 for v in box) or box[0] > box[2] or box[1] > box[3]:
+        match box:
+            case [float() | int() as left, float() | int() as top, float() | int() as right, float() | int() as bottom]:
+                edges = (float(left), float(top), float(right), float(bottom))
+            case _:
+                edges = (math.nan,) * 4
+        if not all(0 <= edge <= 1 for edge in edges) or edges[0] > edges[2] or edges[1] > edges[3]:
             raise BrokenRow("'boxes' must be a list of [left, top, right, bottom] as shares of the picture.")
-        boxes.append(tuple(float(v) for v in box))
+        boxes.append(edges)
     return tuple(boxes)
 
 

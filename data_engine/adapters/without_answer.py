@@ -14,6 +14,7 @@ from pathlib import Path
 
 from data_engine.adapters import labelled_pictures, slake, vqa_rad
 from data_engine.adapters.base import Adapter, MediaStore, Origin, Row, entry_of, seeded, text
+from data_engine.adapters.hub_parquet import VQA_RAD
 from data_engine.records import Medium, Record
 from data_engine.unanswerable import Shown, small_talk, without_answer
 
@@ -40,7 +41,7 @@ def _slake(row: Row, folder: Path, store: MediaStore) -> tuple[Origin, Medium, S
 
 def _vqa_rad(row: Row, folder: Path, store: MediaStore) -> tuple[Origin, Medium, Shown]:
     entry = entry_of(row)
-    origin = vqa_rad.VQA_RAD
+    origin = VQA_RAD
     medium = origin.medium("image", folder / row.values["pictures"], text(entry, "image_name"), store)
     return origin, medium, Shown("image", row.values["modality"], vqa_rad.anatomy(row))
 
