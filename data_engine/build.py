@@ -507,8 +507,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("Stopped; the same command goes on from here.")
     splits = ", ".join(f"{count:,} {split}" for split, count in summary["split"].items())
-    if summary := leaks_in_words(arguments.out / "leaks.jsonl"):
-        print(summary)
+    if leaks := leaks_in_words(arguments.out / "leaks.jsonl"):
+        print(leaks)
     print(f"{summary['records']:,} records ({splits}) in {arguments.out}; its card is {arguments.out / 'README.md'}.")
 
 

@@ -31,6 +31,7 @@ from data_engine.questions import (
     questions,
     report,
 )
+from data_engine.records import Task
 from data_engine.unanswerable import MEDICAL_PICTURE, Shown, cannot_tell, small_talk
 
 Box = tuple[float, float, float, float]
@@ -394,7 +395,7 @@ def _choice(label: Label, findings: Sequence[str], rng: np.random.Generator) -> 
 
 
 def _captioned(label: Label, rng: np.random.Generator) -> Question:
-    task = "report generation and captioning"
+    task: Task = "report generation and captioning"
     if rng.random() < 0.5:
         return Question(task, caption_request(label.kind, rng), label_caption(label, rng))
     return Question(task, pick_wording(REPORT_REQUESTS, rng, kind=label.kind), report(label.facts(), label.kind))

@@ -105,7 +105,8 @@ def answer(processor: Any, model: Any, inputs: Any, max_new_tokens: int) -> tupl
         """Notes when the first new token comes; `generate` puts the prompt first."""
 
         def __init__(self) -> None:
-            self.start, self.arrivals = time.perf_counter(), []
+            self.start = time.perf_counter()
+            self.arrivals: list[float] = []
 
         def put(self, value: Any) -> None:
             self.arrivals.append(time.perf_counter())

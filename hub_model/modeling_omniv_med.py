@@ -522,7 +522,8 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         Raises:
             ValueError: for an unknown `prune_stage`.
         """
-        prune_stage = self.config.prune_stage if prune_stage is None else prune_stage
+        if prune_stage is None:
+            prune_stage = cast(PruneStage, self.config.prune_stage)
         check_prune_stage(prune_stage)
         positions = patch_positions(grid_thw, merge_sizes, self.config, frame_positions, patch_spacing)
         patches_per_frame = (grid_thw[:, 1] * grid_thw[:, 2]).repeat_interleave(grid_thw[:, 0])

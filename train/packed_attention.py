@@ -132,8 +132,8 @@ def packed_attention_forward(
     # The backward pass of PyTorch's own kernel is the slower one on CPUs: 6 % of a step more.
     alone = _matrix_products if query.device.type == "cpu" else _scaled_dot_product
     outputs = [
-        alone(*(states[:, :, one.start : one.end] for states in (query, key, value)), one, scaling, dropout)
-        for one in conversations
+        alone(query[:, :, span], key[:, :, span], value[:, :, span], one, scaling, dropout)
+        for one, span in ((one, slice(one.start, one.end)) for one in conversations)
     ]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 

@@ -78,7 +78,7 @@ def photograph_records(row: Row, folder: Path, store: MediaStore) -> list[Record
 
 def on_ground(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """An RGBA picture over a ground that shows where it is transparent: white, a colour, or a drawn pattern."""
-    if image.getextrema()[3][0] == 255:
+    if image.getchannel("A").getextrema()[0] == 255:
         return image.convert("RGB")
     grounds = KINDS["train"]
     draw = grounds[("blank", "gradient", "noise")[int(rng.integers(3))]]

@@ -75,7 +75,7 @@ class ConversationCache:
         try:
             self.keys_and_values.crop(shared - len(self.sequence))
         except RuntimeError:  # a language model with sliding windows cannot go back beyond them
-            self.keys_and_values.reset()  # type: ignore[no-untyped-call]
+            self.keys_and_values.reset()
             shared = 0
         self.sequence = self.sequence[:shared]
         return shared

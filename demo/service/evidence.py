@@ -124,7 +124,7 @@ def attention_evidence(
     answer = torch.tensor([answer_ids], device=prompt.device)
     choosing = torch.cat([prompt[:, -1:], answer[:, :-1]], dim=1)  # the positions whose outputs are the answer
     language = _with_eager_attention(model.model.language_model)
-    text = model.config.text_config
+    text = model.config.get_text_config()
     row_bytes = text.num_hidden_layers * text.num_attention_heads * (prompt.shape[1] + choosing.shape[1]) * 4
     rows = []
     for piece in torch.split(choosing, max(LARGEST_ATTENTION // row_bytes, 1), dim=1):

@@ -66,7 +66,7 @@ def encoder_tensors(folder: Path) -> dict[str, torch.Tensor]:
         CheckpointError: where there are none.
     """
     files = sorted(folder.glob("*.safetensors"))
-    places = {}
+    places: dict[str, Path] = {}
     for file in files:
         with safe_open(file, framework="pt") as tensors:
             places |= dict.fromkeys(tensors.keys(), file)
