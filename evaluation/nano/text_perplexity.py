@@ -25,7 +25,7 @@ from evaluation.metrics import bootstrap_interval
 from train.checkpoints.language_model import load_language_model
 
 ROOT = Path(__file__).resolve().parents[2]
-HELD_OUT = ROOT / "evaluation" / "text" / "held_out.txt"
+HELD_OUT = ROOT / "evaluation" / "nano" / "text" / "held_out.txt"
 SMOLLM2 = "smollm2"
 ALLOWED_CHANGE = 0.10
 """By how much perplexity may rise before the language model counts as ruined."""

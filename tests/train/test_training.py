@@ -229,7 +229,9 @@ def test_a_batch_of_text_alone_reaches_no_encoder_weight_but_all_take_part(make_
     assert not grads["encoder"].any()
 
 
-def test_what_is_replayed_are_the_answers_of_the_model_as_it_was(make_config, tiny, tmp_path) -> None:
+def test_what_is_replayed_are_the_answers_of_the_model_as_it_was(make_config, tiny, tmp_path, monkeypatch) -> None:
+    for longest in ("LONGEST_ANSWER", "LONGEST_PROSE"):
+        monkeypatch.setattr(f"train.dataset.text_replay.{longest}", 6)  # a random model writes on to the last token
     path = tmp_path / "replay.json"
     data = {"folders": make_config().data.folders, "shares": {"2d": 0.5, "text": 0.5}, "text_replay": path}
     stage = build_stage(make_config(data=data))

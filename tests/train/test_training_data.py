@@ -311,7 +311,10 @@ def test_a_pool_is_repeatable_resumes_and_refuses_another_plan(tmp_path: Path) -
         build_pool(tmp_path, PoolPlan(seed=5, images=18, clips=6), processes=1)
 
 
-def test_text_replay_answers_by_the_model_itself_and_ends_with_whole_sentences(model, processor, tmp_path) -> None:
+def test_text_replay_answers_by_the_model_itself_and_ends_with_whole_sentences(
+    model, processor, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("train.dataset.text_replay.LONGEST_PROSE", 24)  # a random model writes on to the last token
     path = tmp_path / "replay.json"
     generated = replay_conversations(model, processor, path)
     asked = [one.turns[0][0] for one in generated]
