@@ -30,6 +30,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hub_model.configuration_omniv_med import OmniVMedConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+from hub_model.number_format_omniv_med import preferred_dtype
 from hub_model.processing_omniv_med import OmniVMedProcessor
 from train.checkpoints.assemble import (
     ADDED_TOKENS,
@@ -288,7 +289,7 @@ def bfloat16_is_fast() -> bool:
     """Whether the device has instructions for bfloat16."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return preferred_dtype() is torch.bfloat16
 
 
 def build_trainer(stage: Stage, config: StageConfig) -> StageTrainer:
