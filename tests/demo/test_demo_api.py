@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import io
 import json
 import shutil
 import signal
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import nibabel
 import numpy as np
 import pytest
 from gradio.utils import get_upload_folder
@@ -31,6 +31,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from demo.service.dialogue import Medium, Turn
 from demo.service.generation import AnswerStreamer
+from hub_model import isolated_reading_omniv_med
+from hub_model.isolated_reading_omniv_med import _read_header as read_header
 from hub_model.media_omniv_med import load_clip
 from tests.helpers.demo_server import Served, served_here
 from tests.helpers.paths import ROOT
@@ -352,19 +354,23 @@ def test_a_visitor_who_closes_the_page_stops_the_answer_and_leaves_nothing(serve
         time.sleep(0.1)
 
 
-def test_a_crash_of_the_decoder_costs_one_request(served, client, tmp_path):
-    nibabel.save(nibabel.Nifti1Image(np.zeros((400, 400, 200), np.int16), np.eye(4)), tmp_path / "slow.nii.gz")
-    slow = data_uri((tmp_path / "slow.nii.gz").read_bytes())
-    client.predict(data_uri(VOLUME.read_bytes()), api_name="/describe_file")
-    job = client.submit(slow, api_name="/describe_file")
-    idle = served.assistant.reader._idle
-    while idle.qsize() == len(served.assistant.reader._workers):
-        time.sleep(0.001)
-    time.sleep(0.05)  # it takes the request at once, and 64 MB take longer
-    (worker,) = set(served.assistant.reader._workers) - set(idle.queue)
-    worker._process.send_signal(signal.SIGSEGV)
+def test_a_crash_of_the_decoder_costs_one_request(served, client, monkeypatch):
+    crashed = []
+
+    def crash_when_received(pipe: io.BufferedReader) -> dict[str, Any]:
+        header = read_header(pipe)
+        if header == {"received": True} and not crashed:
+            processes = [worker._process for worker in served.assistant.reader._workers]
+            crashed.extend(process for process in processes if process is not None and process.stdout is pipe)
+            crashed[0].send_signal(signal.SIGSEGV)
+            crashed[0].wait()
+            pipe.read()  # an answer that was already on its way is lost with the process
+        return header
+
+    monkeypatch.setattr(isolated_reading_omniv_med, "_read_header", crash_when_received)
     with pytest.raises(AppError, match="made its decoder fail"):
-        job.result()
+        client.predict(data_uri(VOLUME.read_bytes()), api_name="/describe_file")
+    assert len(crashed) == 1
     assert client.predict(data_uri(VOLUME.read_bytes()), api_name="/describe_file")["kind"] == "volume"
 
 
