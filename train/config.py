@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -37,6 +37,8 @@ class DataConfig(Strict):
         shares: of "2d", "3d", "video", "text" and "described" in every batch; they add up to 1. None takes those of the
             sets.
         tasks: records of other tasks are left out; None takes all.
+        languages: records in other languages are left out; None takes all.
+        passes: source -> how often conversations with a record of it come while others come once.
         questions_per_conversation: records about the same media that are joined at most, which saves encoding these.
         separate_questions: joined questions do not see each other, as if each was asked alone.
         text_replay: where the language model's own answers are kept, which "text" replays; written if missing.
@@ -50,6 +52,8 @@ class DataConfig(Strict):
     folders: tuple[Path, ...] = Field(min_length=1)
     shares: dict[str, float] | None = None
     tasks: tuple[Task, ...] | None = None
+    languages: tuple[str, ...] | None = None
+    passes: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=dict)
     questions_per_conversation: int = Field(default=3, ge=1)
     separate_questions: bool = True
     text_replay: Path | None = None

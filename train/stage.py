@@ -143,10 +143,10 @@ def build_stage(config: StageConfig) -> Stage:
             )
         scratch = config.output / "records"
         questions = data.questions_per_conversation
-        index = ConversationIndex(data.folders, "train", questions, scratch, data.tasks)
+        index = ConversationIndex(data.folders, "train", questions, scratch, data.tasks, data.languages, data.passes)
         held_out = None
         if config.evaluation is not None:
-            held_out = ConversationIndex(data.folders, "validation", questions, scratch, data.tasks)
+            held_out = ConversationIndex(data.folders, "validation", questions, scratch, data.tasks, data.languages)
     if config.attention == "sdpa":  # not before the replay: it generates from padded rows, which "packed" does not mask
         model.config.text_config._attn_implementation = PACKED
     prepare_trainable_parts(
@@ -156,7 +156,7 @@ def build_stage(config: StageConfig) -> Stage:
         model.gradient_checkpointing_enable()
 
     step_items = config.batch_size * config.gradient_accumulation * processes()
-    steps = config.steps or math.ceil(config.epochs * len(index) / step_items)
+    steps = config.steps or math.ceil(config.epochs * int(index.passes.sum()) / step_items)
     media = MediaCache(processor, data.cache, data.cache_gigabytes)
     common = {"media": media, "longest": data.longest, "separate": data.separate_questions}
     training = MixedDataset(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,21 @@ def test_larger_groups_are_divided_and_tasks_are_chosen(built, tmp_path) -> None
     assert all(len(captions.records(number)) == 1 for number in range(len(LAYOUT)))
     with pytest.raises(RecordError, match=r"diagnosis|chosen tasks"):
         ConversationIndex([built], "train", 3, tmp_path, ("diagnosis",))
+
+
+def test_a_source_can_come_more_often_and_other_languages_not_at_all(built, tmp_path, media) -> None:
+    once = ConversationIndex([built], "train", QUESTIONS_PER_MEDIUM, tmp_path)
+    assert set(once.passes) == {1}
+    source, language = once.records(0)[0].record.source, once.records(0)[0].record.language
+    thrice = ConversationIndex([built], "train", QUESTIONS_PER_MEDIUM, tmp_path, passes={source: 3, "other": 7})
+    assert set(thrice.passes) == {3}
+    per_pass = 3 * int((thrice.dimension == 0).sum())
+    drawn = MixedDataset(thrice, {}, {"2d": 1.0}, media, length=per_pass, seed=5)
+    members = [drawn._member(0, place) for place in range(per_pass)]
+    assert set(Counter(members).values()) == {3}
+    assert len(ConversationIndex([built], "train", QUESTIONS_PER_MEDIUM, tmp_path, languages=[language])) == len(once)
+    with pytest.raises(RecordError, match="languages"):
+        ConversationIndex([built], "train", QUESTIONS_PER_MEDIUM, tmp_path, languages=["la"])
 
 
 def test_parquet_gives_the_same_conversations(built, index, tmp_path) -> None:

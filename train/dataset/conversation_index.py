@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,9 +69,12 @@ class ConversationIndex:
         questions: records about the same media that one conversation joins at most.
         scratch: where Parquet files are copied to as JSON Lines.
         tasks: records of other tasks are left out; None takes all.
+        languages: records in other languages are left out; None takes all.
+        passes: source -> how often a conversation with a record of it comes while others come once.
 
     Attributes:
         dimension: uint8 (conversations,), place in `DIMENSIONS`.
+        passes: uint8 (conversations,), how often each comes while others come once.
         broken: how many lines hold no record.
     """
 
@@ -82,16 +85,18 @@ class ConversationIndex:
         questions: int,
         scratch: Path,
         tasks: Collection[str] | None = None,
+        languages: Collection[str] | None = None,
+        passes: Mapping[str, int] | None = None,
     ):
         self.sources = [(folder, file) for folder in folders for file in record_files(folder, split)]
         self.files = [as_json_lines(file, scratch) for _, file in self.sources]
         self.broken = 0
-        rows = list(self._scan(tasks))
+        rows = list(self._scan(tasks, languages, passes or {}))
         if not rows:
             raise RecordError(
-                f"No records of the split {split!r} and the chosen tasks in {', '.join(map(str, folders))}."
+                f"No records of the split {split!r}, the chosen tasks and languages in {', '.join(map(str, folders))}."
             )
-        file, offset, dimension, media = (np.array(column) for column in zip(*rows, strict=True))
+        file, offset, dimension, times, media = (np.array(column) for column in zip(*rows, strict=True))
         _, first, group = np.unique(media, return_index=True, return_inverse=True)
         # Conversations in the order of their first record, and inside one the records in the order of the file.
         order = np.argsort(first[group], kind="stable")
@@ -100,9 +105,12 @@ class ConversationIndex:
         self.starts = np.flatnonzero(rank % questions == 0)
         self.file, self.offset = file[order].astype(np.uint16), offset[order]
         self.dimension = dimension[order][self.starts].astype(np.uint8)
+        self.passes = np.maximum.reduceat(times[order], self.starts).astype(np.uint8)
 
-    def _scan(self, tasks: Collection[str] | None) -> Iterator[tuple[int, int, int, bytes]]:
-        """File, offset, dimension and media of every record; what cannot be read is counted."""
+    def _scan(
+        self, tasks: Collection[str] | None, languages: Collection[str] | None, passes: Mapping[str, int]
+    ) -> Iterator[tuple[int, int, int, int, bytes]]:
+        """File, offset, dimension, passes and media of every record; what cannot be read is counted."""
         for number, file in enumerate(self.files):
             offset = 0
             with file.open("rb") as lines:
@@ -118,11 +126,13 @@ class ConversationIndex:
                         continue
                     if tasks is not None and record.task not in tasks:
                         continue
+                    if languages is not None and record.language not in languages:
+                        continue
                     media = [f"{self.sources[number][0]}", *(f"{one.path} {one.spacing}" for one in record.media)]
                     if not _media_stand_first(record):
                         media.append(record.id)
                     key = hashlib.blake2b("\n".join(media).encode(), digest_size=12).digest()
-                    yield number, start, DIMENSIONS.index(record.dimension), key
+                    yield number, start, DIMENSIONS.index(record.dimension), passes.get(record.source, 1), key
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -43,7 +43,7 @@ def strata_in_turn(shares: Sequence[float], length: int) -> np.ndarray:
 class MixedDataset(Dataset):
     """Conversations of a built set (and text without media), `length` items of them.
 
-    Within a stratum no conversation comes again before all have come.
+    Within a stratum no conversation comes again before all have come as often as the index says.
 
     Args:
         index: of the built set.
@@ -74,7 +74,8 @@ class MixedDataset(Dataset):
     ):
         self.index, self.in_memory, self.media = index, in_memory, media
         self.length, self.seed, self.separate, self.drop_rate, self.longest = length, seed, separate, drop_rate, longest
-        self.members = [np.flatnonzero(index.dimension == place) for place in range(len(DIMENSIONS))]
+        every = np.repeat(np.arange(len(index)), index.passes)
+        self.members = [every[index.dimension[every] == place] for place in range(len(DIMENSIONS))]
         self.members += [np.arange(len(in_memory.get(name, ()))) for name in (TEXT, DESCRIBED)]
         for name, members in zip(STRATA, self.members, strict=True):
             if shares.get(name, 0) > 0 and not len(members):
@@ -145,5 +146,5 @@ class MixedDataset(Dataset):
 
 def natural_shares(index: ConversationIndex) -> dict[str, float]:
     """The shares of 2D, 3D and video that an index holds."""
-    counts = np.bincount(index.dimension, minlength=len(DIMENSIONS))
+    counts = np.bincount(index.dimension, weights=index.passes, minlength=len(DIMENSIONS))
     return dict(zip(DIMENSIONS, (counts / counts.sum()).tolist(), strict=True))
