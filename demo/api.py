@@ -186,7 +186,10 @@ class Endpoints:
             stage: "language" leaves removed tokens out of the prompt, "encoder" does not encode them either.
 
         Returns:
-            text of the answer, complete (false while it is streamed), numbers of tokens, seconds.
+            text of the answer; confidence (calibrated probability that it is right, null while it is streamed and
+            without a file); declined (true where it says that it cannot be told); likeliest (what it would have
+            answered, where it declined because it was not sure enough); complete (false while it is streamed); numbers
+            of tokens; seconds.
         """
         with errors_for_visitors():
             if not isinstance(question, str) or not question.strip():

@@ -15,9 +15,12 @@ import time
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hub_model.isolated_reading_omniv_med import IsolatedReader
+
+if TYPE_CHECKING:
+    from hub_model.answering_omniv_med import Answer
 
 NO_MEDIUM = "none"
 READING_SECONDS = 600.0
@@ -97,9 +100,12 @@ def prepare(processor: Any, question: str, processed: Any | None) -> Any:
     return processor(text=prompt, clips=[] if processed is None else [processed])
 
 
-def answer(processor: Any, model: Any, inputs: Any, max_new_tokens: int) -> tuple[str, float]:
-    """Generates greedily; returns the text and the seconds from the call to the first token."""
+def answer(processor: Any, model: Any, inputs: Any, max_new_tokens: int) -> tuple[Answer, float]:
+    """Generates greedily; returns the answer and the seconds from the call to the first token."""
+    from transformers import LogitsProcessorList
     from transformers.generation import BaseStreamer
+
+    from hub_model.answering_omniv_med import AnswerCalibration, GreedyLogProbabilities, end_ids, judge
 
     class FirstTokenClock(BaseStreamer):
         """Notes when the first new token comes; `generate` puts the prompt first."""
@@ -117,15 +123,31 @@ def answer(processor: Any, model: Any, inputs: Any, max_new_tokens: int) -> tupl
     length, longest = inputs["input_ids"].shape[1], model.config.text_config.max_position_embeddings
     if length + max_new_tokens > longest:
         raise AskError(f"The prompt has {length} tokens, so an answer may have {max(longest - length, 0)} at most.")
-    clock = FirstTokenClock()
-    output = model.generate(**inputs.to(model.device), max_new_tokens=max_new_tokens, do_sample=False, streamer=clock)
-    text = processor.batch_decode(output[:, length:], skip_special_tokens=True)[0].strip()
-    return text, clock.arrivals[1] - clock.start
+    clock, watched = FirstTokenClock(), GreedyLogProbabilities()
+    output = model.generate(
+        **inputs.to(model.device),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        streamer=clock,
+        logits_processor=LogitsProcessorList([watched]),
+    )
+    new = output[:, length:]
+    text = processor.batch_decode(new, skip_special_tokens=True)[0].strip()
+    (log_probabilities,) = watched.of_answers(new, end_ids(model))
+    # The calibration was fitted on answers about media, and says nothing of others.
+    calibration = AnswerCalibration.of(model.config) if "pixel_values" in inputs else None
+    return judge(text, log_probabilities, calibration), clock.arrivals[1] - clock.start
 
 
-def report(text: str, seconds: float, processed: Any | None) -> dict[str, Any]:
+def report(answered: Answer, seconds: float, processed: Any | None) -> dict[str, Any]:
     """The result under the stable names of `--json`."""
-    fields: dict[str, Any] = {"answer": text, "kind": None, "frames": 0, "source_frames": 0}
+    fields: dict[str, Any] = {
+        "answer": answered.text,
+        "confidence": round(answered.confidence, 4),
+        "declined": answered.declined,
+        "likeliest": answered.likeliest,
+    }
+    fields |= {"kind": None, "frames": 0, "source_frames": 0}
     fields |= {"tokens_before": 0, "tokens_after": 0, "reduction_percent": None, "worst_error": None}
     fields |= {"threshold": None, "seconds_to_first_token": round(seconds, 3), "notes": []}
     if processed is not None:
@@ -145,7 +167,10 @@ def report(text: str, seconds: float, processed: Any | None) -> dict[str, Any]:
 
 def as_lines(fields: dict[str, Any]) -> str:
     """The report for people."""
-    lines = [fields["answer"], ""]
+    lines = [fields["answer"]]
+    if fields["declined"] and fields["likeliest"] is not None:
+        lines.append(f"likeliest, but not sure enough: {fields['likeliest']}")
+    lines += ["", f"confidence: {fields['confidence']:.0%}"]
     timed = "encoding and the first step of the language model"
     if fields["kind"] is not None:
         timed = f"reading, pruning, {timed}"
@@ -192,7 +217,7 @@ def run(arguments: list[str] | None) -> None:
     on_gpu = torch.cuda.is_available()
     model = load(AutoModelForImageTextToText, options.model, dtype=torch.float32 if on_gpu else preferred_dtype())
     model = model.to("cuda" if on_gpu else "cpu").eval()
-    text, generating = answer(processor, model, inputs, options.max_new_tokens)
+    answered, generating = answer(processor, model, inputs, options.max_new_tokens)
     if options.heatmap is not None:
         from hub_model.pruning_heatmap_omniv_med import draw_heatmap
 
@@ -200,7 +225,7 @@ def run(arguments: list[str] | None) -> None:
             draw_heatmap(processed, options.heatmap)
         except OSError as error:
             raise AskError(f"The heatmap cannot be written ({error.strerror or type(error).__name__}).") from None
-    fields = report(text, seconds + generating, processed)
+    fields = report(answered, seconds + generating, processed)
     print(json.dumps(fields, ensure_ascii=False) if options.json else as_lines(fields))
 
 

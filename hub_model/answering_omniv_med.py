@@ -48,7 +48,8 @@ class Answer:
 
     Attributes:
         text: the answer; `CANNOT_TELL` where the confidence is below the threshold.
-        confidence: calibrated probability that `likeliest` is right, or that declining is, from 0 to 1.
+        confidence: calibrated probability that `likeliest` is right, or that declining is, from 0 to 1. Without media,
+            or without a calibration, it is the mean probability of the answer's tokens.
         declined: whether the answer says that it cannot be told, by the threshold or in the model's own words.
         likeliest: the model's answer, however unsure; None where the model itself declined.
     """
@@ -189,7 +190,9 @@ def answer(
     new = output[:, inputs["input_ids"].shape[1] :]
     (text,) = processor.batch_decode(new, skip_special_tokens=True)
     (log_probabilities,) = watched.of_answers(new, end_ids(model))
-    return judge(text.strip(), log_probabilities, AnswerCalibration.of(model.config))
+    # The calibration was fitted on answers about media, and says nothing of others.
+    calibration = AnswerCalibration.of(model.config) if "pixel_values" in inputs else None
+    return judge(text.strip(), log_probabilities, calibration)
 
 
 __all__ = ["CANNOT_TELL", "Answer", "AnswerCalibration", "answer"]

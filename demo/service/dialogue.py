@@ -42,7 +42,7 @@ class Answer:
     """An answer so far.
 
     Attributes:
-        text: its words.
+        text: its words; "I cannot tell from this image." where the confidence is below the model's threshold.
         step: what the model is doing, for the page; "" when the answer is complete.
         token_ids: its tokens.
         visual_tokens, visual_tokens_unpruned: tokens of all media in the prompt, position labels included, and how many
@@ -50,6 +50,10 @@ class Answer:
         prompt_tokens, reused_tokens: length of the prompt, and how much of it was computed before.
         seconds_to_first_token: from the moment the model was free for this question; None before the first token.
         seconds: from the same moment until now.
+        confidence: calibrated probability that the answer is right, from 0 to 1; None before the answer is complete,
+            and where nothing calibrated it: without media, or with a model without calibration.
+        declined: whether the answer says that it cannot be told.
+        likeliest: what the model would have answered, where it declined because it was not sure enough.
     """
 
     text: str = ""
@@ -61,6 +65,9 @@ class Answer:
     reused_tokens: int = 0
     seconds_to_first_token: float | None = None
     seconds: float = 0.0
+    confidence: float | None = None
+    declined: bool = False
+    likeliest: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -105,5 +112,6 @@ class Exchange:
         if answer is None:
             return WAITING if arm == PRUNED and not self.stopped else "*(not asked without pruning)*"
         if answer.complete:
-            return answer.text or "*(no answer)*"
+            guess = f"\n\n*Likeliest, but not sure enough: {answer.likeliest}*" if answer.likeliest else ""
+            return f"{answer.text}{guess}" if answer.text else "*(no answer)*"
         return f"{answer.text} *(stopped)*".strip() if self.stopped else answer.text or WAITING

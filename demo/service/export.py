@@ -16,6 +16,9 @@ class AnswerRecord(TypedDict):
     """An answer with its figures, as the API and the JSON download give it; seconds are rounded to milliseconds."""
 
     text: str
+    confidence: float | None
+    declined: bool
+    likeliest: str | None
     complete: bool
     answer_tokens: int
     prompt_tokens: int
@@ -32,7 +35,8 @@ def figures(answer: Answer | None, stopped: bool = False) -> str:
         return ""
     if not answer.complete and not answer.text:
         return "Stopped before the first word" if stopped else f"{answer.step} … {answer.seconds:.0f} s"
-    parts = [f"{len(answer.token_ids)} tokens in {answer.seconds:.2f} s"]
+    parts = [] if answer.confidence is None else [f"confidence {answer.confidence:.0%}"]
+    parts.append(f"{len(answer.token_ids)} tokens in {answer.seconds:.2f} s")
     if answer.seconds_to_first_token is not None:
         parts.append(f"the first after {answer.seconds_to_first_token:.2f} s")
     prompt = f"prompt of {answer.prompt_tokens} tokens"
@@ -49,6 +53,9 @@ def answer_record(answer: Answer) -> AnswerRecord:
     seconds = answer.seconds_to_first_token
     return {
         "text": answer.text,
+        "confidence": None if answer.confidence is None else round(answer.confidence, 3),
+        "declined": answer.declined,
+        "likeliest": answer.likeliest,
         "complete": answer.complete,
         "answer_tokens": len(answer.token_ids),
         "prompt_tokens": answer.prompt_tokens,
@@ -93,7 +100,8 @@ def as_markdown(session: Session, model: str) -> str:
         for arm, answer in exchange.answers.items():
             pruning = asdict(exchange.settings_of(arm))
             settings = ", ".join(f"{name} {value}" for name, value in pruning.items() if value is not None)
-            lines += [answer.text or "(no answer)", "", f"*{figures(answer)} · pruning: {settings}*", ""]
+            guess = [f"Likeliest, but not sure enough: {answer.likeliest}", ""] if answer.likeliest else []
+            lines += [answer.text or "(no answer)", "", *guess, f"*{figures(answer)} · pruning: {settings}*", ""]
         if exchange.problem:
             lines += [f"Not answered: {exchange.problem}", ""]
     return "\n".join(lines).rstrip() + "\n"

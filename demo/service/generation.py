@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TextStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from demo.service.conversation_cache import ConversationCache, EncodedMedium
 from demo.service.dialogue import Answer, Medium, Turn
 from demo.service.pruning_settings import PruningSettings
+from hub_model.answering_omniv_med import AnswerCalibration, GreedyLogProbabilities, end_ids, judge
 from hub_model.prompt_omniv_med import fill_placeholders
 
 if TYPE_CHECKING:
@@ -158,18 +159,36 @@ class Generation:
         )
         self._prefill(ids, sequence, encoded, cache)
         self.report(step="Answering")
+        watched = GreedyLogProbabilities()
         output = self.model.generate(
             input_ids=ids[None],
             attention_mask=torch.ones_like(ids[None]),
             past_key_values=cache.keys_and_values,
             max_new_tokens=MAX_NEW_TOKENS,
             do_sample=False,
+            logits_processor=LogitsProcessorList([watched]),
             streamer=AnswerStreamer(self.processor.tokenizer, self.report),
             stopping_criteria=StoppingCriteriaList([StopWhenSet(self.stop)]),
         )
         answered = output[0, len(ids) :].cpu().numpy()
         computed = cache.keys_and_values.get_seq_length()  # all but the last token
         cache.sequence = np.concatenate([sequence, answered])[:computed]
+        if encoded and not self.stop.is_set():
+            self._judge(watched, output[:, len(ids) :])
+
+    def _judge(self, watched: GreedyLogProbabilities, answered: torch.Tensor) -> None:
+        """Reports how sure a complete answer about media is; one that is not sure enough becomes a declined one."""
+        calibration = AnswerCalibration.of(self.model.config)
+        if calibration is None:
+            return
+        (log_probabilities,) = watched.of_answers(answered, end_ids(self.model))
+        judged = judge(self.so_far.text.strip(), log_probabilities, calibration)
+        self.report(
+            text=judged.text,
+            confidence=judged.confidence,
+            declined=judged.declined,
+            likeliest=judged.likeliest if judged.declined else None,
+        )
 
     def _encode_media(self, cache: ConversationCache) -> list[EncodedMedium]:
         """The media of all turns in their order; encodes those that the cache lacks, and drops from it all others."""

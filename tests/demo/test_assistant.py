@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from demo.service.assistant import Assistant
-from demo.service.dialogue import Answer, Medium, Turn
+from demo.service.dialogue import PRUNED, Answer, Exchange, Medium, Turn
+from demo.service.export import answer_record, figures
 from demo.service.pruning_settings import PruningSettings
+from hub_model.answering_omniv_med import CANNOT_TELL
 from hub_model.media_omniv_med import load_clip
 
 QUESTIONS = ("Which imaging modality is this?", "And which organ?", "Is it normal?")
@@ -74,6 +76,45 @@ def test_every_turn_has_the_answer_of_the_plain_model_and_follow_ups_compute_onl
     assistant.memory.drop("visitor")
 
 
+@pytest.fixture
+def calibrated(assistant: Assistant) -> Iterator[Callable[[float], None]]:
+    """Gives the model a calibration that is sure by half of every answer, with a threshold."""
+
+    def calibrate(threshold: float) -> None:
+        found = {"weights": [0.0, 0.0, 0.0], "bias": 0.0, "threshold": threshold}
+        assistant.model.config.answer_calibration = found
+
+    yield calibrate
+    assistant.model.config.answer_calibration = None
+
+
+def test_a_calibrated_model_says_how_sure_it_is_and_declines_what_it_is_not_sure_of(
+    assistant, settings, medium, calibrated
+):
+    turns = [Turn(QUESTIONS[0], (medium(),))]
+    uncalibrated = answer(assistant, turns, settings)
+    assert uncalibrated.confidence is None and not uncalibrated.declined
+    calibrated(0.4)
+    sure = answer(assistant, turns, settings)
+    assert (sure.text, sure.confidence, sure.declined, sure.likeliest) == (uncalibrated.text, 0.5, False, None)
+    calibrated(0.6)
+    unsure = answer(assistant, turns, settings)
+    assert (unsure.text, unsure.confidence, unsure.declined) == (CANNOT_TELL, 0.5, True)
+    assert unsure.likeliest == uncalibrated.text
+    without_a_file = answer(assistant, [Turn(QUESTIONS[0])], settings)
+    assert without_a_file.confidence is None and not without_a_file.declined
+
+
+def test_the_page_marks_a_declined_answer_and_its_download_says_so(assistant, settings, medium, calibrated):
+    calibrated(0.6)
+    unsure = answer(assistant, [Turn(QUESTIONS[0], (medium(),))], settings)
+    shown = Exchange(QUESTIONS[0], (1,), ("film",), settings, {PRUNED: unsure}).shown(PRUNED)
+    assert shown.startswith(CANNOT_TELL) and f"not sure enough: {unsure.likeliest}" in shown
+    assert figures(unsure).startswith("confidence 50%")
+    record = answer_record(unsure)
+    assert (record["confidence"], record["declined"], record["likeliest"]) == (0.5, True, unsure.likeliest)
+
+
 def test_a_second_file_in_a_later_question_is_read_after_what_is_remembered(assistant, settings, medium):
     turns = grow(assistant, [Turn(QUESTIONS[0], (medium(0),))], settings, owner="visitor")
     turns.append(Turn("And this one?", (medium(1), medium(2))))
@@ -110,7 +151,9 @@ def test_other_settings_encode_the_file_again(assistant, settings, medium):
     given = answer(assistant, turns, unpruned, owner="visitor")
     assert given.text == plain_answer(assistant, turns, unpruned)
     assert given.visual_tokens > given.visual_tokens_unpruned > 0, "labels are counted"
-    assert given.reused_tokens < 10, "only what stands before the file"
+    inputs, _ = assistant.inputs(turns, unpruned)
+    first_visual = int((inputs["input_ids"][0] == assistant.processor.image_token_id).nonzero()[0])
+    assert given.reused_tokens == first_visual, "only what stands before the file"
     assistant.memory.drop("visitor")
 
 

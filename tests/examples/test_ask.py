@@ -26,6 +26,9 @@ MEDIA = ROOT / "examples" / "media"
 QUESTION = "Which imaging modality is this?"
 FIELDS = [
     "answer",
+    "confidence",
+    "declined",
+    "likeliest",
     "kind",
     "frames",
     "source_frames",
@@ -76,6 +79,8 @@ def test_json_is_one_object_with_the_stable_names(answered):
     assert 0 <= fields["worst_error"] <= fields["threshold"]
     assert fields["seconds_to_first_token"] > 0
     assert isinstance(fields["answer"], str)
+    assert 0 <= fields["confidence"] <= 1
+    assert fields["declined"] is (fields["likeliest"] != fields["answer"])
     assert any("CT windows" in note for note in fields["notes"])
 
 

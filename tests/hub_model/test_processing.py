@@ -81,12 +81,20 @@ def test_every_kind_gets_one_placeholder_for_each_kept_token(processor, picture,
         assert inputs["merge_sizes"].tolist() == [2]
 
 
-def test_the_prompt_reads_as_the_template_says(processor, tokenizer, picture):
+def test_the_prompt_reads_as_the_template_says_behind_who_answers(processor, tokenizer, picture):
     inputs = apply(processor, message("Before.", picture(), "After."))
-    assert tokenizer.decode(inputs["input_ids"][0]) == (
+    system, rest = tokenizer.decode(inputs["input_ids"][0]).split("<|im_end|>\n", 1)
+    assert system.startswith("<|im_start|>system\nYou are OmniV-Med") and "not a physician" in system
+    assert rest == (
         f"<|im_start|>user\nBefore.<|vision_start|>{MEDIA_TOKEN * 6}<|vision_end|>After.<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
+
+
+def test_a_system_message_of_the_user_s_own_stands_in_the_place_of_the_default_one(processor, tokenizer):
+    own = [{"role": "system", "content": "Answer in one word."}, {"role": "user", "content": "What is it?"}]
+    text = processor.apply_chat_template(own, tokenize=False)
+    assert text == "<|im_start|>system\nAnswer in one word.<|im_end|>\n<|im_start|>user\nWhat is it?<|im_end|>\n"
 
 
 def test_only_frames_that_keep_tokens_are_labelled(processor):
