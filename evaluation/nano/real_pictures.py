@@ -21,13 +21,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import LogitsProcessorList
 
 from data_engine.adapters import get_adapter
+from data_engine.adapters.labelled_pictures import GRADED
 from data_engine.records import Reply, read_records
 from evaluation import calibration
+from evaluation.agreement import weighted_kappa
 from evaluation.answers import normalise
 from evaluation.benchmarks import REPORTS, BenchmarkQuestion, to_question
 from evaluation.blind import blinded
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
     from hub_model.processing_omniv_med import OmniVMedProcessor
 
+SEED = 0
 OFFICIAL = ("vqa-rad", "slake")
 """Benchmarks whose own files say of each question whether it is open or closed."""
 BATCH_SIZE = 32
@@ -101,7 +105,7 @@ def read_questions(folders: Sequence[Path], split: str, types: dict[str, str], l
     Args:
         folders: of built sets.
         types: of `official_types`.
-        limit: so many of each source at most; None takes all.
+        limit: so many of each source at most, drawn by a seed; None takes all.
 
     Raises:
         ValueError: a folder without the split.
@@ -117,7 +121,12 @@ def read_questions(folders: Sequence[Path], split: str, types: dict[str, str], l
             question = to_question(record, folder)
             question = replace(question, answer_type=types.get(record.id, question.answer_type))
             found.setdefault(record.source, []).append(RealQuestion(question, record.source, record.reply))
-    return [one for questions in found.values() for one in questions[:limit]]
+    rng = np.random.default_rng(SEED)
+    chosen: list[RealQuestion] = []
+    for questions in found.values():
+        count = len(questions) if limit is None else min(limit, len(questions))
+        chosen += [questions[place] for place in sorted(rng.choice(len(questions), size=count, replace=False))]
+    return chosen
 
 
 @torch.inference_mode()
@@ -207,6 +216,20 @@ def claims_to_be_a_person(text: str) -> bool:
     return any(CLAIMS.search(sentence) and not DENIAL.search(sentence) for sentence in re.split(r"[.!?;,]", text))
 
 
+def agreement(scored: Sequence[Scored]) -> dict[str, Any]:
+    """What is graded -> weighted kappa of the grades that were given, see `weighted_kappa`."""
+    found = {}
+    for thing, grades in GRADED.values():
+        kind = f"grade-{thing.replace(' ', '-')}"
+        rows = [one for one in scored if one.id.rsplit("/", 1)[-1] == kind]
+        if rows:
+            true, given = ([normalise(one.row[name]) for one in rows] for name in ("answer", "prediction"))
+            found[thing] = weighted_kappa(
+                true, given, [normalise(name) for name in grades.values()], [one.group for one in rows]
+            )
+    return found
+
+
 def measure(
     questions: Sequence[RealQuestion],
     seeing: Sequence[Scored],
@@ -240,7 +263,7 @@ def measure(
             "task": split(own, task_of),
         }
 
-    result: dict[str, Any] = {"sources": sources}
+    result: dict[str, Any] = {"sources": sources, "grades": agreement(short)}
     if calibrated is not None:
         result["calibration"] = calibration.figures(
             [judged[one.id].confidence for one in short], [one.right for one in short], [one.group for one in short]
@@ -286,6 +309,10 @@ def markdown(result: dict[str, Any]) -> str:
                 for name in calibration.FIGURES
             )
         )
+    parts += [
+        f"{thing}, weighted kappa: {one['value']}, 95 % interval {one['interval']}, n = {one['count']}"
+        for thing, one in result["grades"].items()
+    ]
     for title, one in (
         ("questions without an answer, declined", result["declined"]["cannot tell"]),
         ("pictures that are not medical, declined", result["declined"]["not medical"]),
