@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 
+from hub_model.convolutional_features_omniv_med import (
+    FINE_CHANNELS,
+    HEAD_CHANNELS,
+    LAST_STAGE,
+    PIXELS_OF_PATCH,
+    STAGES,
+    STEM_CHANNELS,
+)
+
 if TYPE_CHECKING:
     from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig, PruneStage
     from hub_model.processing_omniv_med import ProcessedClip
@@ -86,6 +95,23 @@ def encoder_flops(config: OmniVMedVisionConfig, patches_per_frame: list[int]) ->
     return patches * embedding + config.num_hidden_layers * (patches * layer + 4 * pairs * hidden)
 
 
+def convolutional_flops(config: OmniVMedVisionConfig, patches: int) -> int:
+    """Operations of the encoder's convolutional features, which see whole frames whatever is pruned; 0 without them."""
+    if not config.convolutional_features:
+        return 0
+    area = PIXELS_OF_PATCH**2 / 4  # places of a patch in the maps
+    of_patch, channels = 2 * area * 27 * STEM_CHANNELS, STEM_CHANNELS
+    for count, kernel_size, first_stride, expansion, new_channels in (*STAGES, LAST_STAGE):
+        for place in range(count):
+            wide = channels * expansion
+            of_patch += 2 * area * channels * wide if expansion > 1 else 0
+            area /= 1 if place else first_stride**2
+            of_patch += 2 * area * wide * (kernel_size**2 + new_channels)
+            channels = new_channels
+    of_patch += 2 * area * HEAD_CHANNELS * (channels + config.hidden_size) + 2 * FINE_CHANNELS * config.hidden_size
+    return round(patches * of_patch)
+
+
 def projector_flops(vision: OmniVMedVisionConfig, language: DecoderConfig, tokens: int) -> int:
     """Operations of the projector for `tokens` visual tokens."""
     return 2 * tokens * language.hidden_size * (vision.hidden_size + language.hidden_size)
@@ -111,7 +137,9 @@ def estimate(
 
     def cost(patches: list[int], visual_tokens: int, tokens: int) -> Cost:
         return Cost(
-            encoder_flops(vision, patches) + projector_flops(vision, language, visual_tokens),
+            encoder_flops(vision, patches)
+            + convolutional_flops(vision, sum(every_patch))
+            + projector_flops(vision, language, visual_tokens),
             language_flops(language, tokens),
             cache_bytes(language, tokens, dtype.itemsize),
         )

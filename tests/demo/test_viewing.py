@@ -46,7 +46,7 @@ from demo.panels.viewer import (
 from demo.panels.volume_view import KEPT as KEPT_VOXEL
 from demo.panels.volume_view import LARGEST_SIDE, NIIVUE, background, mask, show_mask, show_volume, why_not
 from demo.panels.volume_view import REMOVED as REMOVED_VOXEL
-from demo.service.cost import cache_bytes, encoder_flops, estimate, language_flops, projector_flops
+from demo.service.cost import cache_bytes, convolutional_flops, encoder_flops, estimate, language_flops, projector_flops
 from demo.service.evidence import attention_evidence, group_words
 from demo.service.pruning_settings import PruningSettings
 from demo.service.samples import examples
@@ -290,7 +290,9 @@ def test_prefill_estimate_is_what_torch_counts(make_model, tokens):
 
 
 @pytest.mark.parametrize("stage", ["language", "encoder"])
-@pytest.mark.parametrize("vision", [{}, {"stem_channels": 3}, {"temporal_window": 4}], ids=str)
+@pytest.mark.parametrize(
+    "vision", [{}, {"stem_channels": 3}, {"temporal_window": 4}, {"convolutional_features": True}], ids=str
+)
 def test_encoder_estimate_is_what_torch_counts(make_model, processor, processed, vision, stage):
     model = make_model(**vision)
     model.set_attn_implementation({"vision_config": "eager"})
@@ -300,6 +302,7 @@ def test_encoder_estimate_is_what_torch_counts(make_model, processor, processed,
     area = processed.tokens.shape[2]
     patches = (kept if stage == "encoder" else torch.full_like(kept, processed.pruned.keep_mask.shape[1])) * area
     estimated = encoder_flops(model.config.vision_config, patches.tolist())
+    estimated += convolutional_flops(model.config.vision_config, processed.pruned.keep_mask.numel() * area)
     estimated += projector_flops(model.config.vision_config, model.config.text_config, int(kept.sum()))
     assert estimated == pytest.approx(counted, rel=0.02)
 

@@ -86,9 +86,13 @@ class PlannedBatch:
     def of(cls, stage: StageConfig, architecture: dict[str, Any]) -> PlannedBatch:
         """The largest media and conversations that the stage lets in; one image each where there are only images."""
         options = {"max_visual_tokens": None} | architecture["processor"] | stage.pruning
-        images_only = not any(stage.data.shares.get(kind, 0) for kind in ("3d", "video"))
+        shares = stage.data.shares  # without any, the data decide, and may hold volumes
+        images_only = shares is not None and not any(shares.get(kind, 0) for kind in ("3d", "video"))
         frames = 1 if images_only else options["max_frames"]
-        visual = min(frames * options["max_frame_tokens"], options["max_visual_tokens"] or sys.maxsize)
+        frame_tokens = options["max_frame_tokens"]
+        if not images_only:
+            frame_tokens = options.get("clip_frame_tokens") or frame_tokens
+        visual = min(frames * frame_tokens, options["max_visual_tokens"] or sys.maxsize)
         length = min(stage.data.longest, visual + TEXT_TOKENS)
         return cls(
             conversations=stage.batch_size,
@@ -96,7 +100,7 @@ class PlannedBatch:
             visual=min(visual, max(length - TEXT_TOKENS, 1)),
             scored=min(SCORED_TOKENS, length - 1),
             frames=frames,
-            frame_tokens=options["max_frame_tokens"],
+            frame_tokens=frame_tokens,
             merge=options["merge_size"],
             separate=stage.data.separate_questions,
         )
