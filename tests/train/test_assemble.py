@@ -213,8 +213,12 @@ def test_the_committed_configuration_fits_the_committed_code():
         assert (HUB_MODEL / f"{module}.py").exists()
     for name, value in assembly.NANO_VISION.items():
         assert config["vision_config"][name] == value
+    tensors, _ = read_trained_tensors(assembly.TRAINED)
+    convolutional = any(name.startswith(assembly.CONVOLUTIONAL) for name in tensors)
+    assert config["vision_config"].get("convolutional_features", False) is convolutional
     settings = json.loads((HUB_MODEL / "processor_config.json").read_text())
-    for name, value in assembly.NANO_PROCESSOR.items():
+    sizes = assembly.NANO_OF_REAL_PICTURES if convolutional else assembly.NANO_PROCESSOR
+    for name, value in sizes.items():
         assert settings[name] == value
 
 
@@ -282,6 +286,21 @@ def test_what_the_weights_depend_on_makes_them_anew(tmp_path, nano, monkeypatch)
     monkeypatch.setattr(assembly, "SMOLLM2", type("Release", (), {"gguf_sha256": "0" * 64}))
     assert assemble(folder)
     assert not assemble(folder)
+
+
+def test_trained_tensors_of_another_shape_of_the_nano_bring_their_configuration(tmp_path, nano, monkeypatch):
+    folder = tmp_path / "out"
+    monkeypatch.setattr(assembly, "NANO_VISION", TINY_VISION | {"patch_size": 16, "num_channels": 3})
+    for convolutional, tokens in ((True, 64), (False, 16)):
+        torch.manual_seed(0)
+        model, _ = assembly.fresh_nano(convolutional_features=convolutional)
+        parts, lora, rows = trained_tensors(model)
+        save_trained_tensors(assembly.TRAINED, parts, lora, rows, scaling=1.0)
+        assert assemble(folder)
+        loaded = OmniVMedForConditionalGeneration.from_pretrained(folder)
+        assert (loaded.model.vision_model.convolutional_features is not None) is convolutional
+        assert OmniVMedProcessor.from_pretrained(folder).max_frame_tokens == tokens
+        assert not assemble(folder)
 
 
 def test_an_interrupted_assembly_is_done_again(tmp_path, nano, monkeypatch):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from train.checkpoints.assemble import NANO_OF_REAL_PICTURES
 from train.dataset.described_samples import fact_vocabulary
 from train.nano.labelled_pictures import NOT_MEDICAL, LabelledPictures, boxes_of, cover, facts_of
 from train.nano.pretrain import SampleDataset
-from train.nano.real_pictures import SIZING
 
 POLYP = {"modality": "endoscopy", "anatomy": "colon", "finding": "polyp", "boxes": [[0.0, 0.0, 0.5, 0.25]]}
 RETINA = {"modality": "fundus photography", "anatomy": "retina", "finding": "no diabetic retinopathy"}
@@ -88,7 +88,7 @@ def test_boxes_of_cells_are_no_lesions_and_a_finding_without_boxes_lies_nobody_k
 
 def test_pre_training_shows_them_with_sixty_four_tokens(real) -> None:
     training = LabelledPictures(real, "train")
-    dataset = SampleDataset(training, fact_vocabulary(training.facts()), 4, 0, 0.0, SIZING)
+    dataset = SampleDataset(training, fact_vocabulary(training.facts()), 4, 0, 0.0, NANO_OF_REAL_PICTURES)
     for index in range(4):
         _, rows, columns = dataset[index]["grid_thw"][0].tolist()
         assert 48 <= rows * columns // 4 <= 64

@@ -19,14 +19,14 @@ from transformers import AutoModelForImageTextToText
 from data_engine.records import DIMENSIONS
 from hub_model.convolutional_features_omniv_med import OmniVMedConvolutionalFeatures
 from tests.helpers.training_fixtures import write_set
-from train.checkpoints.assemble import TRAINED
+from train.checkpoints.assemble import CONVOLUTIONAL, TRAINED
 from train.checkpoints.trained_tensors import merge_lora, read_trained_tensors, save_trained_tensors
 from train.config import StageConfig
 from train.nano import real_pictures
 from train.nano import run as run_nano
 from train.nano.imagenet import EPSILON, load_imagenet_weights, weights_file
 from train.nano.pretrain import PretrainConfig
-from train.nano.real_pictures import CONVOLUTIONAL, SETTINGS, STAGE, join
+from train.nano.real_pictures import SETTINGS, STAGE, join
 from train.nano.run import CONFIGS, read_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

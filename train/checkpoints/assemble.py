@@ -53,6 +53,14 @@ NANO_VISION = {
     "position_unit": "physical",
 }
 NANO_PROCESSOR = {"patch_size": 14, "merge_size": 2, "min_frame_tokens": 16, "max_frame_tokens": 16, "fps": 4.0}
+NANO_OF_REAL_PICTURES: dict[str, Any] = NANO_PROCESSOR | {
+    "min_frame_tokens": 64,
+    "max_frame_tokens": 64,
+    "clip_frame_tokens": 16,
+}
+"""With convolutional features, the Nano sees 224×224 pixels of a picture, 112×112 of each frame of a clip."""
+CONVOLUTIONAL = "model.vision_model.convolutional_features."
+"""How the names of their tensors begin."""
 AUTO_MAP = {
     "AutoConfig": "configuration_omniv_med.OmniVMedConfig",
     "AutoModel": "modeling_omniv_med.OmniVMedModel",
@@ -156,6 +164,15 @@ def _inputs_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def _has_convolutional_features(folder: Path) -> bool | None:
+    """What a folder's configuration says; None where there is none."""
+    path = folder / "config.json"
+    if not path.exists():
+        return None
+    vision = json.loads(path.read_text(encoding="utf-8"))["vision_config"]
+    return bool(vision.get("convolutional_features", False))
+
+
 def assemble(folder: Path) -> bool:
     """Writes the Nano into a folder; returns False where it was up to date already."""
     stamp, weights = folder / STAMP, folder / "model.safetensors"
@@ -163,11 +180,13 @@ def assemble(folder: Path) -> bool:
         recorded = json.loads(stamp.read_text(encoding="utf-8"))
         if recorded == {"inputs": _inputs_digest(folder), "bytes": weights.stat().st_size}:
             return False
-    model, tokenizer = fresh_nano()
-    if not (folder / "config.json").exists():
-        write_configuration(folder, model, tokenizer, NANO_PROCESSOR)
-    if TRAINED.exists():
-        tensors, scaling = read_trained_tensors(TRAINED)
+    tensors, scaling = read_trained_tensors(TRAINED) if TRAINED.exists() else ({}, 1.0)
+    convolutional = any(name.startswith(CONVOLUTIONAL) for name in tensors)
+    model, tokenizer = fresh_nano(convolutional_features=convolutional)
+    # A Nano that was trained again, on generated samples alone, has another shape than the one the repository holds.
+    if _has_convolutional_features(folder) is not convolutional:
+        write_configuration(folder, model, tokenizer, NANO_OF_REAL_PICTURES if convolutional else NANO_PROCESSOR)
+    if tensors:
         load_parts(model, tensors)
         merge_lora(model, tensors, scaling)
     part = folder / ".assembling"

@@ -14,13 +14,18 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from train.checkpoints.assemble import NANO_PROCESSOR, TRAINED, fresh_nano, write_configuration
+from train.checkpoints.assemble import (
+    CONVOLUTIONAL,
+    NANO_OF_REAL_PICTURES,
+    TRAINED,
+    fresh_nano,
+    write_configuration,
+)
 from train.checkpoints.trained_tensors import (
     ADDED_TOKEN_EMBEDDINGS,
     LORA_A,
@@ -38,9 +43,6 @@ from train.nano.run import CONFIGS, read_settings
 from train.stage import run_stage
 
 SETTINGS, STAGE = "real_encoder", "real"
-CONVOLUTIONAL = "model.vision_model.convolutional_features."
-SIZING: dict[str, Any] = NANO_PROCESSOR | {"min_frame_tokens": 64, "max_frame_tokens": 64, "clip_frame_tokens": 16}
-"""224×224 pixels of a picture, 112×112 of each frame of a clip."""
 
 
 def begin(start: Path) -> tuple[OmniVMedForConditionalGeneration, PreTrainedTokenizerFast]:
@@ -65,7 +67,7 @@ def write_model(folder: Path, start: Path) -> None:
     if (folder / "model.safetensors").exists():
         return
     model, tokenizer = begin(start)
-    write_configuration(folder, model, tokenizer, SIZING)
+    write_configuration(folder, model, tokenizer, NANO_OF_REAL_PICTURES)
     model.save_pretrained(folder)
 
 
@@ -75,7 +77,7 @@ def pretrain_encoder(path: Path, start: Path, real: Path, config: PretrainConfig
         return
     model, tokenizer = begin(start)
     training, held_out = (LabelledPictures(real, split) for split in ("train", "validation"))
-    pretrain(model, tokenizer, training, held_out, path.parent / "encoder", config, SIZING)
+    pretrain(model, tokenizer, training, held_out, path.parent / "encoder", config, NANO_OF_REAL_PICTURES)
     parts = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRAINED_PARTS)}
     save_trained_tensors(path, parts, {}, read_trained_tensors(start)[0][ADDED_TOKEN_EMBEDDINGS], 1.0)
 
