@@ -3,19 +3,20 @@
 
     python -m evaluation.nano.real_files --fetch
     python -m data_engine.build --config data_engine/configs/clips.yaml --out data/clips
-    python -m evaluation.nano_report --model hub_model --data data/mini --clips data/clips --out runs/report
+    python -m evaluation.nano_report --model hub_model --data data/mini --clips data/clips --real ../real \\
+        --out runs/report
 
-In this order: the test split answered seeing and blind, the real files, text perplexity, the pruning sweep, which needs
-more questions about volumes and videos than the test split has to show a loss of a point. Answers go
-into ledgers under `--out` and the other figures into files there, so the same command goes on where it was stopped; a
-new model needs a new folder. After every part, MODEL/metrics.json and OUT/report.md (tables for README and model card)
-are written with what is known by then; a part that could not be measured says why.
+In this order: real pictures, where `--real` names their folder and `real_pictures --fit` has calibrated the model; the
+test split of generated samples answered seeing and blind; the real files; text perplexity; the pruning sweep, which
+needs more questions about volumes and videos than the test split has to show a loss of a point. Answers go into ledgers
+under `--out` and the other figures into files there, so the same command goes on where it was stopped; a new model
+needs a new folder. After every part, MODEL/metrics.json and OUT/report.md (tables for README and model card) are
+written with what is known by then; a part that could not be measured says why.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -29,9 +30,10 @@ import torch
 from evaluation import breakdown
 from evaluation.benchmarks import GENERATED, BenchmarkQuestion, find_data, read_benchmark
 from evaluation.blind import blinded
-from evaluation.breakdown import MODALITY_NAMED, percent, span
-from evaluation.ledger import Ledger
-from evaluation.nano import real_files, sweep, text_perplexity
+from evaluation.ledger import Ledger, fingerprint
+from evaluation.nano import real_files, real_pictures, sweep, text_perplexity
+from evaluation.nano.goals import goals
+from evaluation.nano.goals import markdown as goals_markdown
 from evaluation.run import DTYPES, ask_all, load
 from evaluation.score import score_file
 
@@ -41,18 +43,6 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 48
 REMOVALS = (60, 80, 95)
-MODALITY_GOAL, SHORT_ANSWERS_GOAL, EACH_MODALITY_GOAL, REAL_FILES_GOAL = 0.95, 0.85, 0.70, 0.80
-"""Shares of right answers that the Nano should reach."""
-
-
-def fingerprint(model: Path, files: Sequence[str] = ("*.safetensors", "config.json", "processor_config.json")) -> str:
-    """SHA-256 of a folder's weights and configuration, by which a report knows its model."""
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in files for path in model.glob(pattern)):
-        with path.open("rb") as file:
-            while block := file.read(1 << 24):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def ask_split(
@@ -82,73 +72,11 @@ def kept(path: Path, about: dict[str, Any], measure: Callable[[], dict[str, Any]
     return figures
 
 
-def goals(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """What was aimed at, what came out, and whether that reaches it; only of what was measured."""
-    found = []
-
-    def add(goal: str, figure: str, reached: bool) -> None:
-        found.append({"goal": goal, "measured": figure, "reached": reached})
-
-    test = metrics.get("test", {})
-    if "all" in test:
-        named = test["task"].get(MODALITY_NAMED)
-        if named:
-            add(
-                f"modality named: {percent(MODALITY_GOAL)}",
-                percent(named["accuracy"]),
-                named["accuracy"] >= MODALITY_GOAL,
-            )
-        everything = test["all"]["accuracy"]
-        add(f"all short answers: {percent(SHORT_ANSWERS_GOAL)}", percent(everything), everything >= SHORT_ANSWERS_GOAL)
-        below = [name for name, one in test["modality"].items() if one["accuracy"] < EACH_MODALITY_GOAL]
-        add(
-            f"each modality: {percent(EACH_MODALITY_GOAL)}",
-            f"below it: {', '.join(below)}" if below else "all",
-            not below,
-        )
-        rows = {name: one for name, one in test["task"].items() if one["interval"] is not None}
-        not_above = [name for name, one in rows.items() if one["interval"][0] <= one["blind"]]
-        add(
-            "every task's interval above the blind baseline",
-            f"not above: {', '.join(not_above)}" if not_above else "all",
-            not not_above,
-        )
-    real = metrics.get("real_files", {})
-    if "accuracy" in real:
-        add(
-            f"modality of real files: {percent(REAL_FILES_GOAL)} of at least 20",
-            f"{percent(real['accuracy'])} of {real['count']}",
-            real["count"] >= 20 and real["accuracy"] >= REAL_FILES_GOAL,
-        )
-    # A model that does not look at its clips loses nothing when they are pruned, and shows nothing by it.
-    of_clips = [one["gain_interval"] for name, one in test.get("kind", {}).items() if name != "2d"]
-    looks = bool(of_clips) and all(interval is not None and interval[0] > 0 for interval in of_clips)
-    for row in metrics.get("pruning", {}).get("rows", []):
-        if row["rule"] == "anchor" and row["removed"] >= sweep.REMOVED_AT_LEAST:
-            add(
-                f"{percent(row['removed'])} removed, stage {row['prune_stage']}: at most 1 point lost, 2 excluded",
-                f"{percent(row['difference_to_unpruned'], '+')} ({span(row['difference_interval'], '+')})"
-                + ("" if looks else "; but answers about clips are not shown to be better than blind ones"),
-                looks and sweep.loses_little(row) and sweep.excludes(row),
-            )
-    text = metrics.get("text_perplexity", {})
-    if "ratio" in text:
-        add(
-            "perplexity on plain text: within 10 %",
-            f"{text['ratio']['value']:.3f} times",
-            text["within_allowed_change"],
-        )
-    return found
-
-
 def markdown(metrics: dict[str, Any]) -> str:
     """All tables, in the order of the goals."""
-    parts = [
-        "| goal | measured | reached |\n| --- | --- | --- |\n"
-        + "\n".join(f"| {g['goal']} | {g['measured']} | {'yes' if g['reached'] else 'no'} |" for g in metrics["goals"])
-        + "\n"
-    ]
+    parts = [goals_markdown(metrics["goals"])]
     writers = {
+        "real_pictures": ("On real pictures that it never saw", real_pictures.markdown),
         "test": ("On the generated test split", breakdown.markdown),
         "real_files": ("On real files that it never saw", real_files.markdown),
         "pruning": ("What pruning costs in answers", lambda figures: sweep.markdown(figures["rows"])),
@@ -201,12 +129,29 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         "command": f"python -m evaluation.nano_report --model {arguments.model} --data {arguments.data} "
         + (f"--clips {arguments.clips} " if arguments.clips else "")
         + f"--out {arguments.out} --dtype {arguments.dtype}"
-        + (f" --limit {arguments.limit}" if arguments.limit is not None else ""),
+        + (f" --limit {arguments.limit}" if arguments.limit is not None else "")
+        + (f" --real DIR --real-data {arguments.real_data}" if arguments.real is not None else "")
+        + (f" --real-limit {arguments.real_limit}" if arguments.real_limit is not None else ""),
         "weights_and_configuration_sha256": fixed["model"],
         "dtype": arguments.dtype,
         "device": torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} cores, {platform.machine()}",
         "torch": torch.__version__,
     }
+
+    def pictures() -> dict[str, Any]:
+        if arguments.real is None:
+            raise ValueError("Real pictures are asked about where --real names their folder; see docs/real-data.md.")
+        return real_pictures.report(
+            argparse.Namespace(
+                model=arguments.model,
+                data=[arguments.real_data],
+                real=arguments.real,
+                out=arguments.out / "real_pictures",
+                limit=arguments.real_limit,
+                fit=False,
+                dtype=arguments.dtype,
+            )
+        )
 
     def split() -> dict[str, Any]:
         return ask_split(*load(arguments.model, {}, device, arguments.dtype), questions, fixed, arguments.out)
@@ -244,7 +189,13 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         sweep.write(rows, {"model": arguments.model, "dtype": arguments.dtype}, folder)
         return {"rows": rows}
 
-    for name, measure in (("test", split), ("real_files", real), ("text_perplexity", text), ("pruning", pruning)):
+    for name, measure in (
+        ("real_pictures", pictures),
+        ("test", split),
+        ("real_files", real),
+        ("text_perplexity", text),
+        ("pruning", pruning),
+    ):
         print(f"== {name}", file=sys.stderr)
         try:
             metrics[name] = measure()
@@ -260,6 +211,11 @@ def main() -> None:
     parser.add_argument("--model", default="hub_model", help="the model's folder (default hub_model)")
     parser.add_argument("--data", default="data/mini", help="folder that was built (default data/mini)")
     parser.add_argument("--clips", help="folder whose volumes and videos the sweep is about (default: those of --data)")
+    parser.add_argument("--real", type=Path, help="folder of real pictures, with vqa-rad/ and slake/ as published")
+    parser.add_argument(
+        "--real-data", type=Path, default=Path("data/real"), help="set built of them (default data/real)"
+    )
+    parser.add_argument("--real-limit", type=int, help="so many questions of each of their sources at most")
     parser.add_argument("--out", type=Path, default=Path("runs/report"), help="folder for answers and tables")
     parser.add_argument("--limit", type=int, help="ask the first so many test questions only")
     parser.add_argument("--timed", type=int, default=8, help="clips for seconds to the first token (default 8)")

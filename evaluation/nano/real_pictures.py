@@ -36,9 +36,8 @@ from evaluation.benchmarks import REPORTS, BenchmarkQuestion, to_question
 from evaluation.blind import blinded
 from evaluation.breakdown import figures as share_figures
 from evaluation.breakdown import percent, span, task_of
-from evaluation.ledger import Ledger
+from evaluation.ledger import Ledger, fingerprint
 from evaluation.metrics import bootstrap_interval, wilson_interval
-from evaluation.nano_report import fingerprint
 from evaluation.run import DTYPES, load
 from evaluation.score import Scored, mean, score_file
 from evaluation.shared_media import generate_ids_sharing
@@ -105,7 +104,7 @@ def read_questions(folders: Sequence[Path], split: str, types: dict[str, str], l
     Args:
         folders: of built sets.
         types: of `official_types`.
-        limit: so many of each source at most, drawn by a seed; None takes all.
+        limit: so many of each source but the benchmarks at most, drawn by a seed; None takes all.
 
     Raises:
         ValueError: a folder without the split.
@@ -123,8 +122,8 @@ def read_questions(folders: Sequence[Path], split: str, types: dict[str, str], l
             found.setdefault(record.source, []).append(RealQuestion(question, record.source, record.reply))
     rng = np.random.default_rng(SEED)
     chosen: list[RealQuestion] = []
-    for questions in found.values():
-        count = len(questions) if limit is None else min(limit, len(questions))
+    for source, questions in found.items():
+        count = len(questions) if limit is None or source in OFFICIAL else min(limit, len(questions))
         chosen += [questions[place] for place in sorted(rng.choice(len(questions), size=count, replace=False))]
     return chosen
 
@@ -376,7 +375,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of built sets of real pictures")
     parser.add_argument("--real", type=Path, required=True, help="folder that holds vqa-rad/ and slake/ as published")
     parser.add_argument("--out", type=Path, default=Path("runs/real_pictures"), help="folder for answers and figures")
-    parser.add_argument("--limit", type=int, help="so many questions of each source at most")
+    parser.add_argument("--limit", type=int, help="so many questions of each source but VQA-RAD and SLAKE at most")
     parser.add_argument("--fit", action="store_true", help="calibrate on the validation split first")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
     arguments = parser.parse_args()
