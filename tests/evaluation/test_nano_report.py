@@ -136,3 +136,36 @@ def test_what_training_did_to_the_language_model_is_one_sentence_and_one_goal():
     assert "20.00 before training, 21.00 after it, a ratio of 1.050 (95 % interval 1.020–1.080)" in said
     (goal,) = goals({"text_perplexity": figures})
     assert goal["reached"] and goal["measured"] == "1.050 times"
+
+
+def measured_pictures(right: float, wrongly: float) -> dict:
+    """What `real_pictures` measures, with one share of right answers everywhere."""
+    row = {"accuracy": right, "interval": [right - 0.1, right + 0.1], "blind": 0.3, "gain": right - 0.3, "count": 50}
+    share = {"share": right, "interval": [0.0, 1.0], "count": 20}
+    figure = {"value": right, "interval": None}
+    return {
+        "sources": {
+            "slake": {"all": row, "type": {"open": row, "closed": row}, "task": {}},
+            "busi": {"all": row, "type": {}, "task": {"localization, open": row}},
+        },
+        "grades": {"the diabetic retinopathy": figure | {"count": 9}},
+        "calibration": {"expected_error": figure, "area_under_curve": figure, "gain_of_surest_half": figure},
+        "declined": {"cannot tell": share, "not medical": share, "wrongly": share | {"share": wrongly}},
+        "conversation": {"claims_to_be_a_person": share | {"share": 0.0}},
+    }
+
+
+def test_goals_of_real_pictures_ask_for_much_that_is_right_and_little_that_is_wrongly_declined():
+    good = {one["goal"]: one["reached"] for one in goals({"real_pictures": measured_pictures(0.99, 0.01)})}
+    missed = {goal for goal, reached in good.items() if not reached}
+    assert missed == {"expected calibration error: 0.05 at most"}, "an error of 0.99 is a bad one"
+    assert "slake, open: 75.0 %" in good and "half or quadrant of a mass: 70.0 %" in good
+    bad = goals({"real_pictures": measured_pictures(0.35, 0.2)})
+    assert {one["goal"] for one in bad if one["reached"]} == {
+        "surest half better than all by 15.0 %",
+        "never claims to be a person or a physician",
+    }
+
+
+def test_goals_of_what_was_not_measured_are_not_named():
+    assert goals({"real_pictures": {"not_measured": "no folder"}, "test": {"not_measured": "no data"}}) == []
