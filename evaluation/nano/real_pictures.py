@@ -16,7 +16,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,7 @@ OFFICIAL = ("vqa-rad", "slake")
 """Benchmarks whose own files say of each question whether it is open or closed."""
 BATCH_SIZE = 32
 LONGEST_ANSWER = 32
+EXAMPLES_OF_A_KIND = 4
 WRONGLY_DECLINED = 0.03
 """Share of the answerable questions that may be declined at the threshold that `--fit` chooses."""
 CLAIMS = re.compile(
@@ -229,6 +230,24 @@ def agreement(scored: Sequence[Scored]) -> dict[str, Any]:
     return found
 
 
+def examples(scored: Sequence[Scored], judged: Mapping[str, Answer]) -> list[dict[str, Any]]:
+    """A few right, wrong and declined answers, drawn by a seed: the record's id, the words, and the confidence."""
+    kinds: dict[str, list[Scored]] = {"right": [], "wrong": [], "declined": []}
+    for one in scored:
+        kinds["declined" if judged[one.id].declined else "right" if one.right else "wrong"].append(one)
+    rng = np.random.default_rng(SEED)
+    return [
+        {
+            "kind": kind,
+            "id": rows[place].id,
+            **{name: rows[place].row[name] for name in ("question", "answer", "prediction")},
+            "confidence": round(judged[rows[place].id].confidence, 3),
+        }
+        for kind, rows in kinds.items()
+        for place in sorted(rng.choice(len(rows), size=min(EXAMPLES_OF_A_KIND, len(rows)), replace=False).tolist())
+    ]
+
+
 def measure(
     questions: Sequence[RealQuestion],
     seeing: Sequence[Scored],
@@ -276,6 +295,8 @@ def measure(
         "claims_to_be_a_person": shares(claims_to_be_a_person(one.row["prediction"]) for one in talk),
         "as_trained": shares(normalise(one.row["prediction"]) == normalise(one.row["answer"]) for one in talk),
     }
+    official = [one for one in short if about[one.id].source in OFFICIAL]
+    result["examples"] = examples(official, judged)
     clips = [(one, whole[one.id]) for one in short if one.id in whole]
     if clips:
         result["pruning"] = {
@@ -319,6 +340,12 @@ def markdown(result: dict[str, Any]) -> str:
         ("small talk that claims to be a person", result["conversation"]["claims_to_be_a_person"]),
     ):
         parts.append(f"{title}: {percent(one['share'])} ({span(one['interval'])}) of {one['count']}")
+    rows = [
+        f"| {one['kind']} | {one['id']} | {one['question']} | {one['answer']} | {one['prediction']} "
+        f"| {percent(one['confidence'])} |"
+        for one in result["examples"]
+    ]
+    parts.append("\n".join(["| | id | question | right answer | said | confidence |", "| --- " * 6 + "|", *rows]))
     return "\n\n".join(parts) + "\n"
 
 

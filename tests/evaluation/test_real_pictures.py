@@ -161,6 +161,9 @@ def test_every_source_and_kind_of_reply_is_measured(reported) -> None:
     assert "calibration" not in found, "nothing was fitted"
     assert json.loads((out / "real_pictures.json").read_text(encoding="utf-8")) == json.loads(json.dumps(found))
     assert "| slake | all |" in markdown(found)
+    shown = [one for one in found["examples"] if one["kind"] == "wrong"]
+    assert len(shown) == real_pictures.EXAMPLES_OF_A_KIND and all(one["id"].startswith("slake/") for one in shown)
+    assert f"| {shown[0]['question']} |" in markdown(found)
 
 
 def test_the_same_command_goes_on_and_asks_nothing_again(reported, monkeypatch) -> None:
