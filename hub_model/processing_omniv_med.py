@@ -98,7 +98,8 @@ class OmniVMedProcessor(ProcessorMixin):
         clip_frame_tokens: merged tokens of each frame of a volume or a video, which has many; None: as of an image.
         max_frames: frames (slices) taken from one clip, evenly spaced.
         fps: frames per second taken from a video.
-        prune_rule, prune_threshold, peak_threshold: see `prune_tokens`.
+        prune_rule, prune_threshold, peak_threshold: see `prune_tokens`; `prune_threshold` alone governs how much is
+            pruned, unless `peak_threshold` is given too.
         keep_ratio: largest share of a clip's visual tokens that is kept; None sets no budget.
         max_visual_tokens: largest number of visual tokens of one clip; None sets no budget.
 
@@ -118,7 +119,7 @@ class OmniVMedProcessor(ProcessorMixin):
         fps: float = 1.0,
         prune_rule: PruneRule = "anchor",
         prune_threshold: float = 0.1,
-        peak_threshold: float | None = 0.3,
+        peak_threshold: float | None = None,
         keep_ratio: float | None = None,
         max_visual_tokens: int | None = None,
     ):
@@ -204,7 +205,7 @@ class OmniVMedProcessor(ProcessorMixin):
 
         notes = list(clip.notes)
         budget = self._budget(frames * rows * columns, options)
-        if budget is not None and budget < rows * columns:
+        if budget is not None and budget < rows * columns and options["prune_rule"] != "spatial":
             rows, columns = token_grid(*shape, token_size, 1, budget)
             notes.append(f"Frames were reduced to {rows}x{columns} tokens to fit the first one into {budget}.")
         tokens = frames_to_tokens(clip.frames, rows, columns, self.patch_size, self.merge_size)
@@ -215,6 +216,7 @@ class OmniVMedProcessor(ProcessorMixin):
             options["peak_threshold"],
             max_tokens=budget,
             noise=estimate_noise(tokens),
+            columns=columns,
         )
         if pruned.threshold > options["prune_threshold"] and budget is None:
             notes.append(f"The pruning threshold was raised to {pruned.threshold:.3g}, the noise of the frames.")

@@ -81,13 +81,11 @@ def draw_scale_bar(axes: Axes, shown_width: int, shown_height: int, pixel_width:
 
 def explanation(processed: ProcessedClip) -> str:
     """What clear and dimmed mean in this picture."""
-    if len(processed.tokens) == 1:
-        return "A single picture has nothing before it that it could repeat, so all of its tokens are kept."
     if processed.pruned.keep_mask.all():
-        return "No token repeats what was seen before at its place, so all are kept."
+        return "No token repeats what was seen before it, so all are kept."
     return (
-        "Clear: kept tokens. Dimmed and coloured: removed tokens; the last kept token at the same place stands for\n"
-        "them, or the empty background kept there. The colour is the error of that "
+        "Clear: kept tokens. Dimmed and coloured: removed tokens; the last kept token at the same place, a kept\n"
+        "neighbour or the empty background kept before stands for them. The colour is the error of that "
         f"(worst {processed.pruned.worst_error:.3f}, threshold {processed.pruned.threshold:.3g})."
     )
 

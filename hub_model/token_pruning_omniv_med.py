@@ -1,10 +1,11 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Medical-aware token pruning: which visual tokens of a clip repeat what was already seen at the same place.
+"""Medical-aware token pruning: which visual tokens of a clip repeat what was already seen.
 
 Decided on pixels, before the model runs. A token is compared with the last *kept* token at its place, so what the
-language model receives is never further from the truth than the threshold. Comparing with the previous frame (the
-rule of OmniV-Med, arXiv 2504.14692, section 3.3, and of VideoLLaMA3) lets slow change drift away unseen; it stays
-selectable as the baseline.
+language model receives is never further from the truth than the threshold. The rule "spatial" also compares it with
+what is shown left of it and above it in the same frame, which is a kept token too, so the same bound holds. Comparing
+with the previous frame (the rule of OmniV-Med, arXiv 2504.14692, section 3.3, and of VideoLLaMA3) lets slow change
+drift away unseen; it stays selectable as the baseline.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 
-PruneRule = Literal["anchor", "previous", "none"]
+PruneRule = Literal["anchor", "spatial", "previous", "none"]
 PRUNE_RULES: tuple[PruneRule, ...] = get_args(PruneRule)
 BUDGET_SEARCH_STEPS = 24
-LARGEST_DISTANCE = 2.0  # between two pixel values in [-1, 1]
+LARGEST_DISTANCE = 2.0
+"""The largest difference of two pixel values in [-1, 1]; as a peak threshold it switches the guard off."""
+GUARD_RATIO = 3.0
+"""The peak threshold over the threshold, where only the latter is given: one control governs both."""
 
 NOISE_DISTANCE = 2 / math.sqrt(math.pi)
 """Mean absolute difference of two pixels that show the same under Gaussian noise of standard deviation 1."""
@@ -46,12 +50,13 @@ class PrunedTokens:
     """What the pruner decided for one clip of T frames with N tokens each.
 
     Attributes:
-        keep_mask: bool (T, N), True where the token is kept; the first frame always is.
-        stand_in: int64 (T, N), the frame whose kept token stands for this one (itself where kept).
+        keep_mask: bool (T, N), True where the token is kept; the first frame always is, under the rule "spatial" the
+            first token.
+        stand_in: int64 (T, N), the kept token that stands for this one, as frame · N + place; itself where kept.
         errors: float32 (T, N), mean absolute difference to the stand-in, in pixel values of [-1, 1].
         scores: float32 (T, N), the difference to the token the rule compares with, over the threshold; with a peak
             threshold, the larger of the two ratios. Above 1 was kept, unless it is empty background that had been
-            kept at its place before. The first frame scores infinity.
+            kept before. What is kept of the first frame scores infinity.
         threshold: the threshold used, raised to the clip's noise or to meet a budget.
     """
 
@@ -150,38 +155,45 @@ class FrameDecision(NamedTuple):
 class StreamingPruner:
     """Judges a clip frame by frame. All it keeps of the past is one frame: the last kept token at each place.
 
-    (The rule "anchor" adds one colour a place: that of the empty background that was kept there.)
+    (The rule "anchor" adds one colour a place: that of the empty background that was kept there. The rule "spatial"
+    keeps instead what is shown at each place, a kept token of this place or of another, and one token of background.)
 
     Args:
-        rule: "anchor" or "previous".
-        threshold, peak_threshold, noise: as in `prune_tokens`.
+        rule: "anchor", "spatial" or "previous".
+        threshold, peak_threshold, noise, columns: as in `prune_tokens`.
 
     Attributes:
-        threshold, peak_threshold: those in use, scaled with the noise.
+        threshold, peak_threshold: those in use, scaled with the noise; the latter infinite where there is no guard.
     """
 
     def __init__(
-        self, rule: PruneRule, threshold: float, peak_threshold: float | None = None, noise: float | None = None
+        self,
+        rule: PruneRule,
+        threshold: float,
+        peak_threshold: float | None = None,
+        noise: float | None = None,
+        columns: int | None = None,
     ):
-        if rule not in ("anchor", "previous"):
-            raise ValueError(f"A stream is pruned by the rule 'anchor' or 'previous', not {rule!r}.")
-        self.rule = rule
-        self.threshold, self.peak_threshold = threshold, peak_threshold
+        if rule not in ("anchor", "spatial", "previous"):
+            raise ValueError(f"A stream is pruned by the rule 'anchor', 'spatial' or 'previous', not {rule!r}.")
+        if rule == "spatial" and (columns is None or columns < 1):
+            raise ValueError("The rule 'spatial' needs to know how many columns of tokens a frame has.")
+        self.rule, self.columns = rule, columns
+        self.threshold = threshold
+        self.peak_threshold = GUARD_RATIO * threshold if peak_threshold is None else peak_threshold
         if rule == "previous":  # as published: one threshold and nothing else
-            self.peak_threshold = None
+            self.peak_threshold = math.inf
         elif noise is not None:
             self.threshold = max(threshold, NOISE_MARGIN * NOISE_DISTANCE * noise)
-            if peak_threshold is not None:
-                sharpened = peak_threshold * min(max(noise / QUIET_NOISE, QUIET_PEAK), 1.0)
-                self.peak_threshold = max(sharpened, PEAK_NOISE_MARGIN * NOISE_DISTANCE * noise)
+            sharpened = self.peak_threshold * min(max(noise / QUIET_NOISE, QUIET_PEAK), 1.0)
+            self.peak_threshold = max(sharpened, PEAK_NOISE_MARGIN * NOISE_DISTANCE * noise)
         self.frames_seen = 0
-        self._kept_frame: torch.Tensor  # from the first frame on
+        self._shown: torch.Tensor  # from the first frame on: flat index of the token that was compared with last
 
     def raise_thresholds(self, amount: float) -> None:
         """Raises both thresholds, before the first frame, to prune more."""
         self.threshold += amount
-        if self.peak_threshold is not None:
-            self.peak_threshold += amount
+        self.peak_threshold += amount
 
     def step(self, tokens: torch.Tensor) -> FrameDecision:
         """Judges the next frame.
@@ -199,67 +211,91 @@ class StreamingPruner:
         """
         if self.frames_seen == 0:
             self._start(tokens[0])
-        times = torch.arange(self.frames_seen, self.frames_seen + len(tokens), device=tokens.device).unsqueeze(1)
-        distances = torch.empty(2, *tokens.shape[:2], device=tokens.device)
+        count, places = tokens.shape[:2]
+        own = torch.arange(count * places, device=tokens.device).view(count, places) + self.frames_seen * places
+        distances = torch.empty(2, count, places, device=tokens.device)
         keep = torch.empty_like(distances[0], dtype=torch.bool)
-        returned_to = torch.full_like(keep, -1, dtype=torch.long)
+        returned_to = torch.full_like(own, -1)
+        shown = torch.empty_like(own)
         # Autograd would add a tenth to so many small operations, and autocast would round.
         with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
-            if self.rule == "anchor":
+            if self.rule != "previous":
                 colours, empty = _empty_background(tokens, self._limits / 4, self._blocks)
-            frames = zip(tokens, distances.unbind(1), keep, returned_to, strict=True)
-            for t, (frame, distance, kept, returned) in enumerate(frames):
+            frames = zip(tokens, distances.unbind(1), keep, returned_to, own, strict=True)
+            for t, (frame, distance, kept, returned, itself) in enumerate(frames):
                 frame = frame.float()
                 self._compare(frame, distance, kept)
                 if self.rule == "previous":
                     self._compared = frame
+                elif self.rule == "anchor":
+                    self._return_to_background(colours[t], empty[t], kept, returned, itself)
+                    self._show_kept(frame, kept)
                 else:
-                    self._return_to_background(colours[t], empty[t], kept, returned)
-                    places = kept.nonzero().squeeze(1)
-                    self._compared.index_copy_(0, places, frame.index_select(0, places))
+                    self._return_to_one_background(frame, empty[t], distance, kept, returned)
+                    self._show_neighbours(frame, empty[t], distance, kept, returned, itself)
+                    shown[t] = self._shown[:places]
                 self.frames_seen += 1
-        scores = (distances / self._limits.unsqueeze(2)).amax(dim=0).masked_fill_(times == 0, float("inf"))
-        kept_frame = torch.where(keep, times, self._kept_frame).cummax(dim=0).values
-        self._kept_frame = kept_frame[-1]
+        first = own < places  # of the whole clip
+        if self.rule != "spatial":
+            shown = torch.where(keep, own, self._shown).cummax(dim=0).values
+            self._shown = shown[-1]
+        scores = (distances / self._limits.unsqueeze(2)).amax(dim=0).masked_fill_(first & keep, float("inf"))
+        stand_in = torch.where(returned_to >= 0, returned_to, shown)
+        errors = distances[0] / self._blocks
         if self.rule == "previous":
-            stand_in = kept_frame
-            compared_with_another = stand_in != times - 1
-        else:
-            compared_with_another = returned_to >= 0
-            stand_in = torch.where(compared_with_another, returned_to, kept_frame)
-        errors = (distances[0] / self._blocks).masked_fill_(compared_with_another, float("nan")).masked_fill_(keep, 0.0)
-        return FrameDecision(keep, stand_in, errors, scores)
+            errors.masked_fill_(stand_in != own - places, float("nan"))
+        elif self.rule == "anchor":
+            errors.masked_fill_(returned_to >= 0, float("nan"))
+        return FrameDecision(keep, stand_in, errors.masked_fill_(keep, 0.0), scores)
 
     def _start(self, tokens: torch.Tensor) -> None:
         """Takes the shapes and the device from the first frame."""
         self._compared = tokens.to(torch.float32, copy=True)
         self._difference = torch.empty_like(self._compared)  # reused, so that it stays in the processor's cache
-        self._kept_frame = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-        self._background_frame = self._kept_frame.clone()
-        self._background = torch.full_like(self._compared[:, 0, :, 0, 0], float("nan"))  # nothing is near to nan
+        self._shown = torch.arange(len(tokens), device=tokens.device)
         # Those of `_sum_and_peak`, (2, 1). An infinite one keeps nothing more; by 0 nothing could be divided.
-        limits = [self.threshold, math.inf if self.peak_threshold is None else self.peak_threshold]
+        limits = [self.threshold, self.peak_threshold]
         self._limits: torch.Tensor = torch.tensor(limits, device=tokens.device).clamp_(min=1e-12).unsqueeze(1)
         self._colour_limit = self._limits.amin() / 2
         self._blocks: int = block_means(self._compared[:1]).numel()
         self._limits[0] *= self._blocks
+        self._background_shown = self._shown.clone()
+        self._background = torch.full_like(self._compared[:, 0, :, 0, 0], float("nan"))  # nothing is near to nan
+        if self.rule == "spatial":
+            self._neighbourhood = _Neighbourhood(len(tokens), cast(int, self.columns), tokens.device)
+            # One place more shows the empty background that was kept last. Before that, and where there is no
+            # neighbour, the means are infinite, so that nothing is near.
+            self._compared = torch.cat([self._compared, self._compared[:1]])
+            self._shown = torch.cat([self._shown, self._shown[:1]])
+            self._means = self._compared.new_full((len(tokens) + 2, self._blocks), math.inf)
 
     def _compare(self, tokens: torch.Tensor, distances: torch.Tensor, keep: torch.Tensor) -> None:
         """Fills in how far the next frame's tokens (N, …) are from those compared with, and which differ too much.
 
         `distances` (2, N) are `_sum_and_peak` of the absolute differences.
         """
-        _sum_and_peak(torch.sub(tokens, self._compared, out=self._difference).abs_(), out=distances)
+        _sum_and_peak(torch.sub(tokens, self._compared[: len(tokens)], out=self._difference).abs_(), out=distances)
         torch.any(distances > self._limits, dim=0, out=keep)
         if self.frames_seen == 0:
             keep.fill_(True)
 
+    def _show_kept(self, frame: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """From now on what is kept (N,) of a frame (N, …) is compared with at its places, which are returned."""
+        places = keep.nonzero().squeeze(1)
+        self._compared.index_copy_(0, places, frame.index_select(0, places))
+        return places
+
     def _return_to_background(
-        self, colours: torch.Tensor, empty: torch.Tensor, keep: torch.Tensor, returned_to: torch.Tensor
+        self,
+        colours: torch.Tensor,
+        empty: torch.Tensor,
+        keep: torch.Tensor,
+        returned_to: torch.Tensor,
+        itself: torch.Tensor,
     ) -> None:
         """Takes empty background that had been kept at its place before out of `keep`, all (N,) but `colours` (N, C).
 
-        Fills in the frame that stands for it in `returned_to`. Two tokens within a quarter of the thresholds of their
+        Fills in the token that stands for it in `returned_to`. Two tokens within a quarter of the thresholds of their
         own colours, which are within half of each other, are within the whole thresholds. Where no such background is
         known yet, the token is noted as one.
         """
@@ -268,11 +304,113 @@ class StreamingPruner:
             return
         known = kept & ((colours - self._background).abs_().amax(dim=-1) <= self._colour_limit)
         new = kept ^ known
-        torch.where(known, self._background_frame, returned_to, out=returned_to)
+        torch.where(known, self._background_shown, returned_to, out=returned_to)
         keep ^= known
         if new.any():
             torch.where(new.unsqueeze(1), colours, self._background, out=self._background)
-            self._background_frame.masked_fill_(new, self.frames_seen)
+            torch.where(new, itself, self._background_shown, out=self._background_shown)
+
+    def _return_to_one_background(
+        self,
+        frame: torch.Tensor,
+        empty: torch.Tensor,
+        distances: torch.Tensor,
+        keep: torch.Tensor,
+        returned_to: torch.Tensor,
+    ) -> None:
+        """As `_return_to_background`, but one token of background stands for all of the clip, wherever they lie.
+
+        Fills in the `distances` (2, N) to it.
+        """
+        places = (keep & empty).nonzero().squeeze(1)
+        if self.frames_seen == 0 or not len(places):
+            return
+        found = _sum_and_peak(frame.index_select(0, places).sub_(self._compared[-1]).abs_())
+        near = ((found <= self._limits).all(dim=0) & self._means[-2].isfinite().all()).nonzero().squeeze(1)
+        places = places[near]
+        distances[:, places] = found[:, near]
+        returned_to[places] = self._shown[-1]
+        keep[places] = False
+
+    def _show_neighbours(
+        self,
+        frame: torch.Tensor,
+        empty: torch.Tensor,
+        distances: torch.Tensor,
+        keep: torch.Tensor,
+        returned_to: torch.Tensor,
+        itself: torch.Tensor,
+    ) -> None:
+        """Takes tokens that a neighbour's shown token, or the background, stands for out of `keep`.
+
+        Fills in their `distances` (2, N) to it. What is shown is always a kept token, so errors do not add up. Goes by
+        anti-diagonals, whose tokens have their neighbours, left, above and between, on the two before.
+        """
+        candidates = self._show_kept(frame, keep)
+        self._shown.index_copy_(0, candidates, itself[candidates])
+        self._means.index_copy_(0, candidates, block_means(self._compared.index_select(0, candidates)).flatten(1))
+        # A place that has returned to the background is not compared with: it still remembers the body.
+        usable = torch.cat([returned_to < 0, keep.new_tensor([True, False])])
+        any_empty = bool((keep & empty).any())
+        for places in self._neighbourhood.by_diagonal(candidates):
+            self._show_nearest(places, usable, distances, keep)
+            if any_empty:
+                background = places[(keep & empty)[places]]
+                self._show(self._neighbourhood.background[: len(background)], background[:1])
+
+    def _show_nearest(
+        self, places: torch.Tensor, usable: torch.Tensor, distances: torch.Tensor, keep: torch.Tensor
+    ) -> None:
+        """Has places, none beside another, show what the nearest of their neighbours does, if it is near enough."""
+        neighbours = self._neighbourhood.of[places]
+        # Means of blocks differ by no more than their pixels do: what differs too much in these need not be read.
+        rough = (self._means[places].unsqueeze(1) - self._means[neighbours]).abs_()
+        likely = (rough.sum(dim=-1) <= self._limits[0]) & (rough.amax(dim=-1) <= self._limits[1])
+        which, side = (likely & usable[neighbours]).nonzero(as_tuple=True)
+        if not len(which):
+            return
+        difference = self._compared.index_select(0, places[which])
+        difference -= self._compared.index_select(0, neighbours[which, side])
+        found = distances.new_full((2, *neighbours.shape), math.inf)
+        found[:, which, side] = _sum_and_peak(difference.abs_())
+        best, side = (found / self._limits.unsqueeze(2)).amax(dim=0).min(dim=1)
+        near = (best <= 1).nonzero().squeeze(1)
+        places, side = places[near], side[near]
+        distances[:, places] = found[:, near, side]
+        self._show(places, neighbours[near, side])
+        keep[places] = False
+
+    def _show(self, places: torch.Tensor, others: torch.Tensor) -> None:
+        """From now on what is shown at other places is shown, and compared with, at these places too."""
+        for state in (self._compared, self._means, self._shown):
+            state.index_copy_(0, places, state.index_select(0, others))
+
+
+class _Neighbourhood:
+    """Which tokens of a frame lie left of each, above it and between; row after row, `columns` in a row.
+
+    Attributes:
+        background: int64 (1,), the place that follows all others; it counts as a neighbour of each.
+        of: int64 (places, 4), the neighbours; the one after the background where there is none.
+    """
+
+    def __init__(self, places: int, columns: int, device: torch.device):
+        if places % columns:
+            raise ValueError(f"{places} tokens are no whole number of rows of {columns} columns.")
+        every = torch.arange(places, device=device)
+        row, column = every // columns, every % columns
+        self._diagonal = row + column
+        left = torch.where(column > 0, every - 1, places + 1)
+        above = torch.where(row > 0, every - columns, places + 1)
+        between = torch.where((row > 0) & (column > 0), every - columns - 1, places + 1)
+        self.background = torch.tensor([places], device=device)
+        self.of = torch.stack([left, above, between, self.background.expand(places)], dim=1)
+
+    def by_diagonal(self, places: torch.Tensor) -> list[torch.Tensor]:
+        """Splits places by their anti-diagonal, from the upper left corner on."""
+        diagonal = self._diagonal[places]
+        counts = torch.bincount(diagonal).tolist()
+        return list(places[diagonal.argsort(stable=True)].split([count for count in counts if count]))
 
 
 def _sum_and_peak(differences: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -311,9 +449,9 @@ def _empty_background(tokens: torch.Tensor, limits: torch.Tensor, blocks: int) -
 def _scan(tokens: torch.Tensor, pruner: StreamingPruner) -> PrunedTokens:
     """One pass over the frames of a whole clip."""
     keep_mask, stand_in, errors, scores = pruner.judge(tokens)
-    every, places = tokens.flatten(0, 1), tokens.shape[1]
+    every = tokens.flatten(0, 1)
     own = errors.flatten().isnan().nonzero().squeeze(1)
-    others = stand_in.flatten()[own] * places + own % places
+    others = stand_in.flatten()[own]
     for part, other in zip(own.split(TOKENS_AT_ONCE), others.split(TOKENS_AT_ONCE), strict=True):
         difference = every.index_select(0, part).float().sub_(every.index_select(0, other))
         errors.view(-1)[part] = difference.abs_().flatten(1).mean(dim=-1)
@@ -327,52 +465,58 @@ def prune_tokens(
     peak_threshold: float | None = None,
     max_tokens: int | None = None,
     noise: float | None = None,
+    columns: int | None = None,
 ) -> PrunedTokens:
     """Decides which tokens of one clip to keep.
 
     Args:
         tokens: float (T, N, patches per token, channels, patch, patch), pixel values in [-1, 1].
         rule: "anchor" compares with the last kept token at the same place, and keeps empty background once a place,
-            however often the body comes and goes; "previous" compares with the frame before, by `threshold` alone
-            (the published rule); "none" keeps everything.
+            however often the body comes and goes; "spatial" does the same, and also removes what is within both
+            thresholds of the token that is shown left of it, above it or between, and keeps empty background once;
+            "previous" compares with the frame before, by `threshold` alone (the published rule); "none" keeps all.
         threshold: largest mean absolute difference of a removed token, in pixel values of [-1, 1] (0.1 is 5 % of
             the display range, or 12.75 grey levels of 255).
-        peak_threshold: a token also stays when one block (half a patch wide) differs by more than this in its
-            mean, so that a small lesion is not averaged away; None switches the guard off.
+        peak_threshold: the guard: a token also stays when one block (half a patch wide) differs by more than this in
+            its mean, so that a small lesion is not averaged away. None takes `GUARD_RATIO` times the threshold, so
+            that one control governs both; `LARGEST_DISTANCE` switches the guard off.
         max_tokens: budget in tokens. Where the thresholds keep more, both are raised by the same amount, the
-            smallest that bisection finds to meet it. The first frame alone may not exceed it.
+            smallest that bisection finds to meet it. The first frame alone may not exceed it, but under the rule
+            "spatial", which keeps no more than one token if it must.
         noise: standard deviation of the pixel noise (`estimate_noise`). Thresholds that noise alone would exceed are
             raised just above it, as otherwise nothing repeats, and in a quiet clip the peak threshold is lowered by up
             to a third. None takes the thresholds as they are.
+        columns: tokens in a row of a frame, which the rule "spatial" needs.
 
     Returns:
-        `PrunedTokens`; the worst error never exceeds its threshold under the rule "anchor".
+        `PrunedTokens`; the worst error never exceeds its threshold under the rules "anchor" and "spatial".
 
     Raises:
-        ValueError: for an unknown rule, or a budget that the rule cannot meet.
+        ValueError: for an unknown rule, a budget that the rule cannot meet, or "spatial" without `columns`.
     """
     if rule not in PRUNE_RULES:
         raise ValueError(f"prune_rule must be one of {PRUNE_RULES}, not {rule!r}.")
     frames, locations = tokens.shape[:2]
-    if max_tokens is not None and max_tokens < locations:
-        raise ValueError(f"A budget of {max_tokens} tokens is below the {locations} tokens of the first frame.")
+    least = 1 if rule == "spatial" else locations
+    if max_tokens is not None and max_tokens < least:
+        raise ValueError(f"{rule!r} keeps {least} tokens of the first frame, more than the budget of {max_tokens}.")
     if rule == "none":
         if max_tokens is not None and frames * locations > max_tokens:
             raise ValueError(f"Nothing is pruned by 'none', and {frames * locations} tokens exceed {max_tokens}.")
         keep_mask = torch.ones(frames, locations, dtype=torch.bool, device=tokens.device)
-        stand_in = torch.arange(frames, device=tokens.device)[:, None].expand(frames, locations)
+        stand_in = torch.arange(frames * locations, device=tokens.device).view(frames, locations)
         zeros = torch.zeros(frames, locations, device=tokens.device)
         return PrunedTokens(keep_mask, stand_in, zeros, torch.full_like(zeros, float("inf")), 0.0)
 
     def attempt(raise_by: float) -> PrunedTokens:
-        pruner = StreamingPruner(rule, threshold, peak_threshold, noise)
+        pruner = StreamingPruner(rule, threshold, peak_threshold, noise, columns)
         pruner.raise_thresholds(raise_by)
         return _scan(tokens, pruner)
 
     result = attempt(0.0)
     if max_tokens is None or int(result.keep_mask.sum()) <= max_tokens:
         return result
-    # Between no raise and the largest possible difference, where only the first frame stays: the budget is met there.
+    # Between no raise and the largest possible difference, where the least stays that can: the budget is met there.
     too_low, enough = 0.0, LARGEST_DISTANCE
     result = attempt(enough)
     for _ in range(BUDGET_SEARCH_STEPS):
@@ -386,6 +530,5 @@ def prune_tokens(
 
 
 def reconstruct(tokens: torch.Tensor, pruned: PrunedTokens) -> torch.Tensor:
-    """What the language model receives: each removed token (T, N, …) replaced by its stand-in at the same place."""
-    locations = torch.arange(tokens.shape[1], device=tokens.device)
-    return tokens[pruned.stand_in, locations]
+    """What the language model receives: each removed token (T, N, …) replaced by its stand-in."""
+    return tokens.flatten(0, 1)[pruned.stand_in]

@@ -252,6 +252,48 @@ def test_pruning_options_by_call(processor, options, frames_kept):
     assert placeholders(inputs, processor) == 6 * frames_kept
 
 
+@pytest.mark.parametrize(
+    ("options", "most"), [({}, 4), ({"keep_ratio": 0.5}, 3), ({"max_visual_tokens": 2}, 2)], ids=str
+)
+def test_a_single_picture_is_pruned_within_itself(processor, options, most):
+    pixels = np.zeros((24, 16, 3), np.uint8)
+    pixels[8:, 8:] = np.arange(128, dtype=np.uint8).reshape(16, 8, 1) * 2
+    clip = Clip(pixels[None], "image", np.zeros(1), (0.0, 0.0), 1)
+    inputs = apply(processor, message(("image", clip)), prune_rule="spatial", **options)
+    assert inputs["grid_thw"].tolist() == [[1, 6, 4]], "a budget prunes the picture and does not shrink it"
+    kept = int(inputs["keep_mask"].sum())
+    assert 1 < kept <= most
+    assert placeholders(inputs, processor) == kept
+
+
+def test_media_in_one_batch_are_pruned_as_if_alone(processor, film, picture):
+    media = [("video", film(frames=5)), ("image", picture(seed=1)), ("image", picture(seed=2))]
+    options = {"prune_rule": "spatial", "prune_threshold": 0.7}
+    together = apply(processor, message(*media, "What?"), **options)["keep_mask"]
+    alone = [apply(processor, message(medium, "What?"), **options)["keep_mask"] for medium in media]
+    assert torch.equal(together, torch.cat(alone))
+    assert not together.all()
+
+
+@pytest.mark.parametrize("stage", ["language", "encoder"])
+def test_a_model_answers_about_what_is_pruned_within_a_frame(processor, model, film, picture, stage):
+    media = [("video", film(frames=5)), ("image", picture(seed=1))]
+    inputs = apply(processor, message(*media, "What?"), prune_rule="spatial", prune_threshold=0.7)
+    first = inputs["keep_mask"][: inputs["grid_thw"][0, 1:].prod() // 4]
+    assert not first.all()
+    with torch.no_grad():
+        assert model(**inputs, prune_stage=stage).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("rule", ["anchor", "spatial"])
+def test_every_step_of_the_threshold_changes_how_much_of_the_example_is_kept(processor, rule):
+    wide = OmniVMedProcessor(processor.tokenizer, min_frame_tokens=16, max_frame_tokens=16, prune_rule=rule)
+    clip = wide.load("examples/media/ct_volume.nii.gz")
+    steps = [wide.process_clip(clip, prune_threshold=step / 50) for step in range(1, 16)]
+    kept = [int(processed.pruned.keep_mask.sum()) for processed in steps]
+    assert kept == sorted(set(kept), reverse=True)
+
+
 def test_the_tighter_of_two_budgets_counts(processor):
     for ratio, budget in ((0.1, 100), (0.5, 12)):
         inputs = apply(processor, message(("volume", drifting_clip())), keep_ratio=ratio, max_visual_tokens=budget)

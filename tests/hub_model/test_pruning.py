@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""What the pruner promises of any clip, and the two cases that its rule and its guard exist for."""
+"""What the pruner promises of any clip, and the cases that its rules and its guard exist for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub_model.token_pruning_omniv_med import (
+    GUARD_RATIO,
+    LARGEST_DISTANCE,
     NOISE_DISTANCE,
+    PrunedTokens,
     StreamingPruner,
     block_means,
     estimate_noise,
@@ -24,12 +27,17 @@ ROUNDING = 1e-6
 
 @st.composite
 def clips(draw: st.DrawFn, min_frames: int = 1) -> torch.Tensor:
-    """Tokens (T, N, patches, channels, patch, patch) that drift, jump, stand still and give way to black."""
-    frames, locations = draw(st.integers(min_frames, 9)), draw(st.integers(1, 5))
+    """Tokens (T, N, patches, channels, patch, patch) that drift, jump, stand still and give way to black.
+
+    Neighbours may be alike. A frame is as square as its number of tokens allows, see `columns_of`.
+    """
+    frames, locations = draw(st.integers(min_frames, 9)), draw(st.sampled_from([1, 2, 3, 4, 6, 9]))
     patches, patch = draw(st.sampled_from([1, 4])), draw(st.sampled_from([1, 2, 3, 4]))
     step = draw(st.sampled_from([0.0, 0.03, 0.1, 0.5]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     start = torch.rand(1, locations, patches, 3, patch, patch, generator=generator) * 2 - 1
+    likeness = draw(st.sampled_from([0.0, 0.9, 1.0]))
+    start = likeness * start[:, :1] + (1 - likeness) * start
     steps = torch.randn(frames, locations, 1, 1, 1, 1, generator=generator) * step
     grain = torch.randn(frames, locations, patches, 3, patch, patch, generator=generator) * step / 4
     moving = (start + steps.cumsum(0) + grain).clamp(-1, 1)
@@ -37,22 +45,39 @@ def clips(draw: st.DrawFn, min_frames: int = 1) -> torch.Tensor:
     return torch.where(black.view(frames, locations, 1, 1, 1, 1), grain.abs().clamp(max=0.05) - 1, moving)
 
 
+def columns_of(tokens: torch.Tensor) -> int:
+    """Columns of a frame of N tokens: its largest divisor up to the root."""
+    return max(side for side in range(1, 4) if tokens.shape[1] % side == 0 and side**2 <= tokens.shape[1])
+
+
+def prune(tokens: torch.Tensor, *options, **more) -> PrunedTokens:
+    return prune_tokens(tokens, *options, columns=columns_of(tokens), **more)
+
+
 thresholds = st.floats(0.0, 0.6)
-peaks = st.none() | st.floats(0.0, 0.8)
-rules = st.sampled_from(["anchor", "previous"])
+peaks = st.none() | st.just(LARGEST_DISTANCE) | st.floats(0.0, 0.8)
+rules = st.sampled_from(["anchor", "spatial", "previous"])
+bounded = st.sampled_from(["anchor", "spatial"])
+at_one_place = st.sampled_from(["anchor", "previous"])
 modest = settings(max_examples=40)
 
 
 @modest
-@given(clips(), rules, thresholds, peaks)
+@given(clips(), at_one_place, thresholds, peaks)
 def test_the_first_frame_is_all_kept(tokens, rule, threshold, peak):
-    assert prune_tokens(tokens, rule, threshold, peak).keep_mask[0].all()
+    assert prune(tokens, rule, threshold, peak).keep_mask[0].all()
 
 
 @modest
 @given(clips(), thresholds, peaks)
-def test_every_removed_token_is_within_the_threshold_of_its_stand_in(tokens, threshold, peak):
-    pruned = prune_tokens(tokens, "anchor", threshold, peak)
+def test_the_first_token_is_kept_where_neighbours_stand_for_each_other(tokens, threshold, peak):
+    assert prune(tokens, "spatial", threshold, peak).keep_mask[0, 0]
+
+
+@modest
+@given(clips(), bounded, thresholds, peaks)
+def test_every_removed_token_is_within_the_threshold_of_its_stand_in(tokens, rule, threshold, peak):
+    pruned = prune(tokens, rule, threshold, peak)
     distance = (tokens - reconstruct(tokens, pruned)).abs().flatten(2).mean(-1)
     assert (distance <= threshold + ROUNDING).all()
     assert torch.allclose(distance, pruned.errors, atol=ROUNDING)
@@ -60,23 +85,37 @@ def test_every_removed_token_is_within_the_threshold_of_its_stand_in(tokens, thr
 
 
 @modest
-@given(clips(), thresholds, st.floats(0.0, 0.8))
-def test_no_block_of_a_removed_token_is_further_from_its_stand_in_than_the_peak_threshold(tokens, threshold, peak):
-    pruned = prune_tokens(tokens, "anchor", threshold, peak)
+@given(clips(), bounded, thresholds, st.floats(0.0, 0.8))
+def test_no_block_of_a_removed_token_is_further_from_its_stand_in_than_the_peak_threshold(
+    tokens, rule, threshold, peak
+):
+    pruned = prune(tokens, rule, threshold, peak)
     for difference in (tokens - reconstruct(tokens, pruned)).abs():
         assert (block_means(difference) <= peak + ROUNDING).all()
 
 
 @modest
 @given(clips(), rules, thresholds, peaks)
+def test_a_stand_in_is_a_kept_token_that_came_before(tokens, rule, threshold, peak):
+    pruned = prune(tokens, rule, threshold, peak)
+    own = torch.arange(pruned.keep_mask.numel()).view_as(pruned.keep_mask)
+    assert pruned.keep_mask.flatten()[pruned.stand_in.flatten()].all()
+    assert torch.equal(pruned.stand_in[pruned.keep_mask], own[pruned.keep_mask])
+    times, places = pruned.stand_in // tokens.shape[1], pruned.stand_in % tokens.shape[1]
+    assert (times <= torch.arange(len(tokens))[:, None]).all()
+    if rule != "spatial":
+        assert (places == torch.arange(tokens.shape[1])).all()
+
+
+@modest
+@given(clips(), at_one_place, thresholds, peaks)
 def test_a_stand_in_is_the_last_kept_token_at_the_same_place_or_its_kept_background(tokens, rule, threshold, peak):
-    pruned = prune_tokens(tokens, rule, threshold, peak)
+    pruned = prune(tokens, rule, threshold, peak)
     for location in range(tokens.shape[1]):
         last = 0
         for t, kept in enumerate(pruned.keep_mask[:, location].tolist()):
             last = t if kept else last
-            stand_in = int(pruned.stand_in[t, location])
-            assert pruned.keep_mask[stand_in, location]
+            stand_in = int(pruned.stand_in[t, location]) // tokens.shape[1]
             if stand_in != last:
                 assert rule == "anchor"
                 assert tokens[stand_in, location].mean() < -0.75
@@ -85,8 +124,8 @@ def test_a_stand_in_is_the_last_kept_token_at_the_same_place_or_its_kept_backgro
 @modest
 @given(clips(), rules, thresholds, peaks, st.sampled_from([None, 0.0, 0.02, 0.2]))
 def test_a_stream_of_frames_equals_the_whole_clip(tokens, rule, threshold, peak, noise):
-    whole = prune_tokens(tokens, rule, threshold, peak, noise=noise)
-    stream = StreamingPruner(rule, threshold, peak, noise)
+    whole = prune(tokens, rule, threshold, peak, noise=noise)
+    stream = StreamingPruner(rule, threshold, peak, noise, columns_of(tokens))
     for t, frame in enumerate(tokens):
         decision = stream.step(frame)
         assert torch.equal(decision.keep_mask, whole.keep_mask[t])
@@ -100,17 +139,17 @@ def test_a_stream_of_frames_equals_the_whole_clip(tokens, rule, threshold, peak,
 @given(clips(min_frames=2), rules, thresholds, peaks, st.data())
 def test_a_clip_judged_in_two_parts_equals_the_whole(tokens, rule, threshold, peak, data):
     cut = data.draw(st.integers(1, len(tokens) - 1))
-    whole = StreamingPruner(rule, threshold, peak).judge(tokens)
-    stream = StreamingPruner(rule, threshold, peak)
+    whole = StreamingPruner(rule, threshold, peak, columns=columns_of(tokens)).judge(tokens)
+    stream = StreamingPruner(rule, threshold, peak, columns=columns_of(tokens))
     for part in zip(stream.judge(tokens[:cut]), stream.judge(tokens[cut:]), whole, strict=True):
         first, second, expected = part
         assert torch.equal(torch.cat([first, second]).nan_to_num(-1.0), expected.nan_to_num(-1.0))
 
 
 @modest
-@given(clips(), thresholds, peaks, st.floats(0.0, 0.3))
-def test_noise_only_raises_the_threshold_and_the_bound_holds_for_the_raised_one(tokens, threshold, peak, noise):
-    pruned = prune_tokens(tokens, "anchor", threshold, peak, noise=noise)
+@given(clips(), bounded, thresholds, peaks, st.floats(0.0, 0.3))
+def test_noise_only_raises_the_threshold_and_the_bound_holds_for_the_raised_one(tokens, rule, threshold, peak, noise):
+    pruned = prune(tokens, rule, threshold, peak, noise=noise)
     assert pruned.threshold >= max(threshold, NOISE_DISTANCE * noise)
     assert pruned.worst_error <= pruned.threshold + ROUNDING
 
@@ -118,7 +157,7 @@ def test_noise_only_raises_the_threshold_and_the_bound_holds_for_the_raised_one(
 @modest
 @given(clips(), rules, thresholds, peaks)
 def test_a_reconstruction_equals_the_original_where_it_is_kept(tokens, rule, threshold, peak):
-    pruned = prune_tokens(tokens, rule, threshold, peak)
+    pruned = prune(tokens, rule, threshold, peak)
     assert torch.equal(reconstruct(tokens, pruned)[pruned.keep_mask], tokens[pruned.keep_mask])
     assert (pruned.errors[pruned.keep_mask] == 0).all()
 
@@ -133,13 +172,16 @@ def test_one_frame_keeps_all(tokens, rule, threshold, peak):
 @given(clips(), rules, thresholds, peaks)
 def test_frames_that_repeat_keep_only_the_first(tokens, rule, threshold, peak):
     still = tokens[:1].expand(5, *tokens.shape[1:])
-    pruned = prune_tokens(still, rule, threshold, peak)
-    assert int(pruned.keep_mask.sum()) == tokens.shape[1]
-    assert torch.equal(reconstruct(still, pruned), still)
+    pruned = prune(still, rule, threshold, peak)
+    assert not pruned.keep_mask[1:].any()
+    shown = reconstruct(still, pruned)
+    assert torch.equal(shown, shown[:1].expand_as(shown))
+    if rule != "spatial":
+        assert torch.equal(shown, still)
 
 
 @modest
-@given(clips(), rules, thresholds, peaks)
+@given(clips(), at_one_place, thresholds, peaks)
 def test_a_place_is_judged_by_itself(tokens, rule, threshold, peak):
     together = prune_tokens(tokens, rule, threshold, peak).keep_mask
     for location in range(tokens.shape[1]):
@@ -151,7 +193,7 @@ def test_a_place_is_judged_by_itself(tokens, rule, threshold, peak):
 @given(clips(min_frames=2), rules, thresholds, peaks, st.data())
 def test_a_prefix_of_the_frames_gives_the_prefix_of_the_mask(tokens, rule, threshold, peak, data):
     length = data.draw(st.integers(1, len(tokens)))
-    whole, part = prune_tokens(tokens, rule, threshold, peak), prune_tokens(tokens[:length], rule, threshold, peak)
+    whole, part = prune(tokens, rule, threshold, peak), prune(tokens[:length], rule, threshold, peak)
     assert torch.equal(part.keep_mask, whole.keep_mask[:length])
     assert torch.equal(part.stand_in, whole.stand_in[:length])
     assert torch.equal(part.scores, whole.scores[:length])
@@ -160,10 +202,11 @@ def test_a_prefix_of_the_frames_gives_the_prefix_of_the_mask(tokens, rule, thres
 @modest
 @given(clips(), rules, thresholds, peaks)
 def test_a_score_above_one_is_kept_and_one_below_is_not(tokens, rule, threshold, peak):
-    pruned = prune_tokens(tokens, rule, threshold, peak)
+    pruned = prune(tokens, rule, threshold, peak)
     assert not pruned.scores.isnan().any()
     clear = (pruned.scores - 1).abs() > 1e-5
-    returned = ~pruned.keep_mask & (pruned.scores > 1)
+    returned = ~pruned.keep_mask & clear & (pruned.scores > 1)
+    assert rule == "anchor" or not returned.any()
     assert (tokens[returned].flatten(1).mean(1) < -0.75).all()  # only background that was kept before
     assert torch.equal((pruned.scores > 1)[clear & ~returned], pruned.keep_mask[clear & ~returned])
 
@@ -172,12 +215,12 @@ def test_a_score_above_one_is_kept_and_one_below_is_not(tokens, rule, threshold,
 @given(clips(), rules, thresholds, peaks, st.data())
 def test_a_budget_is_never_exceeded_and_only_raises_the_threshold(tokens, rule, threshold, peak, data):
     frames, locations = tokens.shape[:2]
-    budget = data.draw(st.integers(locations, frames * locations))
-    pruned = prune_tokens(tokens, rule, threshold, peak, max_tokens=budget)
-    assert locations <= int(pruned.keep_mask.sum()) <= budget
-    assert pruned.keep_mask[0].all()
+    least = 1 if rule == "spatial" else locations
+    budget = data.draw(st.integers(least, frames * locations))
+    pruned = prune(tokens, rule, threshold, peak, max_tokens=budget)
+    assert least <= int(pruned.keep_mask.sum()) <= budget
     assert pruned.threshold >= threshold
-    if rule == "anchor":
+    if rule != "previous":
         assert pruned.worst_error <= pruned.threshold + ROUNDING
 
 
@@ -215,8 +258,96 @@ def test_slow_change_drifts_away_under_the_published_rule_but_not_under_the_anch
 def test_the_peak_guard_keeps_a_small_bright_block_that_the_mean_misses():
     tokens = torch.full((2, 2, 4, 3, 14, 14), -1.0)
     tokens[1, 0, 2, :, :7, :7] = -0.4  # 1/16 of the token: its mean moves by 0.0375
-    assert not prune_tokens(tokens, threshold=0.1).keep_mask[1].any()
+    assert not prune_tokens(tokens, threshold=0.1, peak_threshold=LARGEST_DISTANCE).keep_mask[1].any()
     assert prune_tokens(tokens, threshold=0.1, peak_threshold=0.3).keep_mask[1].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("rule", ["anchor", "spatial"])
+@pytest.mark.parametrize("noise", [None, 0.004, 0.02])
+def test_one_control_governs_threshold_and_guard(rule, noise):
+    tokens = noisy_still(0.01) + torch.linspace(0, 1, 12).view(-1, 1, 1, 1, 1, 1)
+    for threshold in (0.05, 0.1, 0.3):
+        alone = prune_tokens(tokens, rule, threshold, noise=noise, columns=2)
+        both = prune_tokens(tokens, rule, threshold, GUARD_RATIO * threshold, noise=noise, columns=2)
+        assert torch.equal(alone.keep_mask, both.keep_mask)
+
+
+def test_the_guard_at_the_default_threshold_is_the_one_that_was_measured():
+    assert StreamingPruner("anchor", 0.1).peak_threshold == pytest.approx(0.3)
+    assert StreamingPruner("anchor", 0.1, noise=0.0).peak_threshold == pytest.approx(0.2)
+    assert StreamingPruner("anchor", 0.02, noise=0.1).peak_threshold == pytest.approx(2 * NOISE_DISTANCE * 0.1)
+
+
+def grey(*rows: list[float]) -> torch.Tensor:
+    """One frame of a row-by-row grid of even tokens, (1, N, 1, 3, 2, 2)."""
+    return torch.tensor(rows).flatten().view(1, -1, 1, 1, 1, 1).expand(-1, -1, -1, 3, 2, 2)
+
+
+def test_along_a_ramp_each_token_is_compared_with_the_kept_one_so_errors_do_not_add_up():
+    pruned = prune_tokens(grey([0.0, 0.04, 0.08, 0.12, 0.5]), "spatial", 0.05, columns=5)
+    assert pruned.keep_mask.tolist() == [[True, False, True, False, True]]
+    assert pruned.stand_in.tolist() == [[0, 0, 2, 2, 4]]
+    assert pruned.errors[0].tolist() == pytest.approx([0, 0.04, 0, 0.04, 0], abs=1e-6)
+
+
+def test_of_left_above_and_between_the_nearest_stands_for_a_token():
+    # left of the last token shows 0.5, above 0.3, between 0.4
+    for last, stand_in in ((0.49, 2), (0.32, 1), (0.41, 0)):
+        pruned = prune_tokens(grey([0.4, 0.3], [0.5, last]), "spatial", 0.05, columns=2)
+        assert pruned.stand_in.tolist() == [[0, 1, 2, stand_in]]
+
+
+def test_a_neighbour_may_show_what_an_earlier_frame_kept():
+    tokens = torch.cat([grey([0.0, 0.6]), grey([0.02, 0.0])])
+    pruned = prune_tokens(tokens, "spatial", 0.05, columns=2)
+    assert pruned.keep_mask.tolist() == [[True, True], [False, False]]
+    assert pruned.stand_in.tolist() == [[0, 1], [0, 0]]
+    # and what a place shows is what the next frame is compared with
+    again = prune_tokens(torch.cat([tokens, grey([0.02, 0.04]), grey([0.02, 0.6])]), "spatial", 0.05, columns=2)
+    assert again.stand_in[2:].tolist() == [[0, 0], [0, 7]]
+
+
+def test_a_small_lesion_in_an_even_picture_is_guarded_against_its_neighbours():
+    tokens = torch.zeros(1, 9, 4, 3, 14, 14)
+    tokens[0, 4, 2, :, :7, :7] = 0.4  # its mean differs by 0.025
+    unguarded = prune_tokens(tokens, "spatial", 0.1, LARGEST_DISTANCE, columns=3)
+    assert int(unguarded.keep_mask.sum()) == 1
+    guarded = prune_tokens(tokens, "spatial", 0.1, columns=3)
+    assert guarded.keep_mask[0].nonzero().flatten().tolist() == [0, 4]
+
+
+def test_empty_background_of_a_clip_is_kept_once_wherever_it_lies():
+    corner, body = -1.0, 0.5
+    first = grey([corner, body, corner], [body, body, body], [corner, body, corner])
+    later = grey([corner, corner, corner], [body, corner, body], [body, body, body])
+    pruned = prune_tokens(torch.cat([first, later, first]), "spatial", 0.1, columns=3)
+    assert pruned.keep_mask[0].nonzero().flatten().tolist() == [0, 1, 3]  # one corner, and body beside and below it
+    assert not pruned.keep_mask[1:].any()
+    assert (pruned.stand_in[1][later[0, :, 0, 0, 0, 0] < 0] == 0).all()
+    assert pruned.worst_error == 0
+
+
+@modest
+@given(clips(), thresholds)
+def test_diagonals_give_what_going_token_by_token_does(tokens, threshold):
+    tokens = tokens.clamp(min=-0.7)  # no empty background, which has a rule of its own
+    columns = columns_of(tokens)
+    shown, keep = {}, []
+    distance = lambda one, other: float((one - other).abs().mean())  # noqa: E731
+    near = lambda one, other: distance(one, other) <= threshold  # noqa: E731
+    for t, frame in enumerate(tokens):
+        for place, token in enumerate(frame):
+            if t and near(token, shown[place]):
+                keep.append(False)
+                continue
+            row, column = divmod(place, columns)
+            sides = ((row, column - 1), (row - 1, column), (row - 1, column - 1))
+            others = [shown[r * columns + c] for r, c in sides if r >= 0 and c >= 0]
+            best = min(others, key=lambda other: distance(token, other), default=None)
+            keep.append(best is None or not near(token, best))
+            shown[place] = token if keep[-1] else best
+    pruned = prune_tokens(tokens, "spatial", threshold, LARGEST_DISTANCE, columns=columns)
+    assert pruned.keep_mask.flatten().tolist() == keep
 
 
 def noisy_still(sigma: float, frames: int = 12, seed: int = 0) -> torch.Tensor:
@@ -313,6 +444,12 @@ def test_a_stream_needs_a_rule_that_prunes():
         StreamingPruner("none", 0.1)
 
 
+@pytest.mark.parametrize(("columns", "words"), [(None, "how many columns"), (3, "no whole number of rows")])
+def test_neighbours_are_known_only_by_the_columns_of_a_frame(columns, words):
+    with pytest.raises(ValueError, match=words):
+        prune_tokens(torch.zeros(2, 4, 1, 3, 2, 2), "spatial", columns=columns)
+
+
 def test_blocks_are_the_quarters_of_each_patch():
     tokens = torch.arange(2 * 3 * 4 * 4.0).reshape(1, 2, 3, 4, 4)
     blocks = block_means(tokens)
@@ -338,7 +475,7 @@ def test_an_unknown_rule_is_named():
         prune_tokens(torch.zeros(1, 1, 1, 3, 2, 2), "nearest")
 
 
-@pytest.mark.parametrize(("rule", "budget"), [("anchor", 3), ("previous", 0), ("none", 11)])
+@pytest.mark.parametrize(("rule", "budget"), [("anchor", 3), ("spatial", 0), ("previous", 0), ("none", 11)])
 def test_a_budget_that_no_threshold_meets_is_an_error(rule, budget):
     with pytest.raises(ValueError, match=str(budget)):
-        prune_tokens(torch.zeros(3, 4, 1, 3, 2, 2), rule, max_tokens=budget)
+        prune_tokens(torch.zeros(3, 4, 1, 3, 2, 2), rule, max_tokens=budget, columns=2)
