@@ -140,8 +140,8 @@ class Endpoints:
 
         Args:
             file: the file as a data: URI or an upload.
-            rule: "anchor" compares a token with the last kept one at its place, "previous" with the frame before (as
-                published), "none" keeps all.
+            rule: "anchor" compares a token with the last kept one at its place, "spatial" with its neighbours too,
+                "previous" with the frame before (as published), "none" keeps all.
             threshold: largest mean difference of a removed token, in pixel values of [-1, 1].
             keep_ratio: largest share of the tokens that is kept; 1 sets no budget.
 

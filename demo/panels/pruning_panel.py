@@ -13,7 +13,12 @@ from demo.service.pruning_settings import PruningSettings
 
 LARGEST_THRESHOLD = 0.3
 LARGEST_PEAK_THRESHOLD = 1.0
-RULES = [("last kept token (ours)", "anchor"), ("previous frame (as published)", "previous"), ("keep all", "none")]
+RULES = [
+    ("last kept token (ours)", "anchor"),
+    ("last kept token or a neighbour", "spatial"),
+    ("previous frame (as published)", "previous"),
+    ("keep all", "none"),
+]
 BUDGETS = [("none", "none"), ("share of the tokens", "share"), ("number of tokens", "number")]
 STAGES = [("language model", "language"), ("encoder too", "encoder")]
 ABOUT_THRESHOLD = "How far a removed token may lie from its stand-in on average; 0.1 is 5 % of the grey scale."
@@ -38,8 +43,9 @@ class PruningPanel:
                 "rule": gr.Radio(RULES, value=defaults.rule, label="A token is removed when it repeats the …"),
                 "guard": gr.Checkbox(
                     defaults.peak_threshold is not None,
-                    label="Guard small lesions",
-                    info="Also keeps a token when one small block in it changes more than the guard's threshold.",
+                    label="Set the guard of small lesions by hand",
+                    info="A token is also kept when one small block in it changes more than the guard's threshold. "
+                    "By itself the guard follows the pruning threshold, at three times as much.",
                 ),
                 "peak_threshold": gr.Slider(
                     0.05, LARGEST_PEAK_THRESHOLD, defaults.peak_threshold or 0.3, step=0.01, label="Guard's threshold"

@@ -19,13 +19,15 @@ function viewer() {
   const sheets = {}, known = {}; // pictures with all slices in rows, by name; what was set before
   let value, model, pruning, evidence, captions, standIns, slice = 0, timer = null;
 
-  function paint(canvas, sheet, frames = [slice], [rows, columns] = [1, 1]) { // each cell of a grid from its own frame
+  // Draws a frame, or a grid of cells that each come from a frame and a place in it: frame * cells + place.
+  function paint(canvas, sheet, cells = [slice], [rows, columns] = [1, 1]) {
     const width = sheet.width / value.columns, height = sheet.height / value.rows;
     const box = [width / columns, height / rows], painter = Object.assign(canvas, { width, height }).getContext("2d");
-    frames.forEach((frame, index) => {
-      const x = (index % columns) * box[0], y = Math.floor(index / columns) * box[1];
+    const corner = (place) => [(place % columns) * box[0], Math.floor(place / columns) * box[1]];
+    cells.forEach((cell, index) => {
+      const frame = Math.floor(cell / (rows * columns)), [x, y] = corner(cell % (rows * columns));
       const left = (frame % value.columns) * width, top = Math.floor(frame / value.columns) * height;
-      painter.drawImage(sheet, left + x, top + y, ...box, x, y, ...box);
+      painter.drawImage(sheet, left + x, top + y, ...box, ...corner(index), ...box);
     });
   }
 

@@ -194,8 +194,8 @@ def pruning(processed: Any) -> dict[str, Any]:
 
     Returns:
         The sheets "kept", kept tokens with a border and removed ones veiled, and "score", scores from 0 to
-        `HIGHEST_SCORE`; `stand_ins`, a line per slice with, for each token, the slice of its stand-in; `captions`, a
-        line per slice. Lists would be slow, because Gradio's page watches each of their entries.
+        `HIGHEST_SCORE`; `stand_ins`, a line per slice with, for each token, its stand-in as slice · tokens + place;
+        `captions`, a line per slice. Lists would be slow, because Gradio's page watches each of their entries.
     """
     pruned, grid = processed.pruned, processed.grid
     keep = pruned.keep_mask.numpy()

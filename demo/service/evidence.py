@@ -58,7 +58,7 @@ class Evidence:
             of_kept = np.zeros(keep.shape, dtype=np.float32)
             end = start + int(keep.sum())
             of_kept[keep] = mean[start:end]
-            spread = np.take_along_axis(of_kept, processed.pruned.stand_in.cpu().numpy(), axis=0)
+            spread = of_kept.ravel()[processed.pruned.stand_in.cpu().numpy()]
             maps.append(spread.reshape(len(keep), *processed.grid))
             start = end
         return maps

@@ -35,7 +35,7 @@ class PruningSettings:
 
     Attributes:
         rule, threshold, peak_threshold, keep_ratio, max_visual_tokens: the processor's options `prune_rule`,
-            `prune_threshold` and so on; None switches the guard or the budget off.
+            `prune_threshold` and so on; None has the guard follow the threshold, and sets no budget.
         stage: the model's argument `prune_stage`.
     """
 
@@ -75,7 +75,7 @@ class PruningSettings:
 
         Args:
             rule, threshold, stage: as in the attributes.
-            guard: whether small lesions are guarded, and by which `peak_threshold`.
+            guard: whether the guard of small lesions is set by hand, to which `peak_threshold`.
             budget: which of `share` (percent of the tokens) and `number` (of tokens) limits a clip.
 
         Raises:
@@ -99,7 +99,7 @@ class PruningSettings:
             ValueError: for a value of the wrong type or out of range.
         """
         if rule not in PRUNE_RULES or stage not in PRUNE_STAGES:
-            raise ValueError("rule is 'anchor', 'previous' or 'none', and stage 'language' or 'encoder'.")
+            raise ValueError("rule is 'anchor', 'spatial', 'previous' or 'none', and stage 'language' or 'encoder'.")
         if not _is_number(threshold) or not 0 <= threshold <= LARGEST_THRESHOLD:
             raise ValueError(f"threshold is a number from 0 to {LARGEST_THRESHOLD:g}.")
         if not _is_number(keep_ratio) or not 0 < keep_ratio <= 1:

@@ -74,7 +74,7 @@ def test_only_the_three_documented_endpoints_are_offered(client):
     parameters = endpoints["named_endpoints"]["/prune_file"]["parameters"]
     assert [(each["parameter_name"], each["python_type"]["type"]) for each in parameters] == [
         ("file", "str"),
-        ("rule", "Literal['anchor', 'previous', 'none']"),
+        ("rule", "Literal['anchor', 'spatial', 'previous', 'none']"),
         ("threshold", "float"),
         ("keep_ratio", "float"),
     ]
