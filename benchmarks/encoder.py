@@ -33,7 +33,7 @@ from benchmarks.report import markdown_table, write_json
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.media_omniv_med import load_clip
 from hub_model.modeling_omniv_med import OmniVMedVisionModel, memory_efficient_attention
-from hub_model.token_pruning_omniv_med import estimate_noise, prune_tokens
+from hub_model.token_pruning_omniv_med import PruneRule, estimate_noise, prune_tokens
 from hub_model.visual_processing_omniv_med import patchify, resize_frames
 
 MNI152 = Path(nilearn.__file__).parent / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
@@ -46,7 +46,7 @@ CASES = {
     "one image of 32×32 patches": (1, 32),
 }
 MEMORY_FRAMES, MEMORY_SIDE = (64, 512), 16
-PRUNING = {"threshold": 0.1, "peak_threshold": 0.3}
+PRUNING = {"threshold": 0.1}
 
 
 def device_and_dtype() -> tuple[str, torch.dtype]:
@@ -131,8 +131,9 @@ def measure_speed(name: str, backend: str, repeats: int) -> dict[str, Any]:
     tokens = slices(frames, side)
     inputs = encoder_inputs(tokens, side)
 
-    def prune() -> torch.Tensor:
-        return prune_tokens(tokens, **PRUNING, noise=estimate_noise(tokens)).keep_mask
+    def prune(rule: PruneRule = "anchor") -> torch.Tensor:
+        noise, columns = estimate_noise(tokens), side // MERGE_SIZE
+        return prune_tokens(tokens, rule, **PRUNING, noise=noise, columns=columns).keep_mask
 
     keep_mask = prune().flatten().to(inputs["grid_thw"].device)
 
@@ -144,7 +145,7 @@ def measure_speed(name: str, backend: str, repeats: int) -> dict[str, Any]:
     if frames > 1:
         pruned_difference = (encode_pruned() - theirs(**inputs).last_hidden_state[keep_mask]).abs().mean()
         assert pruned_difference > 0, "Tokens that are not encoded cannot be seen by the others."
-        calls |= {"ours, pruned": encode_pruned, "pruner": prune}
+        calls |= {"ours, pruned": encode_pruned, "pruner": prune, "spatial pruner": lambda: prune("spatial")}
     times = take_turns(calls, repeats)
     figures = {call: summary(elapsed) for call, elapsed in times.items()}
     peer = figures["peer"]["median_s"]
@@ -152,7 +153,8 @@ def measure_speed(name: str, backend: str, repeats: int) -> dict[str, Any]:
     result = {"case": name, "backend": backend, "largest_difference": float(difference), **figures, "speed": ratios}
     if frames > 1:
         result["removed"] = 1 - float(keep_mask.float().mean())
-        result["pruner_share"] = figures["pruner"]["median_s"] / figures["ours"]["median_s"]
+        for pruner in ("pruner", "spatial pruner"):
+            result[f"{pruner.replace(' ', '_')}_share"] = figures[pruner]["median_s"] / figures["ours"]["median_s"]
     return result
 
 
@@ -214,10 +216,19 @@ def tables(speed: list[dict[str, Any]], memory: list[dict[str, Any]]) -> str:
                 f"{item['speed']['ours']:.2f}×",
                 f"{pruned['median_s']:.3f} s" if pruned else "",
                 f"{item['speed']['ours, pruned']:.2f}× at {item['removed']:.0%}" if pruned else "",
-                f"{item['pruner_share']:.1%}" if pruned else "",
+                f"{item['pruner_share']:.1%}, {item['spatial_pruner_share']:.1%}" if pruned else "",
             ]
         )
-    header = ["frames", "backend", "VideoLlama3", "ours", "speed", "ours, pruned", "speed at removed", "pruner's share"]
+    header = [
+        "frames",
+        "backend",
+        "VideoLlama3",
+        "ours",
+        "speed",
+        "ours, pruned",
+        "speed at removed",
+        "pruner's share, spatial",
+    ]
     memory_rows = []
     for item in memory:
         for name in ("ours", "peer"):

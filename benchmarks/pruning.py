@@ -1,257 +1,260 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""What pruning removes from real clips, how far stand-ins are from the truth, and whether small lesions survive.
+"""Compares pruning rules: at the same number of kept tokens, which findings survive in what each of them shows?
 
-    python -m benchmarks.pruning --json pruning.json [--picture mni152.png]
+    python -m benchmarks.pruning --json pruning.json [--clips DIR] [--figures DIR]
 
-The clips come with packages that the tests need: the MNI152 T1 average (nilearn), one person's MR scan (nibabel's
-example4d) and an echocardiogram (pydicom). The rules are ours (the processor's defaults), the published one
-("previous", threshold 0.1) and random removal that keeps exactly as many tokens as each of the two.
+Without `--clips` the clips are those of packages that the tests need: the MNI152 T1 average (nilearn), one person's MR
+scan (nibabel) and an echocardiogram (pydicom). With it they are volumes and pictures of your own: a folder with
+`volumes.jsonl` (`file`, and `lesions` where a mask outlines them) and `images.jsonl` (`file`, `boxes`); see
+benchmarks/pruning_clips.py.
 
-Lesions are spheres, 4–20 mm wide, that change the display by 10–40 % of its range, at seeded places inside the body.
-In the film the sphere passes through the picture as a probe is moved at 20 mm/s. A lesion survives when at least half
-of its contrast (lesion minus no lesion, summed over its pixels) is in the reconstruction, that is, in what the language
-model gets: kept tokens, and for each removed one the token that stands for it.
+Every rule prunes at its own default and at given shares of removed tokens; rules that look at embeddings get those of
+the model's own encoder. What a rule shows is its kept tokens, and in the place of each removed one its stand-in: the
+one that the rule names, the average that it was merged into, or else the kept token most like it. A finding survives
+when at least half of its contrast is in that (benchmarks/pruning_findings.py): outlined lesions and boxed findings that
+stand out, and spheres of 4–20 mm that change the display by 10–40 % of its range, planted at seeded places in volumes
+and films without outlines.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel
-import nilearn
 import numpy as np
 import torch
-from pydicom.data import get_testdata_file
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
 
+from benchmarks.pruning_clips import HUB_MODEL, Case, build_processor, cases_of, packaged_cases, packaged_clips
+from benchmarks.pruning_figures import Example, draw_examples, draw_survival
+from benchmarks.pruning_findings import SURVIVING_CONTRAST, Finding, boxed, outlined, plant
+from benchmarks.pruning_rules.compared import OF_CLIPS, OF_PICTURES, Rule, Shown, Subject
+from benchmarks.pruning_rules.encoder import ClipEncoder
 from benchmarks.report import markdown_table, share_with_interval, write_json
-from hub_model.processing_omniv_med import OmniVMedProcessor, ProcessedClip
+from evaluation.metrics import bootstrap_interval
 from hub_model.pruning_heatmap_omniv_med import draw_heatmap
-from hub_model.token_pruning_omniv_med import PrunedTokens, estimate_noise, prune_tokens, reconstruct
-from hub_model.visual_processing_omniv_med import patchify, unpatchify
+from hub_model.token_pruning_omniv_med import estimate_noise
+from hub_model.visual_processing_omniv_med import patchify, to_uint8, unpatchify
 
-HUB_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
-FRAME_TOKENS = (64, 16)
-"""Tokens of a frame: about 224×224 pixels, and 112×112 as the embedded Nano has them."""
-MAX_FRAMES = 256
-RULES = {
-    "ours": {},
-    "previous frame": {"prune_rule": "previous", "prune_threshold": 0.1},
-}
-DIAMETERS = (4.0, 20.0)  # mm
-CONTRASTS = (0.1, 0.4)  # of the display range
-DISPLAY_RANGE = 2.0  # pixel values lie in [-1, 1]
-BODY_LEVEL = -0.6  # darker pixels are background
-SWEEP_SPEED = 20.0  # mm/s
-SURVIVING_CONTRAST = 0.5
+KINDS = {"lesions": "outlined lesions in volumes", "spheres": "planted spheres", "boxes": "boxed findings in pictures"}
+REMOVED = {"lesions": (0.6, 0.8, 0.9), "spheres": (0.6, 0.8, 0.9), "boxes": (0.3, 0.6, 0.8)}
+"""Shares of removed tokens at which rules are compared; single pictures have less to spare."""
+EXAMPLES_AT = {"lesions": 0.8, "spheres": 0.8, "boxes": 0.6}
+DEFAULT = "default"
+FEWEST_GROUPS = 10
+"""With fewer patients or clips their bootstrap says nothing, and the interval is Wilson's, of single findings."""
 
 
-def real_clips() -> dict[str, str]:
-    """Names and paths of the real clips."""
-    mni152 = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-    return {
-        "MNI152 T1 average (nilearn)": str(Path(nilearn.__file__).parent / mni152),
-        "MR head, one person (nibabel)": str(Path(nibabel.__file__).parent / "tests/data/example4d.nii.gz"),
-        "echocardiogram (pydicom)": get_testdata_file("examples_ybr_color.dcm", download=False),
-    }
-
-
-@dataclass(frozen=True)
-class Sphere:
-    """A lesion to put into frames (T, 3, H, W).
+@dataclass
+class Row:
+    """What one rule did to one clip at one setting.
 
     Attributes:
-        weights: float (T, H, W), the share of each pixel that it fills.
-        change: what it adds to the pixel values it fills; negative where the body is bright.
+        kind, rule, setting: the setting is a share of removed tokens, or `DEFAULT`.
+        clip, group: the clip's name and patient.
+        removed: share of the tokens.
+        mean_error, worst_error: mean absolute difference between a token and what is shown, over all tokens.
+        seconds: of the decision, without the encoder.
+        shares: for each finding the share of its contrast that is left.
     """
 
-    weights: torch.Tensor
-    change: float
+    kind: str
+    rule: str
+    setting: str
+    clip: str
+    group: str
+    removed: float
+    mean_error: float
+    worst_error: float
+    seconds: float
+    shares: list[float] = field(default_factory=list)
 
 
-def pixel_axes(processed: ProcessedClip, frames: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where slices, rows and columns lie, in millimetres; seconds of a film become millimetres of a probe's sweep."""
-    clip = processed.clip
-    depth = clip.positions * (SWEEP_SPEED if clip.kind == "video" else 1.0)
-    rows = np.arange(frames.shape[2]) * clip.pixel_spacing[0] * clip.frames.shape[1] / frames.shape[2]
-    columns = np.arange(frames.shape[3]) * clip.pixel_spacing[1] * clip.frames.shape[2] / frames.shape[3]
-    return depth, rows, columns
+def settings_of(rule: Rule, kind: str, subject: Subject) -> Iterator[tuple[str, Callable[[], Shown]]]:
+    """The settings at which a rule is measured, and the calls that prune."""
+    if rule.at_default is not None:
+        default = rule.at_default
+        yield DEFAULT, lambda: default(subject)
+    if rule.at_number is not None:
+        at_number = rule.at_number
+        for removed in REMOVED[kind]:
+            yield f"{removed:.0%}", lambda removed=removed: at_number(subject, subject.kept_at(removed))
 
 
-def lesions(processed: ProcessedClip, frames: torch.Tensor, count: int, seed: int) -> Iterator[Sphere]:
-    """Draws lesions at seeded places inside the body that show over their whole contrast."""
-    rng = np.random.default_rng(seed)
-    axes = pixel_axes(processed, frames)
-    brightness = frames.mean(dim=1)
-    body = (brightness > BODY_LEVEL).nonzero().numpy()
-    while count:
-        centre = body[rng.integers(len(body))]
-        radius, contrast = rng.uniform(*DIAMETERS) / 2, rng.uniform(*CONTRASTS) * DISPLAY_RANGE
-        z, y, x = (axis - axis[index] for axis, index in zip(axes, centre, strict=True))
-        distance = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
-        pixel = axes[2][1] - axes[2][0]
-        weights = torch.from_numpy(np.clip((radius - distance) / pixel + 0.5, 0, 1)).float()
-        around = float((brightness * weights).sum() / weights.sum())
-        yield Sphere(weights, contrast if around < 0 else -contrast)
-        count -= 1
-
-
-def surviving_contrast(difference: torch.Tensor, pruned: PrunedTokens) -> float:
-    """The share of a lesion's contrast, tokens (T, N, …) of with minus without, that is in the reconstruction."""
-    shown = reconstruct(difference, pruned)[difference != 0]
-    return float(shown.sum() / difference.sum())
-
-
-def random_pruning(keep_mask: torch.Tensor, kept: int, generator: torch.Generator) -> PrunedTokens:
-    """Keeps the first frame and, of the rest of (T, N), tokens drawn at random, `kept` in all."""
-    frames, places = keep_mask.shape
-    mask = torch.zeros(frames * places, dtype=torch.bool)
-    mask[:places] = True
-    mask[places + torch.randperm((frames - 1) * places, generator=generator)[: kept - places]] = True
-    mask = mask.view(frames, places)
-    stand_in = torch.where(mask, torch.arange(frames)[:, None], 0).cummax(dim=0).values
-    nothing = torch.zeros(frames, places)
-    return PrunedTokens(mask, stand_in, nothing, nothing, 0.0)
-
-
-def stand_in_errors(tokens: torch.Tensor, pruned: PrunedTokens) -> tuple[float, float]:
-    """Mean over the removed tokens, and worst, mean absolute difference to the stand-in."""
-    errors = (tokens - reconstruct(tokens, pruned)).abs().flatten(2).mean(dim=-1)[~pruned.keep_mask]
-    return (float(errors.mean()), float(errors.max())) if len(errors) else (0.0, 0.0)
-
-
-def measure_clip(
-    processor: OmniVMedProcessor, path: str, rule: dict[str, Any], count: int, seed: int
-) -> dict[str, Any]:
-    """Removal, errors and lesion survival of one rule on one clip, and of random removal of as many tokens."""
-    processed = processor.process_clip(processor.load(path), **rule)
-    tokens, base = processed.tokens, processed.pruned
-    settings = {
-        "rule": rule.get("prune_rule", processor.prune_rule),
-        "threshold": rule.get("prune_threshold", processor.prune_threshold),
-        "peak_threshold": processor.peak_threshold,
-        "noise": estimate_noise(tokens),
-    }
+def measure_case(
+    case: Case, encoder: ClipEncoder, sphere_count: int, seed: int
+) -> tuple[list[Row], dict[str, list[Example]]]:
+    """All rules on one clip: figures, and for each rule examples of what it shows at one setting."""
+    processed, tokens = case.processed, case.processed.tokens
     frames = unpatchify(tokens, *processed.grid)
-    side = processor.patch_size * processor.merge_size
-    columns = processed.grid[1]
-    generator = torch.Generator().manual_seed(seed)
-    survived, survived_at_random = 0, 0
-    for sphere in tqdm(lesions(processed, frames, count, seed), total=count, leave=False):
-        touched = sphere.weights.amax(dim=0) > 0
-        top, bottom, left, right = _token_box(touched, side)
-        window = frames[:, :, top * side : bottom * side, left * side : right * side]
-        weights = sphere.weights[:, None, top * side : bottom * side, left * side : right * side]
-        lesioned = (window + weights * sphere.change).clamp(-1, 1)
-        difference = patchify(lesioned - window, processor.patch_size, processor.merge_size)
-        # A token is judged by its own place alone, so the places that the lesion does not touch stay as they are.
-        here = prune_tokens(patchify(lesioned, processor.patch_size, processor.merge_size), **settings)
-        survived += surviving_contrast(difference, here) >= SURVIVING_CONTRAST
-        places = (torch.arange(top, bottom)[:, None] * columns + torch.arange(left, right)).flatten()
-        kept = int(base.keep_mask.sum() - base.keep_mask[:, places].sum() + here.keep_mask.sum())
-        drawn = random_pruning(base.keep_mask, kept, generator)
-        drawn_here = PrunedTokens(
-            drawn.keep_mask[:, places], drawn.stand_in[:, places], drawn.errors, drawn.scores, drawn.threshold
-        )
-        survived_at_random += surviving_contrast(difference, drawn_here) >= SURVIVING_CONTRAST
-    mean_error, worst_error = stand_in_errors(tokens, base)
-    drawn = random_pruning(base.keep_mask, int(base.keep_mask.sum()), generator)
-    random_mean, random_worst = stand_in_errors(tokens, drawn)
-    return {
-        "frames": len(tokens),
-        "tokens_before": processed.tokens_before,
-        "tokens_after": processed.tokens_after,
-        "label_tokens": processed.label_tokens,
-        "removed": processed.reduction,
-        "noise": settings["noise"],
-        "threshold": base.threshold,
-        "mean_error": mean_error,
-        "worst_error": worst_error,
-        "survival": share_with_interval(survived, count),
-        "random": {
-            "mean_error": random_mean,
-            "worst_error": random_worst,
-            "survival": share_with_interval(survived_at_random, count),
-        },
-    }
+    patch, merge = tokens.shape[-1], round(tokens.shape[2] ** 0.5)
+    findings: list[Finding] = []
+    planted = None
+    if case.boxes:
+        kind, findings = "boxes", boxed(list(case.boxes), frames)
+    elif case.mask is not None:
+        kind, findings = "lesions", outlined(case.mask, frames)
+    else:
+        kind, planted = "spheres", plant(processed, frames, patch * merge, sphere_count, seed)
+        frames = planted.frames
+        tokens = patchify(frames, patch, merge)
+    if not findings and planted is None:
+        return [], {}
+    view = encoder.view(processed, tokens)
+    subject = Subject(tokens, processed.grid, estimate_noise(tokens), view, seed)
+    rows: list[Row] = []
+    examples: dict[str, list[Example]] = {}
+    for rule in OF_PICTURES if kind == "boxes" else OF_CLIPS:
+        for setting, prune in settings_of(rule, kind, subject):
+            start = time.perf_counter()
+            outcome = prune()
+            seconds = time.perf_counter() - start
+            shown = outcome.reconstruct(tokens)
+            errors = (shown - tokens).abs_().flatten(2).mean(dim=-1)
+            if planted is None:
+                shown_frames = unpatchify(shown, *processed.grid)
+                shares = [finding.share_left(frames, shown_frames) for finding in findings]
+                if setting == f"{EXAMPLES_AT[kind]:.0%}":
+                    examples[rule.name] = [
+                        _example(finding, frames, shown_frames, share)
+                        for finding, share in zip(findings, shares, strict=True)
+                    ]
+            else:
+                difference = outcome.reconstruct(patchify(planted.difference, patch, merge))
+                shares = planted.shares_left(unpatchify(difference, *processed.grid))
+            removed = 1 - outcome.kept / (subject.frames * subject.places)
+            mean, worst = float(errors.mean()), float(errors.max())
+            rows.append(Row(kind, rule.name, setting, case.name, case.group, removed, mean, worst, seconds, shares))
+    return rows, examples
 
 
-def _token_box(touched: torch.Tensor, side: int) -> tuple[int, int, int, int]:
-    """First and one past the last row and column of tokens, `side` pixels wide, that a mask (H, W) touches."""
-    rows, columns = (touched.any(dim=dim).nonzero().squeeze(1) // side for dim in (1, 0))
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+def _example(finding: Finding, frames: torch.Tensor, shown: torch.Tensor, share: float) -> Example:
+    """The middle frame of a finding as it is and as it is shown, with a margin."""
+    times, rows, columns = finding.box
+    middle = int(finding.inside.flatten(1).sum(dim=1).argmax())
+    outline = finding.inside[middle].numpy()
+    here = (slice(times.start + middle, times.start + middle + 1), slice(None), rows, columns)
+    true, seen = (to_uint8(part[here])[0] for part in (frames, shown))
+    return Example(true, seen, np.asarray(outline), share)
 
 
-def build_processor(frame_tokens: int) -> OmniVMedProcessor:
-    """A processor that gives every frame about `frame_tokens` tokens and reads every frame of the real clips."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(HUB_MODEL)
-    return OmniVMedProcessor(
-        tokenizer, min_frame_tokens=frame_tokens, max_frame_tokens=frame_tokens, max_frames=MAX_FRAMES, fps=100.0
-    )
+def measure(
+    cases: Iterable[Case], encoder: ClipEncoder, sphere_count: int, seed: int
+) -> tuple[list[Row], dict[str, dict[str, list[Example]]]]:
+    """All rules on all clips."""
+    rows: list[Row] = []
+    examples: dict[str, dict[str, list[Example]]] = defaultdict(lambda: defaultdict(list))
+    for case in tqdm(cases, unit="clip"):
+        found, shown = measure_case(case, encoder, sphere_count, seed)
+        rows += found
+        for rule, more in shown.items():
+            examples[found[0].kind][rule] += more
+    return rows, examples
 
 
-def measure(count: int, seed: int) -> list[dict[str, Any]]:
-    """All clips at both frame sizes under all rules."""
-    results = []
-    for frame_tokens in FRAME_TOKENS:
-        processor = build_processor(frame_tokens)
-        for name, path in real_clips().items():
-            for rule, options in RULES.items():
-                figures = measure_clip(processor, path, options, count, seed)
-                results.append({"clip": name, "frame_tokens": frame_tokens, "rule": rule, **figures})
-    return results
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """The figures as Markdown; random removal of as many tokens stands behind each rule."""
-
-    def percent(survival: dict[str, float]) -> str:
-        return f"{survival['share']:.1%} ({survival['low']:.1%}–{survival['high']:.1%})"
-
-    header = [
-        "clip",
-        "tokens a frame",
-        "rule",
-        "removed",
-        "mean error",
-        "worst error",
-        "lesions that survive",
-        "at random",
+def summary(rows: list[Row]) -> list[dict[str, Any]]:
+    """One entry for each kind, rule and setting, over all clips and findings."""
+    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.kind, row.rule, row.setting].append(row)
+    return [
+        {
+            "kind": kind,
+            "rule": rule,
+            "setting": setting,
+            "clips": len(found),
+            "removed": float(np.mean([row.removed for row in found])),
+            "survival": survival([(share, row.group) for row in found for share in row.shares]),
+            "contrast_left": float(np.mean([np.clip(share, 0, 1) for row in found for share in row.shares])),
+            "mean_error": float(np.mean([row.mean_error for row in found])),
+            "worst_error": max(row.worst_error for row in found),
+            "seconds": float(np.mean([row.seconds for row in found])),
+        }
+        for (kind, rule, setting), found in groups.items()
     ]
-    rows = [
-        [
-            item["clip"],
-            str(item["frame_tokens"]),
-            item["rule"],
-            f"{item['removed']:.1%}",
-            f"{item['mean_error']:.3f}",
-            f"{item['worst_error']:.3f}",
-            percent(item["survival"]),
-            percent(item["random"]["survival"]),
-        ]
-        for item in results
-    ]
-    return markdown_table(header, rows)
+
+
+def survival(shares: list[tuple[float, str]]) -> dict[str, Any]:
+    """Share of findings that survive, given what is left of each and its group, with a 95 % interval.
+
+    By a bootstrap over groups; with few groups, or where all findings survive or none, Wilson's over findings.
+    """
+    survives = [float(share >= SURVIVING_CONTRAST) for share, _ in shares]
+    figure: dict[str, Any] = dict(share_with_interval(int(sum(survives)), len(survives)))
+    groups = [group for _, group in shares]
+    figure |= {"groups": len(set(groups)), "interval": "Wilson"}
+    if len(set(groups)) >= FEWEST_GROUPS and 0 < sum(survives) < len(survives):
+        low, high = bootstrap_interval(survives, groups) or (figure["low"], figure["high"])
+        figure |= {"low": low, "high": high, "interval": "bootstrap"}
+    return figure
+
+
+def table(results: list[dict[str, Any]], kind: str) -> str:
+    """The survival of one kind of finding as Markdown: a row a rule, a column a setting."""
+    here = {(item["rule"], item["setting"]): item for item in results if item["kind"] == kind}
+    settings = [f"{removed:.0%}" for removed in REMOVED[kind]]
+    middle = f"{EXAMPLES_AT[kind]:.0%}"
+
+    def cell(item: dict[str, Any] | None) -> str:
+        if item is None:
+            return "–"
+        kept = item["survival"]
+        words = f"{kept['share']:.1%} ({kept['low']:.0%}–{kept['high']:.0%})"
+        return f"{item['removed']:.0%} removed: {words}" if item["setting"] == DEFAULT else words
+
+    rows = []
+    for rule in dict.fromkeys(item["rule"] for item in results if item["kind"] == kind):
+        found = [here.get((rule, setting)) for setting in (*settings, DEFAULT)]
+        at = here.get((rule, middle)) or here[rule, DEFAULT]
+        errors = [f"{at['mean_error']:.3f}", f"{at['worst_error']:.2f}", f"{1000 * at['seconds']:.0f}"]
+        rows.append([rule, *(cell(item) for item in found), *errors])
+    header = ["rule", *(f"{setting} removed" for setting in settings), "its own default"]
+    return markdown_table([*header, "mean error", "worst error", "ms a clip"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", required=True, metavar="OUT", help="file for the figures")
-    parser.add_argument("--lesions", type=int, default=500, help="lesions for each clip and rule (default 500)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of places, sizes and contrasts (default 0)")
-    parser.add_argument("--picture", metavar="PNG", help="where slices of the first clip are drawn with removed tokens")
+    parser.add_argument("--clips", type=Path, metavar="DIR", help="folder with volumes.jsonl and images.jsonl")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="where survival and examples of losses are drawn")
+    parser.add_argument("--limit", type=int, default=25, help="volumes, and pictures of each source (default 25)")
+    parser.add_argument("--frames", type=int, default=96, help="most frames of a clip (default 96)")
+    parser.add_argument("--frame-tokens", type=int, default=64, help="tokens of a frame (default 64: 224×224 pixels)")
+    parser.add_argument("--spheres", type=int, default=40, help="spheres in each clip without outlines (default 40)")
+    parser.add_argument("--seed", type=int, default=0, help="of spheres, pictures and random removal (default 0)")
+    parser.add_argument("--picture", metavar="PNG", help="where slices of the MNI152 average are drawn, pruned")
     arguments = parser.parse_args()
+    processor = build_processor(arguments.frame_tokens, arguments.frames)
     if arguments.picture:
-        processor = build_processor(FRAME_TOKENS[0])
-        draw_heatmap(processor.process_clip(processor.load(next(iter(real_clips().values())))), arguments.picture)
-    results = measure(arguments.lesions, arguments.seed)
-    write_json(arguments.json, "pruning", {"lesions": arguments.lesions, "seed": arguments.seed, "results": results})
-    print(table(results))
+        clip = processor.load(next(iter(packaged_clips().values())))
+        draw_heatmap(processor.process_clip(clip, prune_rule="anchor"), arguments.picture)
+    encoder = ClipEncoder(HUB_MODEL)
+    cases = (
+        packaged_cases(processor)
+        if arguments.clips is None
+        else cases_of(arguments.clips, processor, arguments.limit, arguments.seed)
+    )
+    rows, examples = measure(cases, encoder, arguments.spheres, arguments.seed)
+    results = summary(rows)
+    options = {name: getattr(arguments, name) for name in ("limit", "frames", "frame_tokens", "spheres", "seed")}
+    write_json(arguments.json, "pruning", {**options, "results": results, "clips": [vars(row) for row in rows]})
+    for kind, words in KINDS.items():
+        found = [item for item in results if item["kind"] == kind]
+        if found:
+            number = found[0]["survival"]
+            print(f"\n{words}: {number['n']} in {found[0]['clips']} clips of {number['groups']} groups\n")
+            print(table(results, kind))
+    if arguments.figures:
+        arguments.figures.mkdir(parents=True, exist_ok=True)
+        draw_survival(results, KINDS, arguments.figures / "pruning_survival.png")
+        for kind, by_rule in examples.items():
+            title = f"{KINDS[kind].capitalize()}, {EXAMPLES_AT[kind]:.0%} of the tokens removed: what each rule loses"
+            draw_examples(by_rule, title, arguments.seed, arguments.figures / f"pruning_lost_{kind}.png")
 
 
 if __name__ == "__main__":

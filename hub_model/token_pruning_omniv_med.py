@@ -19,7 +19,7 @@ import torch
 
 PruneRule = Literal["anchor", "spatial", "previous", "none"]
 PRUNE_RULES: tuple[PruneRule, ...] = get_args(PruneRule)
-BUDGET_SEARCH_STEPS = 24
+BUDGET_SEARCH_STEPS = 16
 LARGEST_DISTANCE = 2.0
 """The largest difference of two pixel values in [-1, 1]; as a peak threshold it switches the guard off."""
 GUARD_RATIO = 3.0
@@ -191,9 +191,9 @@ class StreamingPruner:
         self._shown: torch.Tensor  # from the first frame on: flat index of the token that was compared with last
 
     def raise_thresholds(self, amount: float) -> None:
-        """Raises both thresholds, before the first frame, to prune more."""
+        """Raises the threshold, and the guard's in proportion, before the first frame, to prune more."""
         self.threshold += amount
-        self.peak_threshold += amount
+        self.peak_threshold += GUARD_RATIO * amount
 
     def step(self, tokens: torch.Tensor) -> FrameDecision:
         """Judges the next frame.
@@ -480,9 +480,9 @@ def prune_tokens(
         peak_threshold: the guard: a token also stays when one block (half a patch wide) differs by more than this in
             its mean, so that a small lesion is not averaged away. None takes `GUARD_RATIO` times the threshold, so
             that one control governs both; `LARGEST_DISTANCE` switches the guard off.
-        max_tokens: budget in tokens. Where the thresholds keep more, both are raised by the same amount, the
-            smallest that bisection finds to meet it. The first frame alone may not exceed it, but under the rule
-            "spatial", which keeps no more than one token if it must.
+        max_tokens: budget in tokens. Where the thresholds keep more, both are raised, the guard's `GUARD_RATIO` times
+            as much, by the least that bisection finds to meet it. The first frame alone may not exceed it, but under
+            the rule "spatial", which keeps no more than one token if it must.
         noise: standard deviation of the pixel noise (`estimate_noise`). Thresholds that noise alone would exceed are
             raised just above it, as otherwise nothing repeats, and in a quiet clip the peak threshold is lowered by up
             to a third. None takes the thresholds as they are.
