@@ -20,7 +20,7 @@ from transformers.processing_utils import TextKwargs
 from .clip_omniv_med import Clip
 from .prompt_omniv_med import MEDIA_TOKEN, fill_placeholders, media_text
 from .token_pruning_omniv_med import PrunedTokens, PruneRule, estimate_noise, prune_tokens, reconstruct
-from .visual_processing_omniv_med import frames_to_tokens, to_uint8, token_grid, unpatchify
+from .visual_processing_omniv_med import RESAMPLES, Resample, frames_to_tokens, to_uint8, token_grid, unpatchify
 
 MEDIA_TYPES = ("image", "volume", "video")
 VISUAL_OPTIONS = (
@@ -38,6 +38,8 @@ MEDIUM_KEYS = ("path", "url", "base64")
 """Names of transformers for the medium, beside the name of its type."""
 MAX_LABELS = 16
 """A clip with more kept frames has its position labels thinned to this many, because labels cost tokens too."""
+LABEL_POSITION = "{position}"
+"""What stands for the millimetres or seconds in the wording of a position label."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class ProcessedClip:
         tokens: float32 (T, N, merge², 3, patch, patch), all tokens in [-1, 1], pruned ones included.
         grid: rows and columns of merged tokens in a frame; N = rows × columns.
         pruned: masks, stand-ins, errors and scores, each (T, N).
-        labels: position label of each frame ("12.5 mm", "3.0 s"), "" where it carries none.
+        labels: text before the tokens of each frame ("12.5 mm", "3.0 s"), "" where there is none.
         label_tokens: how many text tokens the labels take.
         patch_spacing: millimetres per patch, 0 if unknown.
         notes: what reading and sizing chose, one sentence each.
@@ -63,6 +65,11 @@ class ProcessedClip:
     label_tokens: int
     patch_spacing: float
     notes: tuple[str, ...]
+
+    @property
+    def merge_size(self) -> int:
+        """Side of a merged token in patches."""
+        return math.isqrt(self.tokens.shape[2])
 
     @property
     def tokens_before(self) -> int:
@@ -96,6 +103,14 @@ class OmniVMedProcessor(ProcessorMixin):
         patch_size, merge_size: side of a patch in pixels and of a merged token in patches, as the encoder has them.
         min_frame_tokens, max_frame_tokens: merged tokens of one frame; frames are resized into these bounds.
         clip_frame_tokens: merged tokens of each frame of a volume or a video, which has many; None: as of an image.
+        clip_merge_size: side of a merged token in patches in volumes and videos; None: as in an image.
+        max_clip_tokens: merged tokens of all frames of a volume or a video, before pruning: with more frames each
+            becomes smaller; None sets no limit.
+        resample: "bilinear" or "bicubic", with antialiasing.
+        volume_label, video_label: what stands before the tokens of a frame, with "{position}" for its millimetres or
+            seconds; "" labels no frames.
+        frame_separator: what stands between the frames that keep tokens.
+        max_labels: labelled frames of one clip, evenly spaced; None labels all.
         max_frames: frames (slices) taken from one clip, evenly spaced.
         fps: frames per second taken from a video.
         prune_rule, prune_threshold, peak_threshold: see `prune_tokens`; `prune_threshold` alone governs how much is
@@ -115,6 +130,13 @@ class OmniVMedProcessor(ProcessorMixin):
         min_frame_tokens: int = 16,
         max_frame_tokens: int = 1024,
         clip_frame_tokens: int | None = None,
+        clip_merge_size: int | None = None,
+        max_clip_tokens: int | None = None,
+        resample: Resample = "bilinear",
+        volume_label: str = "{position} mm",
+        video_label: str = "{position} s",
+        frame_separator: str = "",
+        max_labels: int | None = MAX_LABELS,
         max_frames: int = 128,
         fps: float = 1.0,
         prune_rule: PruneRule = "anchor",
@@ -123,11 +145,20 @@ class OmniVMedProcessor(ProcessorMixin):
         keep_ratio: float | None = None,
         max_visual_tokens: int | None = None,
     ):
+        if resample not in RESAMPLES:
+            raise ValueError(f"resample must be one of {RESAMPLES}, not {resample!r}.")
         self.patch_size = patch_size
         self.merge_size = merge_size
         self.min_frame_tokens = min_frame_tokens
         self.max_frame_tokens = max_frame_tokens
         self.clip_frame_tokens = clip_frame_tokens
+        self.clip_merge_size = clip_merge_size
+        self.max_clip_tokens = max_clip_tokens
+        self.resample = resample
+        self.volume_label = volume_label
+        self.video_label = video_label
+        self.frame_separator = frame_separator
+        self.max_labels = max_labels
         self.max_frames = max_frames
         self.fps = fps
         self.prune_rule = prune_rule
@@ -197,18 +228,18 @@ class OmniVMedProcessor(ProcessorMixin):
         has_spacing = row_spacing > 0 and column_spacing > 0
         stretch = math.sqrt(row_spacing / column_spacing) if has_spacing else 1.0
         shape = (height * stretch, width / stretch)  # the true aspect of the body, with as many pixels
-        token_size = self.patch_size * self.merge_size
-        bounds = (self.min_frame_tokens, self.max_frame_tokens)
-        if clip.kind != "image" and self.clip_frame_tokens is not None:
-            bounds = (self.clip_frame_tokens, self.clip_frame_tokens)
-        rows, columns = token_grid(*shape, token_size, *bounds)
+        merge_size = self.merge_size
+        if clip.kind != "image" and self.clip_merge_size is not None:
+            merge_size = self.clip_merge_size
+        token_size = self.patch_size * merge_size
+        rows, columns = token_grid(*shape, token_size, *self._frame_bounds(clip))
 
         notes = list(clip.notes)
         budget = self._budget(frames * rows * columns, options)
         if budget is not None and budget < rows * columns and options["prune_rule"] != "spatial":
             rows, columns = token_grid(*shape, token_size, 1, budget)
             notes.append(f"Frames were reduced to {rows}x{columns} tokens to fit the first one into {budget}.")
-        tokens = frames_to_tokens(clip.frames, rows, columns, self.patch_size, self.merge_size)
+        tokens = frames_to_tokens(clip.frames, rows, columns, self.patch_size, merge_size, self.resample)
         pruned = prune_tokens(
             tokens,
             options["prune_rule"],
@@ -224,7 +255,7 @@ class OmniVMedProcessor(ProcessorMixin):
         label_tokens = sum(len(self.tokenizer(label, add_special_tokens=False).input_ids) for label in labels if label)
         spacing = 0.0
         if clip.kind != "video" and has_spacing:
-            spacing = math.sqrt(height * row_spacing * width * column_spacing / (rows * columns)) / self.merge_size
+            spacing = math.sqrt(height * row_spacing * width * column_spacing / (rows * columns)) / merge_size
         return ProcessedClip(clip, tokens, (rows, columns), pruned, labels, label_tokens, spacing, tuple(notes))
 
     @staticmethod
@@ -235,15 +266,34 @@ class OmniVMedProcessor(ProcessorMixin):
             budgets.append(max(int(tokens * options["keep_ratio"]), 1))
         return min(budgets, default=None)
 
-    @staticmethod
-    def _labels(clip: Clip, keep_mask: torch.Tensor) -> tuple[str, ...]:
-        """Position labels for the frames that keep tokens, evenly thinned; without millimetres or seconds, none."""
+    def _frame_bounds(self, clip: Clip) -> tuple[int, int]:
+        """Fewest and most merged tokens of one of its frames."""
+        if clip.kind == "image":
+            return self.min_frame_tokens, self.max_frame_tokens
+        if self.clip_frame_tokens is not None:
+            return self.clip_frame_tokens, self.clip_frame_tokens
+        most = self.max_frame_tokens
+        if self.max_clip_tokens is not None:
+            most = max(min(most, self.max_clip_tokens // len(clip.frames)), 1)
+        return min(self.min_frame_tokens, most), most
+
+    def _labels(self, clip: Clip, keep_mask: torch.Tensor) -> tuple[str, ...]:
+        """What stands before each frame that keeps tokens: separator and label, these evenly thinned.
+
+        Without millimetres or seconds no frame has a label.
+        """
         labels = [""] * len(keep_mask)
-        if clip.kind == "image" or (clip.kind == "volume" and not all(clip.pixel_spacing)):
+        if clip.kind == "image":
             return tuple(labels)
+        known = clip.kind == "video" or all(clip.pixel_spacing)
+        wording = (self.video_label if clip.kind == "video" else self.volume_label) if known else ""
         kept = keep_mask.any(dim=1).nonzero().squeeze(1).tolist()
-        for frame in kept[:: math.ceil(len(kept) / MAX_LABELS)]:
-            labels[frame] = f"{clip.positions[frame]:.1f} {clip.unit}"
+        step = 1 if self.max_labels is None else math.ceil(len(kept) / self.max_labels)
+        for place, frame in enumerate(kept):
+            if place:
+                labels[frame] = self.frame_separator
+            if place % step == 0:
+                labels[frame] += wording.replace(LABEL_POSITION, f"{clip.positions[frame]:.1f}")
         return tuple(labels)
 
     @staticmethod
@@ -353,14 +403,14 @@ class OmniVMedProcessor(ProcessorMixin):
 
     def visual_inputs(self, processed: Sequence[ProcessedClip]) -> dict[str, torch.Tensor]:
         """The visual tensors of a batch of clips in reading order, as the model takes them."""
-        grids = [(len(item.tokens), *(side * self.merge_size for side in item.grid)) for item in processed]
+        grids = [(len(item.tokens), *(side * item.merge_size for side in item.grid)) for item in processed]
         patches = [item.tokens.flatten(0, 2).flatten(1) for item in processed]
         return {
             "pixel_values": torch.cat(patches)
             if len(patches) > 1
             else patches[0],  # a copy would take as long as reading
             "grid_thw": torch.tensor(grids),
-            "merge_sizes": torch.full((len(processed),), self.merge_size),
+            "merge_sizes": torch.tensor([item.merge_size for item in processed]),
             "keep_mask": torch.cat([item.pruned.keep_mask.flatten() for item in processed]),
             "frame_positions": torch.cat([torch.as_tensor(item.clip.positions).float() for item in processed]),
             "patch_spacing": torch.tensor([item.patch_spacing for item in processed]),

@@ -5,10 +5,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
+Resample = Literal["bilinear", "bicubic"]
+RESAMPLES: tuple[Resample, ...] = get_args(Resample)
+"""How frames are resized, by Pillow's names."""
+CUBIC_SHARPNESS = -0.5
+"""The free parameter of cubic convolution (Keys, IEEE TASSP 29, 1981, equation 15), as in Pillow."""
 PIXEL_MEAN = 0.5
 PIXEL_STD = 0.5
 """Frames of 0…255 become [-1, 1], as SigLIP was trained."""
@@ -41,28 +47,35 @@ def token_grid(height: float, width: float, token_size: int, min_tokens: int, ma
     return max(rows, 1), max(columns, 1)
 
 
-def frames_to_tokens(frames: np.ndarray, rows: int, columns: int, patch_size: int, merge_size: int) -> torch.Tensor:
+def frames_to_tokens(
+    frames: np.ndarray,
+    rows: int,
+    columns: int,
+    patch_size: int,
+    merge_size: int,
+    resample: Resample = "bilinear",
+) -> torch.Tensor:
     """Resizes uint8 frames (T, H, W, 3) and cuts them: float32 (T, rows·columns, merge², 3, patch, patch) in [-1, 1].
 
     The same as `patchify` of `resize_frames`, without the resized frames ever being whole in memory.
     """
     side = patch_size * merge_size
     tokens = _empty(len(frames), rows * columns, merge_size**2, 3, patch_size, patch_size)
-    for place, resized in _resize_in_pieces(frames, rows * side, columns * side):
+    for place, resized in _resize_in_pieces(frames, rows * side, columns * side, resample):
         tokens[place] = patchify(resized, patch_size, merge_size)  # one channel of a grey clip fills all three
     return tokens
 
 
-def resize_frames(frames: np.ndarray, height: int, width: int) -> torch.Tensor:
+def resize_frames(frames: np.ndarray, height: int, width: int, resample: Resample = "bilinear") -> torch.Tensor:
     """Resizes uint8 frames (T, H, W, 3) with antialiasing; returns float32 (T, 3, height, width) in [-1, 1].
 
-    The weights are those of torch's `interpolate(mode="bilinear", antialias=True)`, from which results differ by
+    The weights are those of torch's `interpolate(mode=resample, antialias=True)`, from which results differ by
     rounding. They stay in floating point, because rounding to whole grey levels hides how quiet a clip is, by which
     the pruner sharpens its guard (tried on the echocardiogram of benchmarks.pruning: 91 instead of 97 % of the lesions
     survive).
     """
     resized = _empty(len(frames), 3, height, width)
-    for place, part in _resize_in_pieces(frames, height, width):
+    for place, part in _resize_in_pieces(frames, height, width, resample):
         resized[place] = part
     return resized
 
@@ -72,7 +85,9 @@ def _empty(*shape: int) -> torch.Tensor:
     return torch.from_numpy(np.empty(shape, np.float32))
 
 
-def _resize_in_pieces(frames: np.ndarray, height: int, width: int) -> Iterator[tuple[slice, torch.Tensor]]:
+def _resize_in_pieces(
+    frames: np.ndarray, height: int, width: int, resample: Resample
+) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yields which frames, and them resized: (n, 3, height, width), or (n, 1, height, width) of grey frames.
 
     A few frames at a time, because what stays in the processor's cache is worked on several times as fast. Resizing is
@@ -83,7 +98,7 @@ def _resize_in_pieces(frames: np.ndarray, height: int, width: int) -> Iterator[t
         frames = frames[..., :1]
     count, old_height, old_width, channels = frames.shape
     same = (old_height, old_width) == (height, width)
-    down, across = ([], []) if same else (_bands(old_height, height), _bands(old_width, width))
+    down, across = ([], []) if same else (_bands(old_height, height, resample), _bands(old_width, width, resample))
     step = max(PIECE // (old_height * old_width * channels), 1)
     for start in range(0, count, step):
         place = slice(start, min(start + step, count))
@@ -103,24 +118,38 @@ def _resize_in_pieces(frames: np.ndarray, height: int, width: int) -> Iterator[t
         yield place, part
 
 
-def _bands(size: int, new_size: int) -> list[tuple[slice, slice, torch.Tensor]]:
+def _bands(size: int, new_size: int, resample: Resample) -> list[tuple[slice, slice, torch.Tensor]]:
     """The matrix that resizes one axis, in bands of rows: which of the new pixels, of which old ones, by what weights.
 
-    The weights are a triangle around the place of each new pixel, as wide as a new pixel where that is larger than an
-    old one, and add up to 1 (torch's `upsample_bilinear2d_aa`, Pillow's BILINEAR). They are zero far from a band, so
-    a band has few old pixels, and small dense products take less time than sums of a few terms each.
+    The weights are a triangle, or a cubic, around the place of each new pixel, as wide as a new pixel where that is
+    larger than an old one, and add up to 1 (torch's `upsample_bilinear2d_aa`, Pillow's BILINEAR and BICUBIC). They are
+    zero far from a band, so a band has few old pixels, and small dense products take less time than sums of a few terms
+    each.
     """
-    reach = max(size / new_size, 1.0)
+    scale = max(size / new_size, 1.0)
+    kernel, reach = (_triangle, scale) if resample == "bilinear" else (_cubic, 2 * scale)
     centres = (np.arange(new_size) + 0.5) * size / new_size - 0.5
     bands = []
     for start in range(0, new_size, BAND):
         to = slice(start, min(start + BAND, new_size))
         first = max(math.ceil(centres[to.start] - reach), 0)
         of = slice(first, min(math.floor(centres[to.stop - 1] + reach), size - 1) + 1)
-        weights = (1 - np.abs(np.arange(of.start, of.stop) - centres[to, None]) / reach).clip(0)
+        weights = kernel(np.abs(np.arange(of.start, of.stop) - centres[to, None]) / scale)
         weights /= weights.sum(axis=1, keepdims=True)
         bands.append((to, of, torch.from_numpy(weights.astype(np.float32))))
     return bands
+
+
+def _triangle(distances: np.ndarray) -> np.ndarray:
+    """Weights of linear interpolation at distances in pixels."""
+    return (1 - distances).clip(0)
+
+
+def _cubic(distances: np.ndarray) -> np.ndarray:
+    """Weights of cubic convolution at distances in pixels."""
+    near = ((CUBIC_SHARPNESS + 2) * distances - (CUBIC_SHARPNESS + 3)) * distances**2 + 1
+    far = (((distances - 5) * distances + 8) * distances - 4) * CUBIC_SHARPNESS
+    return np.where(distances < 1, near, np.where(distances < 2, far, 0.0))
 
 
 def patchify(frames: torch.Tensor, patch_size: int, merge_size: int) -> torch.Tensor:

@@ -32,6 +32,7 @@ from hub_model.configuration_omniv_med import OmniVMedConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.number_format_omniv_med import preferred_dtype
 from hub_model.processing_omniv_med import OmniVMedProcessor
+from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from train.checkpoints.assemble import (
     ADDED_TOKENS,
     HUB_MODEL,
@@ -103,13 +104,17 @@ def load_model(config: StageConfig) -> tuple[OmniVMedForConditionalGeneration, O
 
 
 def added_tokens(tokenizer: PreTrainedTokenizerFast, vocabulary: int) -> int:
-    """How many of the last embeddings belong to the added tokens; some models know a few of these already."""
-    ids = set(tokenizer.convert_tokens_to_ids(list(ADDED_TOKENS)))
+    """How many of the last embeddings belong to the added tokens; some models know a few of these already.
+
+    None do in a converted model, whose placeholder stands among tokens that it was trained with.
+    """
+    known = tokenizer.get_vocab()
+    if MEDIA_TOKEN not in known:
+        raise ConfigError(f"The model's tokenizer lacks {MEDIA_TOKEN}; assemble or convert the model again.")
+    ids = {known[token] for token in ADDED_TOKENS if token in known}
     count = 0
     while vocabulary - 1 - count in ids:
         count += 1
-    if not count:
-        raise ConfigError("The model's last embeddings are not those of the media tokens; assemble it again.")
     return count
 
 
@@ -425,7 +430,9 @@ def write_result(trainer: StageTrainer, stage: Stage, config: StageConfig) -> Pa
     state = {name: tensor for name, tensor in state.items() if name not in stage.model.all_tied_weights_keys}
     part = result.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
-    write_configuration(part, stage.model, stage.processor.tokenizer, processor_options(stage.processor))
+    processor = stage.processor
+    template = processor.chat_template
+    write_configuration(part, stage.model, processor.tokenizer, processor_options(processor), template)
     stage.model.save_pretrained(part, state_dict=state)
     part.replace(result)
     return result

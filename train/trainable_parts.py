@@ -64,7 +64,8 @@ def prepare_trainable_parts(model: OmniVMedForConditionalGeneration, config: Sta
             load_factors(model, factors, scaling, config)
         elif factors:
             raise ValueError(f"{config.start} holds LoRA factors; this stage needs `lora` too, of the same rank.")
-        separate_added_token_embeddings(model, added_tokens)
+        if added_tokens:
+            separate_added_token_embeddings(model, added_tokens)
     for name, parameter in model.named_parameters():
         own_weight = (
             part_of(name) in ("language", "embeddings")
@@ -131,5 +132,6 @@ def export_trained(state: Mapping[str, torch.Tensor], path: Path) -> None:
         for name, tensor in state.items()
         if name.endswith((LORA_A + ADAPTER, LORA_B + ADAPTER))
     }
-    added = next(tensor for name, tensor in state.items() if name.endswith(ADDED_EMBEDDINGS_PARAMETER))
-    save_trained_tensors(path, parts, lora, added, LORA_SCALING)
+    added = [tensor for name, tensor in state.items() if name.endswith(ADDED_EMBEDDINGS_PARAMETER)]
+    rows = added[0] if added else state["lm_head.weight"][:0]  # a converted model has no added tokens
+    save_trained_tensors(path, parts, lora, rows, LORA_SCALING)

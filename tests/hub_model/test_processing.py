@@ -17,6 +17,7 @@ from hub_model.media_omniv_med import Clip
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import MAX_LABELS, OmniVMedProcessor
 from hub_model.prompt_omniv_med import MEDIA_TOKEN
+from tests.helpers.tiny_models import PROCESSOR_OPTIONS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -106,6 +107,39 @@ def test_only_frames_that_keep_tokens_are_labelled(processor):
 @pytest.mark.parametrize(("kind", "label"), [("volume", "2.5 mm"), ("video", "2.5 s"), ("image", "")])
 def test_labels_are_in_the_unit_of_the_kind(processor, kind, label):
     assert processor.process_clip(changing_clip(2, kind)).labels[1] == label
+
+
+def test_the_wording_of_labels_is_an_option(tokenizer):
+    wording = {"video_label": "Time {position}s:", "volume_label": "", "frame_separator": ",", "max_labels": None}
+    processor = OmniVMedProcessor(tokenizer, **PROCESSOR_OPTIONS, **wording)
+    video = processor.process_clip(changing_clip(MAX_LABELS + 2, "video", 1.5))
+    assert video.labels[:2] == ("Time 0.0s:", ",Time 1.5s:")
+    assert all(label.startswith(",Time") for label in video.labels[1:])
+    volume = processor.process_clip(still_clip(6, changes=(3,)))
+    assert volume.labels == ("", "", "", ",", "", "")
+
+
+def test_volumes_and_videos_may_have_larger_tokens_than_pictures(tokenizer, picture):
+    options = PROCESSOR_OPTIONS | {"merge_size": 1, "max_frame_tokens": 24}
+    processor = OmniVMedProcessor(tokenizer, **options, clip_merge_size=2)
+    film = {"source": np.stack([picture(1), picture(2)]), "kind": "video"}
+    inputs = processor(text=MEDIA_TOKEN * 2, clips=[picture(), film], prune_rule="none")
+    assert inputs["merge_sizes"].tolist() == [1, 2]
+    assert inputs["grid_thw"].tolist() == [[1, 6, 4], [2, 6, 4]]
+    assert inputs["keep_mask"].numel() == placeholders(inputs, processor) == 24 + 2 * 6
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 50])
+def test_all_frames_of_a_clip_share_its_tokens(tokenizer, frames):
+    processor = OmniVMedProcessor(tokenizer, **PROCESSOR_OPTIONS, max_clip_tokens=24)
+    rows, columns = processor.process_clip(changing_clip(frames)).grid
+    assert frames * rows * columns <= max(24, frames)
+    assert rows * columns <= 12
+
+
+def test_an_unknown_way_to_resize_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="resample must be one of"):
+        OmniVMedProcessor(tokenizer, resample="nearest")
 
 
 @pytest.mark.parametrize("frames", [MAX_LABELS, MAX_LABELS + 1, 2 * MAX_LABELS, 50])

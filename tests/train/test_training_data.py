@@ -49,7 +49,7 @@ def media(processor) -> MediaCache:
 
 
 def prepared(processor, clip: Clip) -> PreparedClip:
-    return PreparedClip.of(processor.process_clip(clip), processor.merge_size)
+    return PreparedClip.of(processor.process_clip(clip))
 
 
 @pytest.fixture

@@ -37,7 +37,21 @@ HUB_MODEL = ROOT / "hub_model"
 CACHE = ROOT / ".cache"
 TRAINED = ROOT / "train" / "nano" / "trained.safetensors"
 STAMP = ".assembled.json"
-SIZING_OPTIONS = ("patch_size", "merge_size", "min_frame_tokens", "max_frame_tokens", "clip_frame_tokens")
+SIZING_OPTIONS = (
+    "patch_size",
+    "merge_size",
+    "min_frame_tokens",
+    "max_frame_tokens",
+    "clip_frame_tokens",
+    "clip_merge_size",
+    "max_clip_tokens",
+    "resample",
+    "volume_label",
+    "video_label",
+    "frame_separator",
+    "max_labels",
+)
+"""Of the processor: how a medium becomes tokens and text, beside the options that a call may change."""
 ADDED_TOKENS = ("<|vision_start|>", MEDIA_TOKEN, "<|vision_end|>")
 TURN_TOKENS = ("<|im_start|>", "<|im_end|>")
 """What the chat template marks turns with; the language models of this project know them already."""
@@ -118,14 +132,23 @@ def processor_options(processor: OmniVMedProcessor) -> dict[str, int | float | s
 
 
 def write_configuration(
-    folder: Path, model: OmniVMedForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, processor_options: dict
+    folder: Path,
+    model: OmniVMedForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    processor_options: dict,
+    template: str | None = None,
 ) -> None:
-    """Writes everything but the weights: configuration with all Auto classes, tokenizer, processor, and the code."""
+    """Writes everything but the weights: configuration with all Auto classes, tokenizer, processor, and the code.
+
+    Args:
+        template: the chat template, in Jinja; None takes the Nano's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for file in [*HUB_MODEL.glob("*_omniv_med.py"), HUB_MODEL / "chat_template.jinja"]:
+    for file in HUB_MODEL.glob("*_omniv_med.py"):
         if file.parent != folder:
             shutil.copy(file, folder)
-    template = (HUB_MODEL / "chat_template.jinja").read_text(encoding="utf-8")
+    if template is None:
+        template = (HUB_MODEL / "chat_template.jinja").read_text(encoding="utf-8")
     tokenizer.chat_template = template
     processor = OmniVMedProcessor(tokenizer, chat_template=template, **processor_options)
     processor.save_pretrained(folder)

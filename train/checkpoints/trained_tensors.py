@@ -71,8 +71,9 @@ def load_parts(
     model.load_state_dict(state, strict=False)
     if ADDED_TOKEN_EMBEDDINGS in tensors or not partial:
         added = tensors[ADDED_TOKEN_EMBEDDINGS]
+        embeddings = model.get_input_embeddings().weight
         with torch.no_grad():
-            model.get_input_embeddings().weight[-len(added) :] = added
+            embeddings[len(embeddings) - len(added) :] = added
 
 
 def merge_lora(model: OmniVMedForConditionalGeneration, tensors: dict[str, torch.Tensor], scaling: float) -> None:

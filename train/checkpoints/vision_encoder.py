@@ -8,6 +8,7 @@ tensors of the encoder alike, behind different prefixes.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +42,33 @@ def fetch(name: str) -> Path:
     return folder if folder.is_dir() else Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json"]))
 
 
-def vision_config(folder: Path) -> OmniVMedVisionConfig:
-    """The encoder's sizes; without `position_unit` and `temporal_window` it is the two-dimensional one.
+def vision_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model's or an encoder's configuration, what `OmniVMedVisionConfig` takes.
+
+    Without `position_unit` and `temporal_window` it is the two-dimensional encoder.
 
     Raises:
-        CheckpointError: where they are not said.
+        CheckpointError: where the sizes are not said.
+    """
+    fields = next((fields[name] for name in CONFIG_FIELDS if name in fields), fields)
+    known = OmniVMedVisionConfig().to_dict().keys() - {"model_type", "architectures", "dtype", "transformers_version"}
+    sizes = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "patch_size"}
+    if missing := sizes - fields.keys():
+        raise CheckpointError(f"config.json does not say {', '.join(sorted(missing))} of the vision encoder.")
+    return {name: value for name, value in fields.items() if name in known}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The fields of a checkpoint's config.json.
+
+    Raises:
+        CheckpointError: where there is none.
     """
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json, so the sizes of its encoder are not known.")
     fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    fields = next((fields[name] for name in CONFIG_FIELDS if name in fields), fields)
-    known = OmniVMedVisionConfig().to_dict().keys() - {"model_type", "architectures", "dtype", "transformers_version"}
-    sizes = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "patch_size"}
-    if missing := sizes - fields.keys():
-        raise CheckpointError(f"{path} does not say {', '.join(sorted(missing))} of the vision encoder.")
-    return OmniVMedVisionConfig(**{name: value for name, value in fields.items() if name in known})
+    return fields
 
 
 def encoder_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -89,7 +101,8 @@ def load_vision_encoder(name: str) -> OmniVMedVisionModel:
         CheckpointError: where it is not one of this kind.
     """
     folder = fetch(name)
-    encoder = OmniVMedVisionModel._from_config(vision_config(folder))
+    config = OmniVMedVisionConfig(**vision_fields(read_config(folder)))
+    encoder = OmniVMedVisionModel._from_config(config)
     state, own = encoder_tensors(folder), encoder.state_dict()
     wrong = {n for n in own if n not in state or state[n].shape != own[n].shape}
     if wrong:

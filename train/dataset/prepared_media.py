@@ -51,10 +51,10 @@ class PreparedClip:
     patch_spacing: float
 
     @classmethod
-    def of(cls, processed: ProcessedClip, merge_size: int) -> PreparedClip:
+    def of(cls, processed: ProcessedClip) -> PreparedClip:
         """From the processor's result."""
         levels = (processed.tokens * PIXEL_STD + PIXEL_MEAN) * 255
-        frames, (rows, columns) = len(processed.tokens), processed.grid
+        frames, (rows, columns), merge_size = len(processed.tokens), processed.grid, processed.merge_size
         return cls(
             patches=levels.round_().clamp_(0, 255).to(torch.uint8).flatten(0, 2).flatten(1),
             keep_mask=processed.pruned.keep_mask,
@@ -136,7 +136,7 @@ class MediaCache:
         if kept is not None and (clip := _read(kept)) is not None:
             return clip
         source: Clip = self.processor.load(path, kind=medium.type, spacing=medium.spacing)
-        clip = PreparedClip.of(self.processor.process_clip(source), self.processor.merge_size)
+        clip = PreparedClip.of(self.processor.process_clip(source))
         size = clip.patches.numel()
         if kept is not None and size <= self.bytes_left:
             worker = get_worker_info()
