@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from .intensity_omniv_med import CT_PRESETS, CT_WINDOWS
 
@@ -92,6 +93,10 @@ class Clip:
     def unit(self) -> str:
         """Unit of `positions`: "mm", "s", or "" for an image."""
         return {"image": "", "volume": "mm", "video": "s"}[self.kind]
+
+    def images(self) -> list[Image.Image]:
+        """The frames as RGB pictures, for any other model: with this reader's windows, plane and choice of frames."""
+        return [Image.fromarray(np.ascontiguousarray(frame)) for frame in self.frames]
 
 
 @dataclass(frozen=True)

@@ -454,3 +454,20 @@ def test_grey_frames_are_one_channel_seen_three_times(tmp_path):
         clip = load_clip(source, modality="MR")
         assert clip.frames.shape[-1] == 3 and clip.frames.strides[-1] == 0 and not clip.frames.flags.writeable
     assert load_clip(make_body(), modality="CT").frames.flags.writeable
+
+
+# --- Frames for other models --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source", [make_body(), Image.new("L", (6, 4), 90), [np.full((4, 6, 3), t, np.uint8) for t in (1, 200)]]
+)
+def test_frames_are_pictures_that_may_be_drawn_into(source):
+    clip = load_clip(source, modality="MR")
+    pictures = clip.images()
+    assert {(picture.mode, picture.size) for picture in pictures} == {("RGB", clip.frames.shape[2:0:-1])}
+    assert np.array_equal(np.stack([np.asarray(picture) for picture in pictures]), clip.frames)
+    before = clip.frames.copy()
+    for picture in pictures:
+        picture.putpixel((0, 0), (1, 2, 3))
+    assert np.array_equal(clip.frames, before)
