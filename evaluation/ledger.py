@@ -7,7 +7,6 @@ each is on disk before the next question is asked. Several processes write a led
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,16 +44,6 @@ def settings_of(row: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The settings if this is a ledger's first line, None for any other line."""
     settings = row["settings"] if row is not None and row.keys() == {"settings"} else None
     return settings if isinstance(settings, dict) else None
-
-
-def fingerprint(model: Path, files: Sequence[str] = ("*.safetensors", "config.json", "processor_config.json")) -> str:
-    """SHA-256 of a folder's weights and configuration, by which a ledger knows its model."""
-    digest = hashlib.sha256()
-    for path in sorted(path for pattern in files for path in model.glob(pattern)):
-        with path.open("rb") as file:
-            while block := file.read(1 << 24):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 class Ledger:

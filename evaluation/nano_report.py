@@ -30,12 +30,13 @@ import torch
 from evaluation import breakdown
 from evaluation.benchmarks import GENERATED, BenchmarkQuestion, find_data, read_benchmark
 from evaluation.blind import blinded
-from evaluation.ledger import Ledger, fingerprint
+from evaluation.ledger import Ledger
 from evaluation.nano import real_files, real_pictures, sweep, text_perplexity
 from evaluation.nano.goals import goals
 from evaluation.nano.goals import markdown as goals_markdown
 from evaluation.run import DTYPES, ask_all, load
 from evaluation.score import score_file
+from train.checkpoints.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration

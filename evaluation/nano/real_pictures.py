@@ -36,7 +36,7 @@ from evaluation.benchmarks import REPORTS, BenchmarkQuestion, to_question
 from evaluation.blind import blinded
 from evaluation.breakdown import figures as share_figures
 from evaluation.breakdown import percent, span, task_of
-from evaluation.ledger import Ledger, fingerprint
+from evaluation.ledger import Ledger
 from evaluation.metrics import bootstrap_interval, wilson_interval
 from evaluation.run import DTYPES, load
 from evaluation.score import Scored, mean, score_file
@@ -48,6 +48,7 @@ from hub_model.answering_omniv_med import (
     end_ids,
     judge,
 )
+from train.checkpoints.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
