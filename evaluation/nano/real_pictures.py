@@ -360,8 +360,7 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, processor = load(arguments.model, {}, device, arguments.dtype)
-    # The calibration stands in the configuration, but changes no answer of the model's own.
-    fixed = {"weights": fingerprint(folder, ("*.safetensors", "processor_config.json")), "dtype": arguments.dtype}
+    fixed = {"model": fingerprint(folder), "dtype": arguments.dtype}
     if arguments.fit:
         validation = read_questions(arguments.data, "validation", types, arguments.limit)
         answered = ask(
