@@ -11,6 +11,7 @@ drift away unseen; it stays selectable as the baseline.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple, cast, get_args
@@ -41,6 +42,8 @@ NOISE_FRAMES = 8
 TOKENS_AT_ONCE = 32
 """Tokens that are copied for a comparison at once: few, as copies that leave a processor's cache cost the most."""
 
+ROUNDING = 1e-6
+"""What sums in another order may differ by, relative and of pixel values."""
 EMPTY_LEVEL = -0.75
 """Brightest channel mean of empty background: air is at −0.8 in the widest CT window, black is −1."""
 
@@ -220,7 +223,11 @@ class StreamingPruner:
         # Autograd would add a tenth to so many small operations, and autocast would round.
         with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
             if self.rule != "previous":
-                colours, empty = _empty_background(tokens, self._limits / 4, self._blocks)
+                patches = tokens.flatten(0, 1).mean(dim=(-2, -1), dtype=torch.float32)
+                colours, empty = _empty_background(tokens, patches, self._limits / 4, self._blocks)
+            if self.rule == "spatial":
+                means = patches.view(count, places, -1)
+                worth_a_look = self._neighbourhood.alike(means, 2 * self._mean_limit)
             frames = zip(tokens, distances.unbind(1), keep, returned_to, own, strict=True)
             for t, (frame, distance, kept, returned, itself) in enumerate(frames):
                 frame = frame.float()
@@ -232,7 +239,10 @@ class StreamingPruner:
                     self._show_kept(frame, kept)
                 else:
                     self._return_to_one_background(frame, empty[t], distance, kept, returned)
-                    self._show_neighbours(frame, empty[t], distance, kept, returned, itself)
+                    self._show_kept(frame, kept)
+                    torch.where(kept, itself, self._shown[:places], out=self._shown[:places])
+                    torch.where(kept[:, None], means[t], self._means[:places], out=self._means[:places])
+                    self._show_neighbours(worth_a_look[t], empty[t], distance, kept, returned)
                     shown[t] = self._shown[:places]
                 self.frames_seen += 1
         first = own < places  # of the whole clip
@@ -267,7 +277,9 @@ class StreamingPruner:
             # neighbour, the means are infinite, so that nothing is near.
             self._compared = torch.cat([self._compared, self._compared[:1]])
             self._shown = torch.cat([self._shown, self._shown[:1]])
-            self._means = self._compared.new_full((len(tokens) + 2, self._blocks), math.inf)
+            patches = tokens.shape[1] * tokens.shape[2]
+            self._means = self._compared.new_full((len(tokens) + 2, patches), math.inf)
+            self._mean_limit = float(self._limits[0]) / self._blocks * (1 + ROUNDING) + ROUNDING
 
     def _compare(self, tokens: torch.Tensor, distances: torch.Tensor, keep: torch.Tensor) -> None:
         """Fills in how far the next frame's tokens (N, …) are from those compared with, and which differ too much.
@@ -279,11 +291,10 @@ class StreamingPruner:
         if self.frames_seen == 0:
             keep.fill_(True)
 
-    def _show_kept(self, frame: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        """From now on what is kept (N,) of a frame (N, …) is compared with at its places, which are returned."""
+    def _show_kept(self, frame: torch.Tensor, keep: torch.Tensor) -> None:
+        """From now on what is kept (N,) of a frame (N, …) is compared with at its places."""
         places = keep.nonzero().squeeze(1)
         self._compared.index_copy_(0, places, frame.index_select(0, places))
-        return places
 
     def _return_to_background(
         self,
@@ -334,39 +345,39 @@ class StreamingPruner:
 
     def _show_neighbours(
         self,
-        frame: torch.Tensor,
+        worth_a_look: torch.Tensor,
         empty: torch.Tensor,
         distances: torch.Tensor,
         keep: torch.Tensor,
         returned_to: torch.Tensor,
-        itself: torch.Tensor,
     ) -> None:
         """Takes tokens that a neighbour's shown token, or the background, stands for out of `keep`.
 
-        Fills in their `distances` (2, N) to it. What is shown is always a kept token, so errors do not add up. Goes by
-        anti-diagonals, whose tokens have their neighbours, left, above and between, on the two before.
+        Fills in their `distances` (2, N) to it. What is shown is always a kept token, so errors do not add up.
+
+        A neighbour is within the threshold of what it shows. So what is within it too is within twice as much of the
+        neighbour: all others are not `worth_a_look`, unless the background stands for them.
         """
-        candidates = self._show_kept(frame, keep)
-        self._shown.index_copy_(0, candidates, itself[candidates])
-        self._means.index_copy_(0, candidates, block_means(self._compared.index_select(0, candidates)).flatten(1))
+        any_empty = bool((keep & empty).any())
+        darkest = self._means[-2] if not any_empty else self._means.new_tensor(EMPTY_LEVEL)
+        dark = self._means[: len(keep)].mean(dim=1) <= darkest.mean() + self._mean_limit
         # A place that has returned to the background is not compared with: it still remembers the body.
         usable = torch.cat([returned_to < 0, keep.new_tensor([True, False])])
-        any_empty = bool((keep & empty).any())
-        for places in self._neighbourhood.by_diagonal(candidates):
+        for places in self._neighbourhood.in_rounds(keep & (worth_a_look | dark)):
             self._show_nearest(places, usable, distances, keep)
             if any_empty:
                 background = places[(keep & empty)[places]]
                 self._show(self._neighbourhood.background[: len(background)], background[:1])
+                self._show_nearest(background[1:], usable, distances, keep)  # of the same round, but no neighbours
 
     def _show_nearest(
         self, places: torch.Tensor, usable: torch.Tensor, distances: torch.Tensor, keep: torch.Tensor
     ) -> None:
         """Has places, none beside another, show what the nearest of their neighbours does, if it is near enough."""
         neighbours = self._neighbourhood.of[places]
-        # Means of blocks differ by no more than their pixels do: what differs too much in these need not be read.
-        rough = (self._means[places].unsqueeze(1) - self._means[neighbours]).abs_()
-        likely = (rough.sum(dim=-1) <= self._limits[0]) & (rough.amax(dim=-1) <= self._limits[1])
-        which, side = (likely & usable[neighbours]).nonzero(as_tuple=True)
+        # Means of patches differ by no more than their pixels do: what differs too much in these need not be read.
+        rough = (self._means[places].unsqueeze(1) - self._means[neighbours]).abs_().mean(dim=-1)
+        which, side = ((rough <= self._mean_limit) & usable[neighbours]).nonzero(as_tuple=True)
         if not len(which):
             return
         difference = self._compared.index_select(0, places[which])
@@ -399,18 +410,31 @@ class _Neighbourhood:
             raise ValueError(f"{places} tokens are no whole number of rows of {columns} columns.")
         every = torch.arange(places, device=device)
         row, column = every // columns, every % columns
-        self._diagonal = row + column
         left = torch.where(column > 0, every - 1, places + 1)
         above = torch.where(row > 0, every - columns, places + 1)
         between = torch.where((row > 0) & (column > 0), every - columns - 1, places + 1)
         self.background = torch.tensor([places], device=device)
         self.of = torch.stack([left, above, between, self.background.expand(places)], dim=1)
 
-    def by_diagonal(self, places: torch.Tensor) -> list[torch.Tensor]:
-        """Splits places by their anti-diagonal, from the upper left corner on."""
-        diagonal = self._diagonal[places]
-        counts = torch.bincount(diagonal).tolist()
-        return list(places[diagonal.argsort(stable=True)].split([count for count in counts if count]))
+    def alike(self, means: torch.Tensor, limit: float) -> torch.Tensor:
+        """Which tokens (T, N) differ by no more than a limit from a neighbour, in their means (T, N, any)."""
+        padded = torch.nn.functional.pad(means, (0, 0, 0, 2), value=math.inf)
+        sides = (means - padded[:, self.of[:, side]] for side in range(3))
+        near = [difference.abs_().mean(dim=-1) <= limit for difference in sides]
+        return torch.stack(near).any(dim=0)
+
+    def in_rounds(self, chosen: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yields the places of a mask (N,), each as soon as those of its neighbours have had their turn.
+
+        A whole frame goes by anti-diagonals; of a few places most come in the first round.
+        """
+        waiting = torch.cat([chosen, chosen.new_zeros(2)])
+        while True:
+            places = (waiting[:-2] & ~waiting[self.of[:, :3]].any(dim=1)).nonzero().squeeze(1)
+            if not len(places):
+                return
+            yield places
+            waiting[places] = False
 
 
 def _sum_and_peak(differences: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -425,13 +449,15 @@ def _sum_and_peak(differences: torch.Tensor, out: torch.Tensor | None = None) ->
     return out
 
 
-def _empty_background(tokens: torch.Tensor, limits: torch.Tensor, blocks: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _empty_background(
+    tokens: torch.Tensor, patches: torch.Tensor, limits: torch.Tensor, blocks: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Colours (T, N, channels) of tokens, and which of these are empty background (T, N): dark and flat.
 
-    Flat is what differs from its own colour by no more than the limits (2, 1) of `_sum_and_peak`, for so many blocks.
+    `patches` are the means of their patches (T · N, patches per token, channels). Flat is what differs from its own
+    colour by no more than the limits (2, 1) of `_sum_and_peak`, for so many blocks.
     """
     every = tokens.flatten(0, 1)
-    patches = every.mean(dim=(-2, -1), dtype=torch.float32)
     colours = patches.mean(dim=1)
     brightest = colours.amax(dim=-1)
     # The pixels of a patch differ from the colour by no less than their mean does: uneven patches are not flat.

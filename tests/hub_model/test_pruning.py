@@ -329,7 +329,7 @@ def test_empty_background_of_a_clip_is_kept_once_wherever_it_lies():
 
 @modest
 @given(clips(), thresholds)
-def test_diagonals_give_what_going_token_by_token_does(tokens, threshold):
+def test_rounds_give_what_going_token_by_token_does(tokens, threshold):
     tokens = tokens.clamp(min=-0.7)  # no empty background, which has a rule of its own
     columns = columns_of(tokens)
     shown, keep = {}, []
