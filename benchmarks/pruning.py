@@ -179,6 +179,16 @@ def summary(rows: list[Row]) -> list[dict[str, Any]]:
     ]
 
 
+def by_volume(rows: list[Row]) -> dict[str, dict[str, str]]:
+    """How many findings of how many survive in each volume and film, by rule and setting."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        if row.kind != "boxes":
+            survivors = sum(share >= SURVIVING_CONTRAST for share in row.shares)
+            found[row.clip][f"{row.rule}, {row.setting}"] = f"{survivors} of {len(row.shares)}"
+    return found
+
+
 def survival(shares: list[tuple[float, str]]) -> dict[str, Any]:
     """Share of findings that survive, given what is left of each and its group, with a 95 % interval.
 
@@ -222,8 +232,8 @@ def main() -> None:
     parser.add_argument("--json", required=True, metavar="OUT", help="file for the figures")
     parser.add_argument("--clips", type=Path, metavar="DIR", help="folder with volumes.jsonl and images.jsonl")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="where survival and examples of losses are drawn")
-    parser.add_argument("--limit", type=int, default=25, help="volumes, and pictures of each source (default 25)")
-    parser.add_argument("--frames", type=int, default=96, help="most frames of a clip (default 96)")
+    parser.add_argument("--limit", type=int, default=10, help="volumes, and pictures of each source (default 10)")
+    parser.add_argument("--frames", type=int, default=64, help="most frames of a clip (default 64)")
     parser.add_argument("--frame-tokens", type=int, default=64, help="tokens of a frame (default 64: 224×224 pixels)")
     parser.add_argument("--spheres", type=int, default=40, help="spheres in each clip without outlines (default 40)")
     parser.add_argument("--seed", type=int, default=0, help="of spheres, pictures and random removal (default 0)")
@@ -242,7 +252,7 @@ def main() -> None:
     rows, examples = measure(cases, encoder, arguments.spheres, arguments.seed)
     results = summary(rows)
     options = {name: getattr(arguments, name) for name in ("limit", "frames", "frame_tokens", "spheres", "seed")}
-    write_json(arguments.json, "pruning", {**options, "results": results, "clips": [vars(row) for row in rows]})
+    write_json(arguments.json, "pruning", {**options, "results": results, "volumes": by_volume(rows)})
     for kind, words in KINDS.items():
         found = [item for item in results if item["kind"] == kind]
         if found:

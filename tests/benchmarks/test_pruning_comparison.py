@@ -245,6 +245,7 @@ def test_few_patients_have_the_interval_of_wilson_and_many_their_bootstrap():
 def test_the_table_and_the_figures_have_a_row_for_each_rule(cases, encoder, tmp_path):
     rows, examples = pruning.measure([cases[0], cases[1], cases[2]], encoder, 4, seed=0)
     results = pruning.summary(rows)
+    assert pruning.by_volume(rows)["head.nii.gz"]["ours, anchor, default"] == "1 of 1"
     assert {item["kind"] for item in results} == set(pruning.KINDS)
     for kind, rules in (("lesions", OF_CLIPS), ("spheres", OF_CLIPS), ("boxes", OF_PICTURES)):
         lines = pruning.table(results, kind).splitlines()

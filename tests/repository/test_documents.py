@@ -66,7 +66,7 @@ RUN_BY = {
     "benchmarks.fuzz_media": "tests/benchmarks/test_fuzzing.py",
     "benchmarks.media": "tests/hub_model/test_media_formats.py",
     "benchmarks.media_outcomes": "tests/hub_model/test_media_formats.py",
-    "benchmarks.pruning": "tests/benchmarks/test_benchmarks.py",
+    "benchmarks.pruning": "tests/benchmarks/test_pruning_comparison.py",
     "data_engine.build": "tests/data_engine/test_build.py",
     "data_engine.caption": "tests/data_engine/test_captioning.py",
     "data_engine.contact_sheet": RUN_HERE,
