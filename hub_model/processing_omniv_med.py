@@ -236,7 +236,7 @@ class OmniVMedProcessor(ProcessorMixin):
 
         notes = list(clip.notes)
         budget = self._budget(frames * rows * columns, options)
-        if budget is not None and budget < rows * columns and options["prune_rule"] != "spatial":
+        if budget is not None and budget < rows * columns:
             rows, columns = token_grid(*shape, token_size, 1, budget)
             notes.append(f"Frames were reduced to {rows}x{columns} tokens to fit the first one into {budget}.")
         tokens = frames_to_tokens(clip.frames, rows, columns, self.patch_size, merge_size, self.resample)
