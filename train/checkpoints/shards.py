@@ -22,6 +22,8 @@ from train.checkpoints.vision_encoder import CheckpointError
 INDEX = "model.safetensors.index.json"
 ALIGNMENT = 8
 """The header is padded to a multiple of so many bytes."""
+PIECE = 2**24
+"""Numbers of a tensor that are converted at once."""
 CODES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """What safetensors calls the types of weights. Others are quantised, or no weights."""
 
@@ -101,8 +103,8 @@ def write_shard(
             # Opened anew for each: what is mapped stays in memory until the file is closed.
             with safe_open(stored[theirs].file, framework="pt") as tensors:
                 tensor = tensors.get_tensor(theirs)
-            tensor = tensor.to(dtype or tensor.dtype).contiguous()
-            file.write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+            for piece in tensor.reshape(-1).split(PIECE):  # a copy in another type is as small as a piece
+                file.write(memoryview(piece.to(dtype or piece.dtype).view(torch.uint8).numpy()))
     return end
 
 
