@@ -59,9 +59,13 @@ class PrunedPrompt:
             model: a `Qwen2_5_VLForConditionalGeneration` or `Qwen3VLForConditionalGeneration`.
 
         Returns:
-            `input_ids`, `attention_mask`, `position_ids` (4, batch, length) and the encoded media.
+            `input_ids`, `attention_mask`, `position_ids` (4, batch, length) and the encoded media, on its device.
         """
-        backbone, inputs = model.base_model, self.inputs
+        backbone = model.base_model
+        inputs = {
+            name: value.to(model.device) if hasattr(value, "to") else value for name, value in self.inputs.items()
+        }
+        kept, attention_mask = self.kept.to(model.device), self.attention_mask.to(model.device)
         grids = {name: inputs[name] for name in ("image_grid_thw", "video_grid_thw") if inputs.get(name) is not None}
         encoded: dict[str, Any] = {}
         if inputs.get("pixel_values") is not None:
@@ -73,22 +77,22 @@ class PrunedPrompt:
                 inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=True
             )
             encoded["video"] = self._keep(video)
-        text_positions = (self.attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
+        text_positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
         positions = text_positions.expand(3, -1, -1)
         if grids:
             times = inputs.get("second_per_grid_ts")
             whole, _ = backbone.get_rope_index(
                 inputs["input_ids"],
-                mm_token_type_ids=self.token_types,
+                mm_token_type_ids=self.token_types.to(model.device),
                 attention_mask=_attended(inputs),
                 **grids,
                 **({} if times is None else {"second_per_grid_ts": times}),
             )
             positions = torch.zeros_like(whole[..., : self.input_ids.shape[1]])
-            positions[:, self.attention_mask.bool()] = whole[:, self.kept]
+            positions[:, attention_mask.bool()] = whole[:, kept]
         return {
-            "input_ids": self.input_ids,
-            "attention_mask": self.attention_mask,
+            "input_ids": self.input_ids.to(model.device),
+            "attention_mask": attention_mask,
             "position_ids": torch.cat([text_positions[None], positions]),
             "mm_encoder_outputs": encoded,
         }

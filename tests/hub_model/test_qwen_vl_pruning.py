@@ -1,9 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Our pruner on transformers' own Qwen2.5-VL and Qwen3-VL, random and small.
-
-The processors of these models need torchvision for videos, so their outputs are written here: patches in the order and
-normalisation of `Qwen2VLVideoProcessor`, prompts as `replace_video_token` of each writes them.
-"""
+"""Our pruner on transformers' own Qwen2.5-VL and Qwen3-VL, random and small."""
 
 from __future__ import annotations
 
@@ -15,117 +11,36 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import (
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-)
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from hub_model.qwen_vl_pruning_omniv_med import VISION_END, VISION_START, PrunedPrompt, prune_prompt, video_tokens
 from hub_model.token_pruning_omniv_med import prune_tokens
 from hub_model.visual_processing_omniv_med import frames_to_tokens
-from tests.helpers.foreign_models import foreign_tokenizer
+from tests.helpers.qwen_vl import MERGE, MODELS, PATCH, TOGETHER, QwenProcessor, cut, qwen_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-PATCH, MERGE, TOGETHER = 4, 2, 2
-TEXT = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 1024,
-    "initializer_range": 0.3,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
-}
-VISION = {
-    "depth": 3,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_heads": 2,
-    "patch_size": PATCH,
-    "spatial_merge_size": MERGE,
-    "temporal_patch_size": TOGETHER,
-    "out_hidden_size": 32,
-    "initializer_range": 0.3,
-}
-MODELS = ("Qwen2.5-VL", "Qwen3-VL")
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def qwen(request) -> SimpleNamespace:
-    """A model, what its processor would have, and its name."""
-    tokenizer = foreign_tokenizer("<|image_pad|>")
-    tokenizer.padding_side = "left"
-    tokens = {f"{kind}_token_id": tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>") for kind in ("image", "video")}
-    ids = tokens | {
-        "vision_start_token_id": tokenizer.convert_tokens_to_ids(VISION_START),
-        "vision_end_token_id": tokenizer.convert_tokens_to_ids(VISION_END),
-    }
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    text = TEXT | ends | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    torch.manual_seed(5)
-    model: Any
-    if request.param == "Qwen2.5-VL":
-        vision = VISION | {"window_size": 16, "fullatt_block_indexes": [1], "tokens_per_second": 2}
-        model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids))
-    else:
-        vision = VISION | {"deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64}
-        model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **ids))
-    sizes = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": TOGETHER}
-    video_processor = SimpleNamespace(image_mean=OPENAI_CLIP_MEAN, image_std=OPENAI_CLIP_STD, **sizes)
-    processor = SimpleNamespace(tokenizer=tokenizer, video_processor=video_processor, **tokens)
-    return SimpleNamespace(model=model.eval(), processor=processor, name=request.param)
-
-
-def cut(frames: np.ndarray) -> tuple[torch.Tensor, list[int]]:
-    """Patches of frames (T, H, W, 3) as `Qwen2VLVideoProcessor` gives them, and their grid."""
-    mean, deviation = (np.array(one, np.float32) for one in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
-    values = torch.from_numpy((frames.astype(np.float32) / 255 - mean) / deviation).permute(0, 3, 1, 2)
-    times, rows, columns = len(frames) // TOGETHER, frames.shape[1] // PATCH, frames.shape[2] // PATCH
-    split = values.reshape(times, TOGETHER, 3, rows // MERGE, MERGE, PATCH, columns // MERGE, MERGE, PATCH)
-    patches = split.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(times * rows * columns, -1)
-    return patches, [times, rows, columns]
+    """A model and its processor."""
+    processor = QwenProcessor(request.param)
+    return SimpleNamespace(model=qwen_model(processor), processor=processor, name=request.param)
 
 
 def process(qwen: SimpleNamespace, *conversations: list) -> dict[str, Any]:
-    """What the processor would give for conversations of texts, pictures (arrays of 3 axes) and videos (of 4)."""
-    tokenizer = qwen.processor.tokenizer
-    media: dict[str, list] = {"image": [], "video": []}
-    texts = []
+    """The processor's inputs for conversations of texts, pictures (arrays of 3 axes) and videos (of 4)."""
+    texts, images, videos = [], [], []
     for parts in conversations:
-        text = "<|im_start|>user\n"
+        content = []
         for part in parts:
             if isinstance(part, str):
-                text += part
-                continue
-            kind = "image" if part.ndim == 3 else "video"
-            patches, grid = cut(np.stack([part] * TOGETHER) if part.ndim == 3 else part)
-            media[kind].append((patches, grid))
-            count = grid[1] * grid[2] // MERGE**2
-            pads = f"<|{kind}_pad|>" * count
-            if kind == "image" or qwen.name == "Qwen2.5-VL":
-                text += VISION_START + pads * grid[0] + VISION_END
+                content.append({"type": "text", "text": part})
             else:
-                text += "".join(
-                    f"<{time + 0.5:.1f} seconds>{VISION_START}{pads}{VISION_END}" for time in range(grid[0])
-                )
-        texts.append(text + "<|im_end|>\n<|im_start|>assistant\n")
-    inputs = dict(tokenizer(texts, padding=True, return_tensors="pt"))
-    types = torch.zeros_like(inputs["input_ids"])
-    for number, kind in enumerate(("image", "video"), 1):
-        types[inputs["input_ids"] == getattr(qwen.processor, f"{kind}_token_id")] = number
-        if media[kind]:
-            pixels = "pixel_values" if kind == "image" else "pixel_values_videos"
-            inputs[pixels] = torch.cat([patches for patches, _ in media[kind]])
-            inputs[f"{kind}_grid_thw"] = torch.tensor([grid for _, grid in media[kind]])
-    if media["video"] and qwen.name == "Qwen2.5-VL":
-        inputs["second_per_grid_ts"] = torch.tensor([1.0] * len(media["video"]))
-    return {name: value for name, value in inputs.items() if name != "token_type_ids"} | {"mm_token_type_ids": types}
+                kind, media = ("image", images) if part.ndim == 3 else ("video", videos)
+                content.append({"type": kind})
+                media.append(part)
+        texts.append(qwen.processor.apply_chat_template([{"role": "user", "content": content}]))
+    return dict(qwen.processor(text=texts, images=images, videos=videos))
 
 
 def changing_film(seed: int = 0, frames: int = 8) -> np.ndarray:
@@ -256,15 +171,8 @@ def test_what_is_removed_is_within_the_threshold_of_what_stands_for_it(seed, thr
     weights = np.linspace(0, 1, 2 * steps)[:, None, None, None]
     film = (start * (1 - weights) + end * weights).astype(np.uint8)
     patches, grid = cut(film)
-    processor = SimpleNamespace(
-        patch_size=PATCH,
-        merge_size=MERGE,
-        temporal_patch_size=TOGETHER,
-        image_mean=OPENAI_CLIP_MEAN,
-        image_std=OPENAI_CLIP_STD,
-    )
     inputs = {"pixel_values_videos": patches, "video_grid_thw": torch.tensor([grid])}
-    (tokens,) = video_tokens(processor, inputs)
+    (tokens,) = video_tokens(QwenProcessor("Qwen3-VL").video_processor, inputs)
     pruned = prune_tokens(tokens, threshold=threshold)
     shown = torch.from_numpy(film).float() / 127.5 - 1
     shown = shown.view(steps, TOGETHER, 2, 8, 2, 8, 3).permute(0, 2, 4, 1, 3, 5, 6).reshape(steps, 4, -1)
