@@ -61,6 +61,7 @@ DOCUMENTS = [
 RUN_HERE = "run here"
 RUN_BY = {
     "benchmarks.chat_followup": "tests/benchmarks/test_chat_followup.py",
+    "benchmarks.convert_memory": "tests/benchmarks/test_convert_memory.py",
     "benchmarks.data_engine": "tests/benchmarks/test_data_plan.py",
     "benchmarks.encoder": "tests/benchmarks/test_benchmarks.py",
     "benchmarks.fuzz_media": "tests/benchmarks/test_fuzzing.py",
@@ -85,10 +86,14 @@ RUN_BY = {
     "evaluation.score": "tests/evaluation/test_score.py",
     "examples.ask": RUN_HERE,
     "examples.finetune": "tests/examples/test_finetune.py",
+    "examples.other_models": "tests/examples/test_other_models.py",
+    "examples.qwen_vl": "tests/examples/test_qwen_vl.py",
     "train.checkpoints.assemble": "tests/train/test_assemble_any.py",
     "train.checkpoints.merge": "tests/train/test_merge.py",
+    "train.convert": "tests/train/test_convert.py",
     "train.memory.plan": "tests/train/test_memory_plan.py",
     "train.nano.real_pictures": "tests/train/test_real_recipe.py",
+    "train.publish": "tests/train/test_publish.py",
     "train.run": "tests/train/test_training.py",
 }
 """Program of this project -> the test file that runs it for real."""
