@@ -107,6 +107,11 @@ def write_foreign(
         tokenizer.chat_template = template
         (folder / "config.json").write_text(json.dumps(remote_config(model, layout, language)))
     tokenizer.save_pretrained(folder)
+    settings_file = folder / "tokenizer_config.json"
+    settings = json.loads(settings_file.read_text())
+    if layout == "transformers":  # its processors look for the placeholder by what it is for
+        settings |= {"extra_special_tokens": {"image_token": image_token}}
+    settings_file.write_text(json.dumps(settings))
     model.generation_config.do_sample, model.generation_config.temperature = True, 0.7
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -20,13 +20,13 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, VideoLlama3Processor
+from transformers import AutoModelForImageTextToText, AutoProcessor, VideoLlama3Processor
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
 from hub_model.configuration_omniv_med import OmniVMedConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.prompt_omniv_med import MEDIA_TOKEN
-from tests.helpers.foreign_models import SYSTEM, write_foreign
+from tests.helpers.foreign_models import SYSTEM, foreign_tokenizer, write_foreign
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import PATCH_SIZE
 from tests.helpers.training_fixtures import write_set
@@ -250,7 +250,7 @@ def test_the_settings_come_along(converted) -> None:
     generation = converted.model.generation_config
     assert (generation.do_sample, generation.temperature) == (True, 0.7)
     assert generation.eos_token_id == processor.tokenizer.eos_token_id
-    theirs = AutoTokenizer.from_pretrained(converted.folder / "theirs")
+    theirs = foreign_tokenizer("<|image_pad|>" if converted.layout == "transformers" else "<image>")
     text = "An X-ray, 3 µm: 胸部<|im_end|>\n"
     assert processor.tokenizer(text).input_ids == theirs(text).input_ids
     assert processor.image_token_id == converted.model.config.image_token_id == converted.theirs.config.image_token_id
@@ -338,6 +338,15 @@ def test_an_unfinished_conversion_does_not_go_on_with_other_weights(tmp_path) ->
         convert(str(tmp_path / "theirs"), tmp_path / "ours", None, stop)
     with pytest.raises(CheckpointError, match="unfinished conversion of other weights"):
         convert(str(tmp_path / "theirs"), tmp_path / "ours", torch.bfloat16, silent)
+
+
+def test_the_checkpoint_s_own_code_is_neither_run_nor_asked_about(tmp_path, monkeypatch) -> None:
+    questions: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question="": questions.append(question) or "y")
+    write_foreign(tmp_path / "theirs", "hulumed")
+    (tmp_path / "theirs" / "configuration.py").write_text("raise AssertionError('this ran')\n")
+    convert(str(tmp_path / "theirs"), tmp_path / "ours", None, silent)
+    assert questions == []
 
 
 def spoil_config(folder: Path, **fields: Any) -> None:

@@ -58,7 +58,7 @@ def convert(source: str, out: Path, dtype: torch.dtype | None, report: Callable[
     config = our_config(fields)
     stored = stored_tensors(folder)
     names = rename({name: tensor.shape for name, tensor in stored.items()}, config)
-    tokenizer, placeholder = take_tokenizer(folder, config.image_token_id)
+    tokenizer, placeholder = take_tokenizer(folder, config)
     config.image_token_id = tokenizer.convert_tokens_to_ids(MEDIA_TOKEN)
     taken = take_options(folder, config)
     template = take_template(folder, tokenizer_template(folder), placeholder)

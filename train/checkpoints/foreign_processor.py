@@ -23,6 +23,8 @@ from train.checkpoints.vision_encoder import CheckpointError
 
 PLACEHOLDERS = ("<image>", "<|image_pad|>")
 """What VideoLLaMA3's own code and transformers call a visual token."""
+ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
+"""Special tokens that a tokenizer knows by what they are for."""
 RESAMPLING = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
 FRAME_SEPARATOR, VIDEO_LABEL = ",", "Time {position}s:"
@@ -50,17 +52,19 @@ MEDIA_AS_IMAGES = """\
 """.replace("MEDIA_TOKEN", MEDIA_TOKEN)
 
 
-def take_tokenizer(folder: Path, image_token_id: int) -> tuple[PreTrainedTokenizerFast, str]:
+def take_tokenizer(folder: Path, config: OmniVMedConfig) -> tuple[PreTrainedTokenizerFast, str]:
     """Their tokenizer with our name for the visual token, and their name.
 
     Args:
-        image_token_id: the token's id, or -1 to look for its usual names.
+        config: with the token's id as `image_token_id`, or -1 to look for its usual names.
 
     Raises:
         CheckpointError: where the tokenizer cannot be read, or has no such token.
     """
+    image_token_id = config.image_token_id
     try:
-        theirs = AutoTokenizer.from_pretrained(folder)
+        # With a configuration, as it would ask whether to run the checkpoint's code to read the folder's own.
+        theirs = AutoTokenizer.from_pretrained(folder, config=config.text_config, trust_remote_code=False)
         settings = json.loads(theirs.backend_tokenizer.to_str())
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"The tokenizer of {folder} cannot be read: {error}") from None
@@ -75,7 +79,7 @@ def take_tokenizer(folder: Path, image_token_id: int) -> tuple[PreTrainedTokeniz
     vocabulary = settings["model"].get("vocab")
     if isinstance(vocabulary, dict) and placeholder in vocabulary:
         vocabulary[MEDIA_TOKEN] = vocabulary.pop(placeholder)
-    special = {name: str(token) for name, token in theirs.special_tokens_map.items() if isinstance(token, str)}
+    special = {name: str(theirs.special_tokens_map[name]) for name in ROLES if name in theirs.special_tokens_map}
     extra = [MEDIA_TOKEN if token == placeholder else token for token in theirs.extra_special_tokens]
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=type(theirs.backend_tokenizer).from_str(json.dumps(settings)),
