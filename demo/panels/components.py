@@ -1,21 +1,29 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The files in this folder that the browser gets: what draws the viewer and the volume, and the page's style."""
+"""The files in `browser/` that the browser gets: markup, style and JavaScript of the page and of its own components."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent / "browser"
 
 
-def templates(name: str) -> dict[str, Any]:
-    """The arguments of `gr.HTML` for "viewer" or "volume": its markup, its style, and its function in viewer.js."""
-    html = (FOLDER / f"{name}.html").read_text(encoding="utf-8")
-    javascript = (FOLDER / "viewer.js").read_text(encoding="utf-8")
-    return {"html_template": html, "css_template": stylesheet(name), "js_on_load": f"{javascript}\n{name}();"}
+def templates(name: str, *scripts: str) -> dict[str, Any]:
+    """The arguments of `gr.HTML` for a component: its markup, its style, and its function, which is called at the end.
+
+    Args:
+        name: of its HTML file, its style sheet, if any, its script, and the function in it.
+        scripts: names of other scripts whose functions it uses.
+    """
+    javascript = [text_of(f"{script}.js") for script in ("common", *scripts, name)]
+    return {
+        "html_template": text_of(f"{name}.html"),
+        "css_template": text_of(f"{name}.css") if (FOLDER / f"{name}.css").exists() else "",
+        "js_on_load": "\n".join([*javascript, f"{name}();"]),
+    }
 
 
-def stylesheet(name: str) -> str:
-    """The style of "page", "viewer" or "volume"."""
-    return (FOLDER / f"{name}.css").read_text(encoding="utf-8")
+def text_of(file: str) -> str:
+    """A text file of the folder."""
+    return (FOLDER / file).read_text(encoding="utf-8")

@@ -1,5 +1,8 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The Gradio page: load media, see what is pruned at which threshold, and ask about them."""
+"""The Gradio page: load media, see what is pruned at which threshold, and ask about them.
+
+One screen: the viewing half at the left, the chat at the right, settings in a drawer. `browser/page.css` lays it out.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
+from gradio.components import Component, Navbar
 
 from demo.api import ClosedBlocks, add_endpoints
-from demo.panels.chat import ChatPanel
+from demo.panels.about import make_about
+from demo.panels.chat import ChatPanel, pressed_exchange
+from demo.panels.components import templates, text_of
 from demo.panels.errors import CONNECTION_LOST, errors_for_visitors
+from demo.panels.example_cards import make_cards
+from demo.panels.pruning_panel import PruningPanel
 from demo.panels.queues import MODEL, MOST_READING, READING
+from demo.panels.rail import make_rail, show_files
 from demo.panels.viewing import ViewingPanel
 from demo.service.assistant import Assistant
 from demo.service.conversation import Conversation
@@ -24,15 +32,12 @@ from demo.service.samples import examples
 from demo.service.sessions import LoadedFile, Session, Sessions
 from demo.service.shown import Shown
 from demo.service.suggestions import suggestions
+from demo.service.uploads import media_of
 
 UPLOAD_SECONDS = 600
 """After which Gradio's copies of uploads are deleted; what a visitor loaded lies in a folder of its session."""
-INTRODUCTION = """# OmniV-Med
-Ask about a medical image, volume or video, and see which visual tokens repeat what the model has already seen.
-
-**For research only.** This is not a medical device. Do not use it for diagnosis or treatment; answers can be wrong.
-Load only files that do not identify a patient.
-"""
+FILES = "Drop an image, DICOM, NIfTI, NRRD, a zip or a video here; or all files of one DICOM series"
+NOTICE = "For research only, not a medical device: answers can be wrong. Load no file that identifies a patient."
 Values = Mapping[Component, Any]
 """The values of an event's inputs, by their components."""
 Updates = tuple[Any, ...]
@@ -49,7 +54,7 @@ def build_page(assistant: Assistant, sessions: Sessions) -> gr.Blocks:
 
 
 class Page:
-    """The page's files and the two panels; connects them with each other.
+    """The page's files and its two halves; connects them with each other.
 
     Attributes:
         blocks: what Gradio serves.
@@ -58,56 +63,53 @@ class Page:
     def __init__(self, assistant: Assistant, sessions: Sessions) -> None:
         self._assistant, self._sessions = assistant, sessions
         self._conversation = Conversation(assistant, sessions)
-        self._samples = list(examples())
-        with ClosedBlocks(title="OmniV-Med", analytics_enabled=False, delete_cache=(60, UPLOAD_SECONDS)) as self.blocks:
+        self._examples = list(examples())
+        with ClosedBlocks(
+            title="OmniV-Med", analytics_enabled=False, delete_cache=(60, UPLOAD_SECONDS), fill_width=True
+        ) as self.blocks:
             self._place()
             self._connect()
             add_endpoints(assistant)
+        with self.blocks.route("About", "about", show_in_navbar=False):
+            make_about(assistant.description)
 
     def _place(self) -> None:
-        gr.Markdown(INTRODUCTION)
-        with gr.Row():
-            with gr.Column(scale=3, min_width=320):
-                self._upload = gr.File(
-                    label="Image, DICOM, NIfTI, NRRD, zip or video; or all files of one DICOM series",
-                    file_count="multiple",
-                    height=170,
-                    elem_id="files",
-                )
-                self._sample = gr.Dataset(
-                    label="Examples",
-                    components=[gr.Textbox(visible=False)],
-                    samples=[[label] for label, _ in self._samples],
-                    type="index",
-                    layout="gallery",
-                    elem_id="samples",
-                )
-                with gr.Row():
-                    self._chosen = gr.Radio(
-                        [],
-                        label="Files; new ones come with the next question",
-                        visible=False,
-                        scale=4,
-                        elem_id="chosen",
-                    )
-                    self._remove = gr.Button("Remove this file", visible=False, scale=1, min_width=140, size="sm")
-                self._viewing = ViewingPanel(self._assistant)
-            with gr.Column(scale=2, min_width=320):
-                self._chat = ChatPanel(self._conversation, self._viewing.panel)
+        Navbar(visible=False)
+        gr.HTML(f"<style>{text_of('page.css')}</style>", visible="hidden")
+        with gr.Sidebar(open=False, position="right", width=380, elem_id="settings"):
+            self._pruning = PruningPanel(self._assistant.defaults)
+            chart = gr.Plot(show_label=False, elem_id="kept_chart", visible=False)
+        gr.HTML(elem_id="top", **templates("header"))
+        with gr.Row(elem_id="work"):
+            with gr.Column(elem_id="see"):
+                with gr.Column(elem_id="shelf"):
+                    self._rail = make_rail()
+                    self._upload = gr.File(label=FILES, file_count="multiple", height="100%", elem_id="files")
+                self._cards = make_cards(self._examples)
+                with gr.Column(elem_id="picture-side"):
+                    self._viewing = ViewingPanel(self._assistant, self._pruning, chart)
+            with gr.Column(elem_id="talk"):
+                self._chat = ChatPanel(self._conversation, self._pruning)
+                gr.Markdown(NOTICE, elem_id="notice")
 
     def _connect(self) -> None:
-        controls = self._viewing.panel.controls
-        shown: list[Component] = [self._chosen, self._remove, self._chat.suggestions, *self._viewing.outputs]
+        controls = self._pruning.controls
+        shown: list[Component] = [self._rail, self._chat.suggestions, *self._viewing.outputs]
         private: dict[str, Any] = {"api_visibility": "private"}
         reading: dict[str, Any] = {**private, "concurrency_limit": MOST_READING, "concurrency_id": READING}
         loading: dict[str, Any] = {**reading, "show_progress_on": self._upload}
         self._upload.upload(self.load_uploads, {self._upload, *controls}, [self._upload, *shown], **loading)
-        self._sample.click(self.load_sample, {self._sample, *controls}, [self._upload, *shown], **loading)
-        choosing: dict[str, Any] = {**reading, "show_progress_on": self._chosen}
-        self._chosen.input(self.show_file, {self._chosen, *controls}, shown, **choosing)
-        self._remove.click(self.remove_file, {self._chosen, *controls}, shown, **choosing)
-        self._viewing.explain.click(
-            self.explain, self._chosen, self._viewing.explained, concurrency_limit=1, concurrency_id=MODEL, **private
+        self._cards.pick(self.load_sample, controls, [self._chat.question, *shown], **loading)
+        choosing: dict[str, Any] = {**reading, "show_progress_on": self._rail}
+        self._rail.choose(self.show_file, controls, shown, **choosing)
+        self._rail.remove(self.remove_file, controls, shown, **choosing)
+        self._chat.buttons.look(
+            self.look,
+            {self._viewing.shown, *controls},
+            shown,
+            concurrency_limit=1,
+            concurrency_id=MODEL,
+            **private,
         )
         self.blocks.unload(self.leave)
 
@@ -117,57 +119,66 @@ class Page:
         values: Values,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio looks for it here
     ) -> Updates:
-        """Reads uploads as one medium and shows it."""
-        uploads = [Path(upload) for upload in values[self._upload] or []]
-        return self._load(self._session(request), uploads, values, progress)
+        """Reads uploads, each as one medium or several as one, and shows the last of them."""
+        session, uploads = self._session(request), [Path(upload) for upload in values[self._upload] or []]
+        loaded = [self._load(session, paths, values, progress) for paths in media_of(uploads)]
+        return None, *next((updates for updates in reversed(loaded) if updates), self._unchanged())
 
     def load_sample(
         self,
         request: gr.Request,
         values: Values,
+        event: gr.EventData,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Updates:
-        """Reads an example and shows it."""
-        _, path = self._samples[values[self._sample]]
-        return self._load(self._session(request), [path], values, progress)
+        """Reads an example and shows it; writes its question into the box for questions."""
+        number = getattr(event, "index", None)
+        with errors_for_visitors():
+            if not isinstance(number, int) or not 0 <= number < len(self._examples):
+                raise ValueError("There is no such example.")
+            example = self._examples[number]
+        updates = self._load(self._session(request), [example.path], values, progress)
+        return (example.question, *updates) if updates else (gr.skip(), *self._unchanged())
 
-    def show_file(self, request: gr.Request, values: Values) -> Updates:
+    def show_file(self, request: gr.Request, values: Values, event: gr.EventData) -> Updates:
         """Shows another of the loaded files."""
         session = self._session(request)
         with errors_for_visitors():
-            file = session.file(values[self._chosen])
+            file = session.file(getattr(event, "number", None))
             if file is None:
                 raise ValueError(CONNECTION_LOST)
-            return self._display(session, file, self._viewing.panel.settings(values))
+            return self._display(session, file, self._pruning.settings(values))
 
-    def remove_file(self, request: gr.Request, values: Values) -> Updates:
-        """Removes the shown file and shows the last of the others; keeps a file that came with a question."""
+    def remove_file(self, request: gr.Request, values: Values, event: gr.EventData) -> Updates:
+        """Removes a file that came with no question yet, and shows the last of the others."""
         session = self._session(request)
-        file = session.file(values[self._chosen])
+        file = session.file(getattr(event, "number", None))
         with errors_for_visitors():
-            settings = self._viewing.panel.settings(values)
+            settings = self._pruning.settings(values)
             if file is not None and file not in self._conversation.pending(session):
-                gr.Warning("This file belongs to a question; start a new conversation to go on without it.")
-                return self._display(session, file, settings)
+                raise ValueError("This file belongs to a question; start a new conversation to go on without it.")
             if file is not None:
                 self._sessions.remove(session, file)
             return self._display(session, session.files[-1] if session.files else None, settings)
 
-    def explain(self, request: gr.Request, number: int | None) -> Updates:
-        """Finds the evidence of the last answer in the file that is shown."""
-        session = self._session(request)
+    def look(self, request: gr.Request, values: Values, event: gr.EventData) -> Updates:
+        """Finds where the model looked for an answer; shows a file of its conversation, if another one is shown."""
+        session, shown = self._session(request), values[self._viewing.shown]
         with errors_for_visitors():
-            exchange = session.exchanges[-1] if session.exchanges else None
-            answer = exchange.answers.get(PRUNED) if exchange else None
-            if exchange is None or answer is None or not answer.token_ids:
-                raise ValueError("Load a file and ask about it first.")
+            exchange = pressed_exchange(session, event)
             turns = self._conversation.turns(session, exchange, PRUNED)
             keys = [medium.key for turn in turns for medium in turn.media]
-            if str(number) not in keys:
-                raise ValueError("The shown file is not part of the conversation yet; ask about it first.")
+            if not keys:
+                raise ValueError("The model was asked without a file, so it looked at nothing.")
             inputs, media = self._assistant.inputs(turns, exchange.settings)
-            evidence = self._assistant.find_evidence(inputs, answer.token_ids, exchange.settings)
-            return self._viewing.display_evidence(evidence, media, keys.index(str(number)))
+            evidence = self._assistant.find_evidence(inputs, exchange.answers[PRUNED].token_ids, exchange.settings)
+            now = next((file for file in session.files if shown is not None and file.paths == shown.paths), None)
+            if now is not None and str(now.number) in keys:
+                others, updates = [gr.skip() for _ in self._choice(session, now)], self._viewing.unchanged()
+            else:
+                now = session.file(int(keys[-1]))
+                *others, updates = self._parts(session, now, self._pruning.settings(values))
+            return *others, *self._viewing.with_evidence(updates, evidence, media, keys.index(str(now and now.number)))
 
     def leave(self, request: gr.Request) -> None:
         """Forgets a visitor."""
@@ -179,8 +190,8 @@ class Page:
     def _session(self, request: gr.Request) -> Session:
         return self._sessions.open(str(request.session_hash))
 
-    def _load(self, session: Session, uploads: list[Path], values: Values, progress: gr.Progress) -> Updates:
-        """Reads files as one medium and shows it; empties the box that files are dropped into."""
+    def _load(self, session: Session, uploads: list[Path], values: Values, progress: gr.Progress) -> Updates | None:
+        """Reads files as one medium; the values that show it, or None after telling the visitor why there are none."""
 
         def read(paths: list[Path]) -> Any:
             progress(0, desc="Reading the file")
@@ -188,39 +199,37 @@ class Page:
 
         file = None
         try:
-            settings = self._viewing.panel.settings(values)
+            settings = self._pruning.settings(values)
             file = self._sessions.load(session, uploads, read)
-            return None, *self._display(session, file, settings)
+            return self._display(session, file, settings)
         except Exception as error:  # whatever it is, the visitor gets a sentence
             if file is not None:
                 self._sessions.remove(session, file)
-            problem = message_for_visitor(error)
-            if not session.files:
-                return None, *self._display(session, None, problem=problem)
-            gr.Warning(f"Not loaded: {problem}", duration=None)
-            unchanged = (gr.skip() for _ in (*self._choice(session, None), *self._viewing.outputs))
-            return None, *unchanged
+            gr.Warning(f"Not loaded: {message_for_visitor(error)}", duration=None)
+            return None
 
-    def _display(
-        self, session: Session, file: LoadedFile | None, settings: PruningSettings | None = None, problem: str = ""
-    ) -> Updates:
-        """The values that show a file, or that show none and state the problem, if any.
+    def _display(self, session: Session, file: LoadedFile | None, settings: PruningSettings) -> Updates:
+        """The values that show a file, or that show none.
 
         Raises:
             ValueError: when the file cannot be read again or pruned under these settings.
         """
+        *others, updates = self._parts(session, file, settings)
+        return *others, *updates
+
+    def _parts(self, session: Session, file: LoadedFile | None, settings: PruningSettings) -> Updates:
+        """As `_display`, with the values of the viewing half as one tuple at the end."""
         shown = None
-        if file is not None and settings is not None:
+        if file is not None:
             clip = self._sessions.clip(session, file, self._assistant.read)
             shown = Shown(file.paths, self._assistant.prune(clip, settings), settings)
-        return *self._choice(session, file), *self._viewing.display(shown, problem)
+        return *self._choice(session, file), self._viewing.display(shown)
 
     def _choice(self, session: Session, file: LoadedFile | None) -> Updates:
-        """The values of the list of files, the button that removes one, and the suggestions for it."""
-        choices = [(each.label, each.number) for each in session.files]
-        removable = file is not None and file in self._conversation.pending(session)
-        return (
-            gr.update(choices=choices, value=file and file.number, visible=bool(choices)),
-            gr.update(visible=removable),
-            gr.update(samples=[[question] for question in suggestions(file)]),
-        )
+        """The values of the rail, and of the suggestions for a file."""
+        rail = show_files(session.files, file, self._conversation.pending(session))
+        return rail, gr.update(samples=[[question] for question in suggestions(file)])
+
+    def _unchanged(self) -> Updates:
+        """The values that leave what is shown."""
+        return gr.skip(), gr.skip(), *self._viewing.unchanged()

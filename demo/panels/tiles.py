@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The tiles under the slices: tokens, reduction, worst error, compute and memory."""
+"""What pruning saves: one line, which opens into tiles of tokens, reduction, worst error, compute and memory."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def saved_share(before: float, after: float) -> str:
     """By what share a cost fell or rose, in percent."""
     percent = round(100 * (after / before - 1))
     return f"{percent:+d} %".replace("-", "−").replace("+0", "0")
+
+
+def savings(processed: ProcessedClip, stage: PruneStage, config: OmniVMedConfig, dtype: torch.dtype) -> str:
+    """The line of savings as text; arguments as for `demo.service.cost.estimate`."""
+    if len(processed.pruned.keep_mask) == 1:
+        return f"{processed.tokens_before} visual tokens, all kept: one picture repeats nothing"
+    before, after = estimate(config, processed, stage, dtype)
+    tokens = f"{abs(processed.reduction):.0%} {'fewer' if processed.reduction >= 0 else 'more'} tokens"
+    language = 1 - after.language / before.language
+    return f"{tokens}, {abs(language):.0%} {'less' if language >= 0 else 'more'} language compute".replace("%", " %")
 
 
 def tiles(processed: ProcessedClip, stage: PruneStage, config: OmniVMedConfig, dtype: torch.dtype) -> str:

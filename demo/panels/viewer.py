@@ -4,7 +4,7 @@
 The slices travel once, in two pictures: as the file has them, and as the encoder gets them. Kept tokens, scores and
 attention follow as small pictures with one square per token, and stand-ins as numbers. Every picture, called a sheet,
 has all slices in the same rows and columns, so that the browser copies the same cell from each. Nothing is written to
-disk.
+disk. A CT is shown in grey, in a window that fits; what the model sees, three windows as colours, is one click away.
 
 A message is a dictionary with `sheets`, pictures as data URIs by name, and `style`, values for the variables of the
 style sheet. The functions that make a message document what else it holds.
@@ -24,6 +24,7 @@ from PIL import Image, ImageColor, ImageOps
 from plotly.colors import sample_colorscale
 
 from demo.panels.components import templates
+from demo.service.windows import MODELS, PRESETS, Window
 
 LARGEST_SIDE = 448
 """Longest side of a drawn slice in pixels; larger slices are scaled down."""
@@ -39,8 +40,9 @@ HIGHEST_SCORE = 2.0
 """The end of the scale on which scores are drawn; 1 is the threshold."""
 EVIDENCE_PERCENTILE = 98
 """The percentile of a clip's attention that is drawn as 1: single tokens often gather far more than all others."""
-KEPT, REMOVED, ATTENDED = "#2dd4bf", "#1e2f8a", "#f59e0b"
-"""A removed token is veiled in blue, because black would not show on black."""
+KEPT, REMOVED, ATTENDED = "#2dd4bf", "#6366f1", "#f59e0b"
+TINT = 64
+"""Opacity, of 255, of a removed token's tint: it leaves the anatomy to see, and shows on black, too."""
 SCALE = [ImageColor.getrgb(colour) for colour in sample_colorscale("Plasma", np.linspace(0, 1, 256).tolist())]
 """Red, green and blue of 256 steps, from dark (little) to bright (much)."""
 STYLE = {
@@ -50,12 +52,23 @@ STYLE = {
     "--scale": "linear-gradient(90deg, {})".format(", ".join(f"rgb{colour}" for colour in SCALE[::15])),
 }
 """The same colours for the legend."""
-NO_EVIDENCE: dict[str, Any] = {"sheets": {"weight": ""}}
+NO_EVIDENCE: dict[str, Any] = {"sheets": {"weight": ""}, "first": 0}
+LETTERS = {"axial": "APRL", "coronal": "HFRL", "sagittal": "HFAP"}
+"""Which way the top, bottom, left and right of a volume's slices lie, by plane (`Clip`); PS3.3 C.7.6.1.1.1."""
+NO_ORIENTATION = "gives no orientation"
+"""In the note of a reader that took an orientation which the header does not state."""
 
 
 def make_viewer() -> gr.HTML:
     """Makes the component; `show`, `show_pruning`, `show_frames` and `show_evidence` make its updates."""
-    return gr.HTML(value=None, model=None, pruning=None, evidence=NO_EVIDENCE, elem_id="viewer", **templates("viewer"))
+    return gr.HTML(
+        value=None,
+        model=None,
+        pruning=None,
+        evidence=NO_EVIDENCE,
+        elem_id="viewer",
+        **templates("viewer", "sheets", "gestures", "measure"),
+    )
 
 
 def rows_and_columns(count: int) -> tuple[int, int]:
@@ -130,26 +143,61 @@ def bars(shares: np.ndarray, colour: str) -> str:
     return f"url({painted(pixels, [(0, 0, 0), ImageColor.getrgb(colour)], transparency=0)})"
 
 
-def slices(clip: Any, frames: np.ndarray | None = None) -> dict[str, Any]:
+def orientation(clip: Any) -> str:
+    """The letters at the top, bottom, left and right of a clip's slices; "" where its file does not state them."""
+    known = clip.kind == "volume" and all(clip.pixel_spacing)
+    known = known and not any(NO_ORIENTATION in note for note in clip.notes)
+    return LETTERS[clip.plane] if known else ""
+
+
+def slices(clip: Any, window: Window | None = None, grey: np.ndarray | None = None) -> dict[str, Any]:
     """The message with the slices of a clip as the file has them.
 
     Args:
         clip: a `Clip`.
-        frames: uint8 (T, H, W, 3), shown instead of the clip's own: the same slices in another window.
+        window: of a CT.
+        grey: uint8 (T, H, W), the CT in that window.
 
     Returns:
-        The sheet "original"; `rows` and `columns` of all sheets; `frames`, how many slices.
+        The sheet "original"; `rows` and `columns` of all sheets; `frames`, how many slices, and their `kind`; `grey`,
+        whether they have no colours; `scale`, the values that are black (`low`) and white (`low` + `width`); `windows`,
+        those that a CT can be shown in, and the name of the `window` that it is shown in; `letters`, as `orientation`
+        gives them; `millimetres`, width and height of a slice, or None.
     """
-    frames = clip.frames if frames is None else frames
+    frames = clip.frames
     width, height = display_size(clip)
+    scale = {"low": 0.0, "width": 255.0, "unit": ""}
+    if window is not None and grey is not None:
+        frames = np.broadcast_to(grey[..., None], frames.shape)
+        scale = {"low": window.low, "width": window.width, "unit": "HU"}
     rows, columns = rows_and_columns(len(frames))
     style = {
         "--shape": f"{width / height:.4f}",
         "--strip": strip(frames),
         "--thumbnails": str(len(thumbnails(len(frames)))),
     }
-    sheets = {"original": photographs(frames, (width, height))}
-    return {"sheets": sheets, "style": style, "rows": rows, "columns": columns, "frames": len(frames)}
+    offered = [*PRESETS.values(), *MODELS] if window is not None else []
+    spacing = clip.pixel_spacing
+    return {
+        "sheets": {"original": photographs(frames, (width, height))},
+        "style": style,
+        "rows": rows,
+        "columns": columns,
+        "frames": len(frames),
+        "kind": clip.kind,
+        "grey": is_grey(frames),
+        "scale": scale,
+        "window": window.name if window is not None else "",
+        "windows": [{"name": each.name, "width": each.width, "level": each.level} for each in offered],
+        "letters": orientation(clip),
+        "millimetres": [spacing[1] * clip.frames.shape[2], spacing[0] * clip.frames.shape[1]] if all(spacing) else None,
+    }
+
+
+def is_grey(frames: np.ndarray) -> bool:
+    """Whether frames (T, H, W, 3) have no colours."""
+    some = frames[:: max(len(frames) // 4, 1), ::2, ::2]
+    return bool((some == some[..., :1]).all())
 
 
 def encoder_slices(processed: Any) -> dict[str, Any]:
@@ -189,28 +237,35 @@ def captions(clip: Any, kept: np.ndarray, tokens: int) -> list[str]:
     return [" · ".join(filter(None, words)) for words in zip(numbers, places, counts, strict=True)]
 
 
+def outlined(keep: np.ndarray, side: int) -> np.ndarray:
+    """Kept tokens (T, rows, columns) as indices of colours (T, rows · side, columns · side), uint8.
+
+    2 fills the removed ones; 1 is a line, one pixel wide, along the edges of kept regions; 0 is the rest.
+    """
+    large = keep.repeat(side, axis=1).repeat(side, axis=2)
+    around = np.pad(large, ((0, 0), (1, 1), (1, 1)))
+    inside = around[:, :-2, 1:-1] & around[:, 2:, 1:-1] & around[:, 1:-1, :-2] & around[:, 1:-1, 2:]
+    return np.where(large, np.where(inside, 0, 1), 2).astype(np.uint8)
+
+
 def pruning(processed: Any) -> dict[str, Any]:
     """The message with what the pruner decided.
 
     Returns:
-        The sheets "kept", kept tokens with a border and removed ones veiled, and "score", scores from 0 to
+        The sheets "kept", kept regions outlined and removed tokens tinted, and "score", scores from 0 to
         `HIGHEST_SCORE`; `stand_ins`, a line per slice with, for each token, its stand-in as slice · tokens + place;
         `captions`, a line per slice. Lists would be slow, because Gradio's page watches each of their entries.
     """
     pruned, grid = processed.pruned, processed.grid
     keep = pruned.keep_mask.numpy()
     side = int(min(max(math.sqrt(LARGEST_OVERLAY / keep.size), 3), LARGEST_SQUARE))
-    squares = np.full((2, side, side), 2, np.uint8)  # the colours below; 0 is transparent
-    squares[1] = 1
-    squares[1, 1:-1, 1:-1] = 0
-    overlay = squares[keep.astype(int)].reshape(len(keep), *grid, side, side).swapaxes(2, 3)
-    overlay = overlay.reshape(len(keep), grid[0] * side, grid[1] * side)
+    overlay = outlined(keep.reshape(len(keep), *grid), side)
     colours = [(0, 0, 0), ImageColor.getrgb(KEPT), ImageColor.getrgb(REMOVED)]
     scores = (pruned.scores.clamp(0, HIGHEST_SCORE) / HIGHEST_SCORE * 255).round().numpy().astype(np.uint8)
     kept = keep.sum(axis=1)
     return {
         "sheets": {
-            "kept": painted(overlay, colours, transparency=0),
+            "kept": painted(overlay, colours, transparency=bytes([0, 255, TINT])),
             "score": painted(scores.reshape(len(keep), *grid), SCALE),
         },
         "style": {"--bars": bars(kept / keep.shape[1], KEPT), **STYLE},
@@ -223,21 +278,25 @@ def evidence(weights: np.ndarray) -> dict[str, Any]:
     """The message with the attention on a clip's tokens (frames, rows, columns), relative to the strongest.
 
     Returns:
-        The sheet "weight"; bars for the sum in each frame, relative to the frame with the largest.
+        The sheet "weight"; `first`, the frame with the strongest attention, to show first; bars for the sum in each
+        frame, relative to the frame with the largest.
     """
     scale = float(np.percentile(weights, EVIDENCE_PERCENTILE)) or 1.0
     shades = (np.clip(weights / scale, 0, 1) * 255).round().astype(np.uint8)
     in_frames = weights.sum(axis=(1, 2))
     style = {"--attention-bars": bars(in_frames / (in_frames.max() or 1.0), ATTENDED)}
-    return {"sheets": {"weight": painted(shades, SCALE)}, "style": style}
+    return {"sheets": {"weight": painted(shades, SCALE)}, "style": style, "first": int(in_frames.argmax())}
 
 
-def show(processed: Any) -> dict[str, Any]:
-    """The update that shows a `ProcessedClip` in the viewer, or empties it for None."""
+def show(processed: Any, window: Window | None = None, grey: np.ndarray | None = None) -> dict[str, Any]:
+    """The update that shows a `ProcessedClip` in the viewer, or empties it for None; `window` and `grey` as above."""
     if processed is None:
         return gr.update(value=None, model=None, pruning=None, evidence=NO_EVIDENCE)
     return gr.update(
-        value=slices(processed.clip), model=encoder_slices(processed), pruning=pruning(processed), evidence=NO_EVIDENCE
+        value=slices(processed.clip, window, grey),
+        model=encoder_slices(processed),
+        pruning=pruning(processed),
+        evidence=NO_EVIDENCE,
     )
 
 
@@ -252,9 +311,9 @@ def show_pruning(processed: Any, resized: bool = False) -> dict[str, Any]:
     return gr.update(**changes, model=encoder_slices(processed)) if resized else gr.update(**changes)
 
 
-def show_frames(clip: Any, frames: np.ndarray) -> dict[str, Any]:
-    """The update that shows the same slices in another window."""
-    return gr.update(value=slices(clip, frames))
+def show_window(clip: Any, window: Window, grey: np.ndarray) -> dict[str, Any]:
+    """The update that shows the same slices of a CT in another window."""
+    return gr.update(value=slices(clip, window, grey))
 
 
 def show_evidence(weights: np.ndarray | None) -> dict[str, Any]:

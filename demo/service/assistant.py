@@ -97,13 +97,13 @@ class Assistant:
         """
         return self._load(source, progress=progress)
 
-    def read_in_window(self, source: list[Path], preset: str) -> Clip:
-        """Reads a CT again in one window, by its name in `CT_PRESETS`.
+    def read_in_window(self, source: list[Path], width: float, level: float) -> Clip:
+        """Reads a CT again in one window, its width and level in HU: grey frames.
 
         Raises:
             ValueError: when the files cannot be read; the message is for the visitor.
         """
-        return self._load(source, windows=preset)
+        return self._load(source, windows=[(width, level)] * 3)
 
     def _load(self, source: str | Path | list[Path], **options: Any) -> Clip:
         if isinstance(source, list) and len(source) == 1:

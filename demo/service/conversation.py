@@ -3,44 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import TypedDict
+from collections.abc import Generator
 
 from demo.service.assistant import Assistant
-from demo.service.dialogue import PRUNED, UNPRUNED, Answer, Arm, Exchange, Medium, Turn
+from demo.service.dialogue import PRUNED, Answer, Arm, Exchange, Medium, Turn
 from demo.service.errors import message_for_visitor
 from demo.service.pruning_settings import PruningSettings
 from demo.service.sessions import LoadedFile, Session, Sessions
-
-ARMS: tuple[Arm, Arm] = (PRUNED, UNPRUNED)
-
-
-class Message(TypedDict):
-    """One message of a chat."""
-
-    role: str
-    content: str
-
-
-def messages(exchanges: Sequence[Exchange], arm: Arm) -> list[Message]:
-    """The conversation as a chat shows it; a question's files are a message of their own before it."""
-    shown: list[Message] = []
-    for exchange in exchanges:
-        if exchange.labels:
-            shown.append({"role": "user", "content": "*" + " · ".join(exchange.labels) + "*"})
-        shown.append({"role": "user", "content": exchange.question})
-        shown.append({"role": "assistant", "content": exchange.shown(arm)})
-    return shown
-
-
-def exchange_at(exchanges: Sequence[Exchange], index: int) -> tuple[int, bool]:
-    """Which exchange a message of `messages` belongs to, and whether the message is its question."""
-    for number, exchange in enumerate(exchanges):
-        length = 2 + bool(exchange.labels)
-        if index < length:
-            return number, index == length - 2
-        index -= length
-    raise IndexError("There is no such message.")
 
 
 class Conversation:
@@ -106,22 +75,42 @@ class Conversation:
         session.exchanges[number:] = [exchange]
         return exchange
 
-    def run(self, session: Session, exchange: Exchange, compare: bool) -> Generator[None, None, None]:
-        """Answers a question, without pruning too if `compare`; yields whenever `exchange` has changed."""
+    def waiting(self, session: Session) -> Exchange | None:
+        """The first question that the model has yet to be asked."""
+        return next((exchange for exchange in session.exchanges if exchange.waits), None)
+
+    def place(self, session: Session) -> int:
+        """How many questions of all visitors are asked and not yet answered, the session's last one included."""
+        open_now = (exchange for each in self.sessions.all() for exchange in each.exchanges)
+        return max(sum(exchange.waits or exchange.is_answering for exchange in open_now), 1)
+
+    def run(self, session: Session, exchange: Exchange, arm: Arm = PRUNED) -> Generator[None, None, None]:
+        """Answers a question, with or without pruning; yields whenever `exchange` has changed."""
+        exchange.started, exchange.stopped, exchange.problem = True, False, ""
         try:
-            for arm in ARMS if compare else ARMS[:1]:
-                exchange.answers[arm] = Answer(step="Reading the file" if exchange.files else "Waiting for the model")
+            exchange.answers[arm] = Answer(step="Reading the file" if exchange.files else "Waiting for the model")
+            yield
+            turns, settings = self.turns(session, exchange, arm), exchange.settings_of(arm)
+            for answer in self.assistant.answer(turns, settings, session.key, arm):
+                exchange.answers[arm] = answer
                 yield
-                turns, settings = self.turns(session, exchange, arm), exchange.settings_of(arm)
-                for answer in self.assistant.answer(turns, settings, session.key, arm):
-                    exchange.answers[arm] = answer
-                    yield
         except GeneratorExit:
             exchange.stopped = True
             raise
         except Exception as error:  # whatever it is, the visitor gets a sentence
             exchange.problem = message_for_visitor(error)
             yield
+
+    def stop(self, session: Session) -> None:
+        """Marks every question that is not answered as stopped."""
+        for exchange in session.exchanges:
+            exchange.stopped = exchange.stopped or exchange.waits or exchange.is_answering
+
+    def refuse(self, session: Session, problem: str) -> None:
+        """Marks the last question that waits as not answered for that reason."""
+        waiting = [exchange for exchange in session.exchanges if exchange.waits]
+        if waiting:
+            waiting[-1].problem = problem
 
 
 def _checked(question: str) -> str:

@@ -16,8 +16,6 @@ Arm = Literal["pruned", "unpruned"]
 """One of the two answers to a question that the page compares."""
 PRUNED: Arm = "pruned"
 UNPRUNED: Arm = "unpruned"
-WAITING = "…"
-"""Stands in the chat until the first word comes."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,7 @@ class Exchange:
         files, labels: numbers of the files that came with it, and what the page calls them.
         settings: how media are pruned for it.
         answers: the answers asked for so far.
+        started: whether the model has been asked.
         problem: why there is no answer, in one sentence, or "".
         stopped: whether the visitor stopped it.
     """
@@ -92,6 +91,7 @@ class Exchange:
     labels: tuple[str, ...]
     settings: PruningSettings
     answers: dict[Arm, Answer] = field(default_factory=dict)
+    started: bool = False
     problem: str = ""
     stopped: bool = False
 
@@ -104,14 +104,13 @@ class Exchange:
         answer = self.answers.get(arm) or self.answers.get(PRUNED)
         return answer.text if answer else ""
 
-    def shown(self, arm: Arm) -> str:
-        """What stands in the chat, as Markdown."""
-        answer = self.answers.get(arm)
-        if self.problem and not (answer and answer.complete):
-            return f"**Not answered:** {self.problem}"
-        if answer is None:
-            return WAITING if arm == PRUNED and not self.stopped else "*(not asked without pruning)*"
-        if answer.complete:
-            guess = f"\n\n*Likeliest, but not sure enough: {answer.likeliest}*" if answer.likeliest else ""
-            return f"{answer.text}{guess}" if answer.text else "*(no answer)*"
-        return f"{answer.text} *(stopped)*".strip() if self.stopped else answer.text or WAITING
+    @property
+    def waits(self) -> bool:
+        """Whether the model has yet to be asked."""
+        return not (self.started or self.problem or self.stopped)
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is in the making."""
+        open_now = any(not answer.complete for answer in self.answers.values())
+        return open_now and not (self.problem or self.stopped)

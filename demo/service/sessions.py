@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 
 from demo.service.bounded_memory import BoundedMemory
 from demo.service.dialogue import Exchange
+from demo.service.thumbnails import thumbnail
 from demo.service.uploads import adopt
 
 if TYPE_CHECKING:
     from hub_model.media_omniv_med import Clip
 
+THUMBNAIL = 96
+"""Pixels of a thumbnail's side."""
 ReadFiles = Callable[[list[Path]], "Clip"]
 """Reads files as one clip."""
 
@@ -35,6 +38,7 @@ class LoadedFile:
         kind, frames: the clip's kind and number of frames.
         modality: the DICOM modality code in the header, or "".
         notes: what the reader chose, one sentence each.
+        thumbnail: its middle frame, a small picture.
     """
 
     number: int
@@ -43,6 +47,7 @@ class LoadedFile:
     frames: int
     modality: str
     notes: tuple[str, ...]
+    thumbnail: bytes = field(default=b"", repr=False)
 
     @property
     def label(self) -> str:
@@ -104,6 +109,11 @@ class Sessions:
                 self._sessions[key] = Session(key, Path(tempfile.mkdtemp(dir=self.root)))
             return self._sessions[key]
 
+    def all(self) -> list[Session]:
+        """All sessions."""
+        with self._lock:
+            return list(self._sessions.values())
+
     def end(self, key: str) -> None:
         """Forgets a session and deletes its files."""
         with self._lock:
@@ -133,13 +143,15 @@ class Sessions:
             names = ["file"] if len(uploads) == 1 else [f"file_{index:05}" for index in range(len(uploads))]
             paths = [adopt(upload, folder, name) for upload, name in zip(uploads, names, strict=True)]
             clip = read(paths)
+            small = thumbnail(clip, THUMBNAIL)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         with self._lock:  # a visitor may load two at once
             session.loaded += 1
             number = session.loaded
-            file = LoadedFile(number, tuple(paths), clip.kind, len(clip.frames), clip.modality, tuple(clip.notes))
+            facts = (clip.kind, len(clip.frames), clip.modality, tuple(clip.notes))
+            file = LoadedFile(number, tuple(paths), *facts, thumbnail=small)
             session.files.append(file)
         self.clips.put(session.key, str(number), clip, clip.frames.nbytes)
         return file

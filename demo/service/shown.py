@@ -37,8 +37,3 @@ class Shown:
             return replace(self, settings=settings)
         processed = processor.process_clip(self.processed.clip, **settings.options())
         return Shown(self.paths, processed, settings)
-
-    @property
-    def is_ct(self) -> bool:
-        """Whether the reader put three CT windows into the three channels, by its notes."""
-        return any(note.startswith("CT windows") for note in self.processed.clip.notes)

@@ -7,14 +7,43 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hub_model.file_types_omniv_med import identify
+
 SHA256 = re.compile(r"[0-9a-f]{64}")
+NUMBER = re.compile(r"\d+")
+FEWEST_FRAMES = 3
+"""Pictures named alike from which they are taken for the frames of a video."""
 LONGEST_SUFFIX = 12
 """Characters of a file's endings (".nii.gz") that its copy keeps."""
+
+
+def media_of(uploads: Sequence[Path]) -> list[list[Path]]:
+    """Which of the files that a visitor loads at once make one medium, in the order of their first ones.
+
+    DICOM files are one series. A header and its voxels are one volume. At least `FEWEST_FRAMES` pictures that are named
+    alike but for a number are the frames of one video. Any other file is a medium of its own.
+    """
+    kinds = {path: identify(path) if path.stat().st_size else "" for path in uploads}
+    groups: dict[str, list[Path]] = {}
+    for path in uploads:
+        name = str(path)
+        if kinds[path] == "dicom":
+            name = "dicom"
+        elif kinds[path] == "picture":
+            name = NUMBER.sub("#", path.name)
+        elif path.suffix.lower() in (".hdr", ".img", ".mhd", ".raw", ".nhdr") and len(uploads) == 2:
+            name = "volume"
+        groups.setdefault(name, []).append(path)
+    media: list[list[Path]] = []
+    for name, group in groups.items():
+        is_one = name in ("dicom", "volume") or len(group) >= FEWEST_FRAMES
+        media += [group] if is_one else [[path] for path in group]
+    return media
 
 
 def adopt(upload: Path, folder: Path, name: str) -> Path:

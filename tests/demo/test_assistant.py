@@ -6,12 +6,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from demo.panels.answers import card
 from demo.service.assistant import Assistant
 from demo.service.dialogue import PRUNED, Answer, Exchange, Medium, Turn
 from demo.service.export import answer_record, figures
@@ -108,8 +110,9 @@ def test_a_calibrated_model_says_how_sure_it_is_and_declines_what_it_is_not_sure
 def test_the_page_marks_a_declined_answer_and_its_download_says_so(assistant, settings, medium, calibrated):
     calibrated(0.6)
     unsure = answer(assistant, [Turn(QUESTIONS[0], (medium(),))], settings)
-    shown = Exchange(QUESTIONS[0], (1,), ("film",), settings, {PRUNED: unsure}).shown(PRUNED)
-    assert shown.startswith(CANNOT_TELL) and f"not sure enough: {unsure.likeliest}" in shown
+    shown = card(Exchange(QUESTIONS[0], (1,), ("film",), settings, {PRUNED: unsure}), 0, with_files=True)
+    assert 'class="answer declined"' in shown and CANNOT_TELL in shown
+    assert f"not sure enough: {escape(unsure.likeliest)}" in shown and "Confidence: 50 %" in shown
     assert figures(unsure).startswith("confidence 50%")
     record = answer_record(unsure)
     assert (record["confidence"], record["declined"], record["likeliest"]) == (0.5, True, unsure.likeliest)

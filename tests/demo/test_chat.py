@@ -10,16 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
 
 from data_engine.questions import CAPTION_REQUESTS, LESION_PRESENT, OPEN_WORDINGS, SIDE_OF_BREAST, SIDE_OF_EYE
+from demo.panels.answers import WAITING, exchange_at, messages
 from demo.service.assistant import Assistant
 from demo.service.bounded_memory import BoundedMemory
-from demo.service.conversation import Conversation, exchange_at, messages
-from demo.service.dialogue import PRUNED, UNPRUNED, WAITING, Answer, Exchange
+from demo.service.conversation import Conversation
+from demo.service.dialogue import PRUNED, UNPRUNED, Answer, Exchange
 from demo.service.export import as_json, as_markdown, figures
 from demo.service.sessions import LoadedFile, Session, Sessions
 from demo.service.suggestions import suggestions
-from demo.service.uploads import uploaded_file
+from demo.service.uploads import media_of, uploaded_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -63,8 +66,9 @@ def load(sessions: Sessions, assistant: Assistant, session: Session, film: Calla
 
 def ask(conversation: Conversation, session: Session, question: str, compare: bool = False) -> Exchange:
     exchange = conversation.begin(session, question, conversation.assistant.defaults)
-    for _ in conversation.run(session, exchange, compare):
-        pass
+    for arm in (PRUNED, UNPRUNED) if compare else (PRUNED,):
+        for _ in conversation.run(session, exchange, arm):
+            pass
     return exchange
 
 
@@ -77,18 +81,55 @@ def test_files_come_with_the_next_question_and_stay_in_the_conversation(conversa
     turns = conversation.turns(session, second, PRUNED)
     assert [[medium.key for medium in turn.media] for turn in turns] == [["1", "2"], ["3"]]
     assert second.answers[PRUNED].complete and second.answers[PRUNED].reused_tokens > 0
-    shown = messages(session.exchanges, PRUNED)
+    shown = messages(session.exchanges)
     assert [message["role"] for message in shown] == ["user", "user", "assistant"] * 2
     assert exchange_at(session.exchanges, 4) == (1, True) and exchange_at(session.exchanges, 3) == (1, False)
+
+
+def test_a_file_that_is_loaded_while_a_question_waits_belongs_to_the_next_one(conversation, session, load):
+    load(0)
+    first = conversation.begin(session, "Which one moves?", conversation.assistant.defaults)
+    load(1)
+    second = conversation.begin(session, "And this one?", conversation.assistant.defaults)
+    assert [message["content"] for message in messages(session.exchanges) if message["role"] == "user"] == [
+        "*File 1: video, 6 frames*", "Which one moves?", "*File 2: video, 6 frames*", "And this one?"
+    ]  # fmt: skip
+    assert conversation.waiting(session) is first
+    steps = conversation.run(session, first)
+    next(steps)
+    load(2)
+    list(steps)
+    assert [[medium.key for medium in turn.media] for turn in conversation.turns(session, first, PRUNED)] == [["1"]]
+    assert conversation.waiting(session) is second
+    list(conversation.run(session, second))
+    turns = conversation.turns(session, second, PRUNED)
+    assert [[medium.key for medium in turn.media] for turn in turns] == [["1"], ["2"]]
+    assert conversation.waiting(session) is None and [file.number for file in conversation.pending(session)] == [3]
+
+
+def test_the_place_in_line_counts_the_questions_of_all_visitors(conversation, sessions, session):
+    other, defaults = sessions.open("other"), conversation.assistant.defaults
+    asked = conversation.begin(other, "Mine?", defaults)
+    conversation.begin(session, "And mine?", defaults)
+    assert conversation.place(session) == 2
+    list(conversation.run(other, asked))
+    assert conversation.place(session) == 1
+    conversation.stop(session)
+    assert conversation.waiting(session) is None and "(stopped)" in messages(session.exchanges)[-1]["content"]
+    conversation.begin(session, "And now?", defaults)
+    conversation.refuse(session, "The server is busy.")
+    assert conversation.waiting(session) is None and "The server is busy." in messages(session.exchanges)[-1]["content"]
+    sessions.end("other")
+    conversation.assistant.memory.drop("other")
 
 
 def test_a_question_without_an_answer_is_left_out_and_its_file_goes_to_the_next(conversation, session, load):
     load(0)
     stopped = conversation.begin(session, "Stopped?", conversation.assistant.defaults)
-    run = conversation.run(session, stopped, False)
+    run = conversation.run(session, stopped)
     next(run)
     run.close()
-    assert stopped.stopped and "(stopped)" in messages(session.exchanges, PRUNED)[-1]["content"]
+    assert stopped.stopped and "(stopped)" in messages(session.exchanges)[-1]["content"]
     following = ask(conversation, session, "Which modality?")
     turns = conversation.turns(session, following, PRUNED)
     assert [turn.question for turn in turns] == ["Which modality?"]
@@ -119,7 +160,7 @@ def test_an_edited_question_forgets_what_came_after_it(conversation, session, lo
     ask(conversation, session, "One?"), ask(conversation, session, "Two?"), ask(conversation, session, "Three?")
     exchange = conversation.again(session, 1, "Another?", conversation.assistant.defaults)
     assert [each.question for each in session.exchanges] == ["One?", "Another?"]
-    list(conversation.run(session, exchange, False))
+    list(conversation.run(session, exchange))
     assert exchange.answers[PRUNED].complete
 
 
@@ -128,7 +169,7 @@ def test_a_failure_is_a_sentence_in_the_chat_and_not_in_the_next_prompt(conversa
     conversation.sessions.clips.drop("visitor")
     file.paths[0].write_bytes(b"damaged")
     failed = ask(conversation, session, "Which modality?")
-    assert "not a known medical image" in messages(session.exchanges, PRUNED)[-1]["content"]
+    assert "not a known medical image" in messages(session.exchanges)[-1]["content"]
     assert not failed.answers[PRUNED].complete
 
 
@@ -167,7 +208,7 @@ def test_suggestions_are_wordings_of_the_training_and_fit_the_file():
 
 def test_waiting_is_shown_until_a_word_comes(assistant):
     exchange = Exchange("Which?", (), (), assistant.defaults, {PRUNED: Answer()})
-    assert messages([exchange], PRUNED)[-1]["content"] == WAITING
+    assert WAITING in messages([exchange])[-1]["content"]
     assert "Waiting for the model" in figures(exchange.answers[PRUNED])
 
 
@@ -212,6 +253,28 @@ def test_memory_is_bounded_in_number_and_bytes_and_drops_the_least_recently_used
     memory.put("one", "a", "a", 1)
     memory.drop("two")
     assert memory.take("one", "a") == "a" and memory.take("one", "a") is None and memory.bytes == 0
+
+
+def test_files_that_are_loaded_at_once_are_one_medium_only_where_they_belong_together(tmp_path, picture):
+    def written(*names: str) -> list[Path]:
+        for seed, name in enumerate(names):
+            Image.fromarray(picture(seed)).save(tmp_path / name)
+        return [tmp_path / name for name in names]
+
+    pictures = written("skin.png", "eye.png")
+    assert media_of(pictures) == [[pictures[0]], [pictures[1]]], "two unrelated pictures are two files"
+    pair = written("a1.png", "a2.png")
+    assert media_of(pair) == [[pair[0]], [pair[1]]]
+    frames = written("loop_01.png", "loop_02.png", "loop_03.png")
+    assert media_of([*frames, pictures[0]]) == [frames, [pictures[0]]], "a numbered row is a video"
+    series = [Path(get_testdata_file(name, download=False)) for name in ("CT_small.dcm", "MR_small.dcm")]
+    assert media_of([series[0], pictures[0], series[1]]) == [series, [pictures[0]]], "DICOM files are one series"
+    halves = [tmp_path / "scan.mhd", tmp_path / "scan.raw"]
+    for half in halves:
+        half.write_bytes(b"NDims = 3")
+    assert media_of(halves) == [halves]
+    (tmp_path / "empty.png").touch()
+    assert media_of([tmp_path / "empty.png"]) == [[tmp_path / "empty.png"]]
 
 
 def test_an_upload_is_a_file_in_a_folder_named_by_its_hash_and_nothing_else(tmp_path):

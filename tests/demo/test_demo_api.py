@@ -306,11 +306,15 @@ class Browser:
     served: Served
     session: str
 
-    def join(self, name: str, **values: Any) -> None:
-        """Calls a function of the page; values are by the components' element ids, the others' are the initial ones."""
-        (function,) = (each for each in self.served.page.fns.values() if each.fn and each.fn.__name__ == name)
+    def join(self, name: str, event: Any = None, **values: Any) -> None:
+        """Calls a function of the page; values are by the components' element ids, the others' are the initial ones.
+
+        Where the page asks in two steps, as for a question, the caller joins the second one, too.
+        """
+        function = next(each for each in self.served.page.fns.values() if each.fn and each.fn.__name__ == name)
         data = [values.get(component.elem_id or "", component.value) for component in function.inputs]
         body = {"data": data, "fn_index": function._id, "session_hash": self.session}
+        body["event_data"] = event
         assert httpx.post(f"{self.served.address}gradio_api/queue/join", json=body).status_code == 200
 
     def hears(self, *words: str) -> bool:
@@ -333,13 +337,15 @@ def test_a_visitor_whose_session_has_ended_is_told_and_a_fresh_one_is_not(served
 def test_a_visitor_who_closes_the_page_stops_the_answer_and_leaves_nothing(served, slow_tokens):
     browser = Browser(served, "closing")
     with httpx.stream("GET", f"{served.address}gradio_api/heartbeat/closing", timeout=60):
-        browser.join("load_sample", samples=4)
+        browser.join("load_sample", event={"index": 4})
         assert browser.hears("process_completed")
         folder = served.sessions.open("closing").folder
         assert len(list(folder.rglob("file*"))) == 1
         state = served.page.state_holder["closing"]
         assert any(getattr(value, "processed", None) for _, value, _ in state.state_components)
         browser.join("ask", question="Describe everything that you see.", chat=[])
+        assert browser.hears("process_completed", "Describe everything")
+        browser.join("answer")
         assert browser.hears("process_generating", " tokens in ")
     assert_model_is_soon_free(served)
     deadline = time.monotonic() + 10

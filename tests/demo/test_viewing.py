@@ -20,8 +20,10 @@ from PIL import Image, ImageColor
 from torch.utils.flop_counter import FlopCounterMode
 
 from demo.panels.charts import kept_chart
+from demo.panels.components import FOLDER
+from demo.panels.example_cards import SIDE
 from demo.panels.facts import facts
-from demo.panels.tiles import in_units, saved_share, tiles
+from demo.panels.tiles import in_units, saved_share, savings, tiles
 from demo.panels.viewer import (
     ATTENDED,
     EVIDENCE_PERCENTILE,
@@ -33,9 +35,11 @@ from demo.panels.viewer import (
     REMOVED,
     SCALE,
     THUMBNAIL,
+    TINT,
     encoder_slices,
     evidence,
     first_to_show,
+    orientation,
     photographs,
     pruning,
     rows_and_columns,
@@ -51,6 +55,7 @@ from demo.service.evidence import attention_evidence, group_words
 from demo.service.pruning_settings import PruningSettings
 from demo.service.samples import examples
 from demo.service.shown import Shown
+from demo.service.windows import PRESETS
 from hub_model.media_omniv_med import PLANES, load_clip
 
 CHOICES: dict[str, Any] = {
@@ -167,7 +172,7 @@ def test_stand_ins_rebuild_the_reconstruction(processed):
     assert encoder_slices(processed)["grid"] == [rows, columns]
 
 
-def test_kept_tokens_are_framed_and_removed_ones_veiled(processed):
+def test_kept_regions_are_outlined_and_removed_tokens_tinted(processed):
     keep, (rows, columns) = processed.pruned.keep_mask.numpy(), processed.grid
     overlay = frames_of(pruning(processed)["sheets"]["kept"], len(keep))
     side = LARGEST_SQUARE
@@ -175,11 +180,14 @@ def test_kept_tokens_are_framed_and_removed_ones_veiled(processed):
     squares = (
         overlay.reshape(len(keep), rows, side, columns, side, 4).swapaxes(2, 3).reshape(*keep.shape, side, side, 4)
     )
-    veil = np.array([*ImageColor.getrgb(REMOVED), 255])
-    frame = np.array([*ImageColor.getrgb(KEPT), 255])
-    assert (squares[~keep] == veil).all()
-    assert (squares[keep][:, 0] == frame).all() and (squares[keep][:, :, -1] == frame).all()
+    assert (squares[~keep] == [*ImageColor.getrgb(REMOVED), TINT]).all()
     assert (squares[keep][:, 1:-1, 1:-1, 3] == 0).all(), "inside one sees the picture"
+    line, grid = (overlay == [*ImageColor.getrgb(KEPT), 255]).all(axis=-1), keep.reshape(-1, rows, columns)
+    for row in range(rows):
+        for column in range(columns - 1):
+            left, right = grid[:, row, column], grid[:, row, column + 1]
+            border = line[:, row * side + 1 : (row + 1) * side - 1, (column + 1) * side - 1]
+            assert (border.all(axis=1) == (left & ~right)).all(), "no line between two kept tokens"
 
 
 def test_bars_are_as_long_as_the_share_of_kept_tokens(processed):
@@ -194,6 +202,32 @@ def test_scores_tell_kept_from_removed(processor, film_clip):
     kept = processed.pruned.keep_mask.numpy()
     threshold = 255 / HIGHEST_SCORE
     assert shades[kept].min() >= round(threshold) > shades[~kept].max()
+
+
+@pytest.mark.parametrize(("plane", "letters"), [("axial", "APRL"), ("coronal", "HFRL"), ("sagittal", "HFAP")])
+def test_letters_say_where_the_patient_lies_if_the_file_does(tmp_path, plane, letters):
+    """The bright block lies at the patient's left, front and head."""
+    asymmetric_volume(tmp_path / "scan.nii.gz")
+    clip = load_clip(tmp_path / "scan.nii.gz", plane=plane)
+    assert orientation(clip) == letters
+    top, bottom, left, right = letters
+    bright = np.argwhere(clip.frames.max(axis=0)[..., 0] > 128).mean(axis=0) / clip.frames.shape[1:3] - 0.5
+    assert (top if bright[0] < 0 else bottom) in "AHL" and (left if bright[1] < 0 else right) in "AHL"
+    assert orientation(replace(clip, notes=("The header gives no orientation; it is taken for LPS.",))) == ""
+    assert orientation(load_clip(np.zeros((3, 16, 16), np.uint8), kind="volume")) == ""
+
+
+def test_values_and_lengths_are_sent_where_the_file_has_them(tmp_path, film_clip, picture):
+    asymmetric_volume(tmp_path / "scan.nii.gz")
+    clip = load_clip(tmp_path / "scan.nii.gz")
+    message = slices(clip)
+    assert message["millimetres"] == pytest.approx([24 * 2, 20 * 3])
+    assert slices(load_clip(picture()))["millimetres"] is None and not slices(load_clip(picture()))["grey"]
+    assert message["grey"] and message["scale"] == {"low": 0.0, "width": 255.0, "unit": ""}
+    window = PRESETS["lung"]
+    message = slices(clip, window, clip.frames[..., 0])
+    assert message["scale"] == {"low": -1350.0, "width": 1500.0, "unit": "HU"} and message["window"] == window.name
+    assert window.name in [each["name"] for each in message["windows"]]
 
 
 def test_a_clip_of_many_tokens_has_a_small_message(processor):
@@ -331,7 +365,15 @@ def test_tiles_say_what_the_processor_says(model, processed):
     assert f"{processed.pruned.worst_error:.3f}" in html
 
 
+def test_the_line_of_savings_says_what_the_tiles_say(model, processed):
+    line = savings(processed, "language", model.config, torch.float32)
+    before, after = estimate(model.config, processed, "language", torch.float32)
+    shares = (processed.reduction, 1 - after.language / before.language)
+    assert line == "{:.0f} % fewer tokens, {:.0f} % less language compute".format(*(100 * share for share in shares))
+
+
 def test_a_single_picture_has_no_reduction(model, processor, picture):
+    assert "all kept" in savings(processor.process_clip(load_clip(picture())), "language", model.config, torch.float32)
     html = tiles(processor.process_clip(load_clip(picture())), "language", model.config, torch.float32)
     assert "all kept" in html and "→" not in html
 
@@ -539,19 +581,16 @@ def test_evidence_message_is_relative_to_the_strongest():
     lengths = (bars[..., 3] > 0).sum(axis=1)
     assert lengths.argmax() == 2 and lengths[2] == THUMBNAIL - 2
     assert tuple(bars[2, 0, :3]) == ImageColor.getrgb(ATTENDED)
+    assert message["first"] == 2, "where the attention is strongest"
     assert not picture_of(evidence(np.zeros((2, 1, 1), np.float32))["style"]["--attention-bars"])[..., 3].any()
 
 
 # Files
 
 
-def test_examples_exist():
-    found = dict(examples())
-    assert len(found) == 5 and all(path.is_file() for path in found.values())
-
-
-def test_ct_is_known_by_its_windows(processor):
-    settings = PruningSettings.from_choices(**CHOICES)
-    for name, is_ct in (("Chest CT · generated", True), ("Chest X-ray · generated", False)):
-        path = dict(examples())[name]
-        assert Shown((path,), processor.process_clip(load_clip(path)), settings).is_ct == is_ct
+def test_every_example_has_a_file_a_thumbnail_and_a_question():
+    found = list(examples())
+    assert len(found) == 5
+    for example in found:
+        assert example.path.is_file() and example.question.endswith("?")
+        assert Image.open(FOLDER / f"{example.name}.webp").size == (SIDE, SIDE)

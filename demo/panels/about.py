@@ -1,0 +1,44 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""The second page: what the model is, what it learned from, what to trust, and what happens to files."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+ABOUT = """# About OmniV-Med
+
+This page runs {model}.
+
+**For research only.** It is not a medical device. Never use its answers for a patient. Load no file that
+identifies one.
+
+## What it is
+
+One medical vision-language model for text, images, volumes and videos. Neighbouring slices of a scan repeat each
+other, so it drops the visual tokens that repeat an earlier slice, and the language model gets fewer of them. "Kept"
+shows which tokens stay, and "Model sees" shows all that the model receives.
+
+## What the default model learned from
+
+OmniV-Med-Nano, the default, is small enough for a laptop. Its data, its figures with counts and intervals, and what
+it gets wrong are written in `docs/nano.md` of the project. How we measure is in `docs/evaluation.md`, and what pruning
+costs in `docs/pruning.md`.
+
+## What to trust
+
+- **Confidence** is the calibrated probability that an answer is right. Below a threshold the model declines, and the
+  page shows what it would have said.
+- **Compare** answers again with all tokens. Where the two answers differ, pruning may have cost something.
+- **Where did it look?** draws the attention of the answer's words: a hint, not an explanation.
+- Sizes, counts and findings are where a small model is weakest. Expect wrong answers.
+
+## Your files
+
+Each visit has a folder of its own. It is deleted when you close the page. The log holds neither patient data nor
+names of files.
+"""
+
+
+def make_about(model: str) -> None:
+    """Places the page's text; `model` says which model runs, in what number format, and where."""
+    gr.Markdown(ABOUT.format(model=model), elem_id="about")

@@ -1,0 +1,22 @@
+// The rail of loaded files; rail.py documents the message.
+function rail() {
+  function tile(file, shown) {
+    const made = document.createElement("div");
+    made.className = "tile";
+    made.innerHTML = `<label><input type="radio" name="file" /><img alt="" /><span></span></label>
+      <button type="button" class="remove" title="Remove this file">✕</button>`;
+    const [input, remove] = [made.querySelector("input"), made.querySelector("button")];
+    Object.assign(input, { value: file.number, checked: file.number === shown, ariaLabel: file.label });
+    made.querySelector("img").src = file.picture;
+    made.querySelector("label").title = file.label;
+    made.querySelector("span").textContent = file.short;
+    Object.assign(remove, { hidden: !file.removable, ariaLabel: `Remove ${file.label}` });
+    input.addEventListener("change", () => trigger("choose", { number: file.number }));
+    remove.addEventListener("click", () => trigger("remove", { number: file.number }));
+    return made;
+  }
+
+  follow({ value: null }, ({ value }) => {
+    part(".files").replaceChildren(...value.files.map((file) => tile(file, value.shown)));
+  });
+}
