@@ -34,7 +34,7 @@ def kept_chart(processed: Any) -> go.Figure | None:
             customdata=names,
             hovertemplate=f"%{{customdata}}: %{{y}} of {total} {name}<extra></extra>",
         )
-    ticks = list(range(0, len(kept), max(len(kept) // 6, 1)))
+    ticks = list(range(0, len(kept), max(len(kept) // 4, 1)))
     figure.update_layout(
         barmode="stack",
         bargap=0.12,
