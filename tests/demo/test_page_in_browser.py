@@ -29,6 +29,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgroun
 SHORT, LONG = 60_000, 240_000
 """Milliseconds for what takes one, and for what computes; other work may share the machine."""
 CT, XRAY = (ROOT / "examples" / "media" / name for name in ("ct_volume.nii.gz", "xray.png"))
+expect.set_options(timeout=SHORT)
 WINDOWS = [(1440, 900), (1280, 720), (390, 844)]
 """Sizes of a desktop's, a laptop's and a phone's window."""
 
@@ -67,6 +68,7 @@ def visit(
     page.set_default_timeout(LONG)
     page.goto(f"{address}?__theme={theme}{view}")
     expect(page.locator("#samples .card").first).to_be_attached(timeout=LONG)
+    expect(page.locator("#question textarea")).to_be_visible(timeout=LONG)
     page.set_default_timeout(SHORT)
     yield page
     context.close()
@@ -242,6 +244,7 @@ def test_a_ct_is_grey_and_the_pointer_reads_hounsfield_units_and_millimetres(pag
     page.mouse.move(*middle)
     expect(page.locator("#viewer .value")).to_have_text(re.compile(r"[≈≤≥] −?\d+ HU"))
     page.get_by_role("button", name="Ruler").click()
+    page.mouse.move(*middle)
     page.mouse.down()
     page.mouse.move(middle[0] + 60, middle[1], steps=3)
     page.mouse.up()
