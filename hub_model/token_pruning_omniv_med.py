@@ -191,7 +191,12 @@ class StreamingPruner:
             sharpened = self.peak_threshold * min(max(noise / QUIET_NOISE, QUIET_PEAK), 1.0)
             self.peak_threshold = max(sharpened, PEAK_NOISE_MARGIN * NOISE_DISTANCE * noise)
         self.frames_seen = 0
-        self._shown: torch.Tensor  # from the first frame on: flat index of the token that was compared with last
+        # From the first frame on: the flat index of the token that was compared with last, and for the rule "spatial"
+        # the places' neighbours, the means of the patches that are shown, and how far these may differ.
+        self._shown: torch.Tensor
+        self._neighbourhood: _Neighbourhood
+        self._means: torch.Tensor
+        self._mean_limit: float
 
     def raise_thresholds(self, amount: float) -> None:
         """Raises the threshold, and the guard's in proportion, before the first frame, to prune more."""
