@@ -19,7 +19,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from data_engine.build import BuildConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
@@ -362,8 +365,9 @@ def test_factors_of_another_rank_are_refused(make_config) -> None:
 
 def test_added_tokens_are_counted_at_the_end_of_the_vocabulary(tokenizer) -> None:
     assert added_tokens(tokenizer, len(tokenizer)) == 3
+    assert added_tokens(tokenizer, len(tokenizer) + 64) == 0, "as in a converted model, which was trained with its own"
     with pytest.raises(ConfigError, match="assemble"):
-        added_tokens(tokenizer, len(tokenizer) + 64)
+        added_tokens(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"CT": 0}, "CT"))), 1)
 
 
 def test_a_run_leaves_a_figure_logs_and_its_speed(make_config) -> None:
