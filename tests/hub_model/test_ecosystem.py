@@ -148,4 +148,4 @@ def test_lora_trains_any_part_and_merges(make_model, inputs, targets, part):
     assert all("lora_" in name and part in name for name in trained)
     adapted.eval()
     expected = logits(adapted, inputs)
-    assert torch.allclose(logits(adapted.merge_and_unload(), inputs), expected, atol=1e-4)
+    torch.testing.assert_close(logits(adapted.merge_and_unload(), inputs), expected, atol=5e-4, rtol=0)

@@ -31,6 +31,7 @@ from pydicom.dataset import Dataset
 from demo.panels.facts import facts
 from demo.panels.viewer import show, show_pruning
 from examples.ask import as_lines, main, report
+from hub_model.answering_omniv_med import Answer
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from hub_model.media_omniv_med import MediaError, load_clip
 from hub_model.pruning_heatmap_omniv_med import draw_heatmap
@@ -251,7 +252,7 @@ def test_a_list_of_files_carries_nothing(read, media, watched):
 def test_json_pages_and_pictures_carry_nothing(processor, media, watched, tmp_path):
     for source in media[0]:
         processed = processor.process_clip(processor.load(source, max_frames=4))
-        fields = report("An answer.", 1.0, processed)
+        fields = report(Answer("An answer.", 0.5, False, "An answer."), 1.0, processed)
         shown = [json.dumps(fields), as_lines(fields), facts(processed)]
         shown += [repr(show(processed)), repr(show_pruning(processed))]
         assert leaked("\n".join(shown)) == [], source.name
