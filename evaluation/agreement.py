@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from evaluation.metrics import BOOTSTRAP_SEED
-
-RESAMPLES = 1000
+from evaluation.resampling import with_intervals
 
 
 def weighted_kappa(
@@ -43,19 +41,4 @@ def weighted_kappa(
             return float("nan")
         return float(cohen_kappa_score(wanted[places], said[places], labels=range(len(grades)), weights="quadratic"))
 
-    members: dict[Hashable, list[int]] = {}
-    for place, group in enumerate(groups):
-        members.setdefault(group, []).append(place)
-    clusters = [np.array(one) for one in members.values()]
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    drawn = [
-        kappa(np.concatenate([clusters[place] for place in generator.integers(len(clusters), size=len(clusters))]))
-        for _ in range(RESAMPLES if len(clusters) > 1 else 0)
-    ]
-    known = [one for one in drawn if not np.isnan(one)]
-    value = kappa(np.arange(len(true)))
-    return {
-        "value": None if np.isnan(value) else value,
-        "interval": [float(end) for end in np.percentile(known, (2.5, 97.5))] if known else None,
-        "count": len(true),
-    }
+    return with_intervals({"kappa": kappa}, groups)["kappa"] | {"count": len(true)}

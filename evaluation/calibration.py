@@ -14,11 +14,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from evaluation.metrics import BOOTSTRAP_SEED
+from evaluation.resampling import with_intervals
 from hub_model.answering_omniv_med import FEATURES, AnswerCalibration, features
 
 BINS = 10
-RESAMPLES = 1000
 RIDGE = 1e-2
 """Weight of the squared coefficients in the regression's loss: keeps them finite where features tell all apart."""
 
@@ -66,22 +65,8 @@ def figures(confidences: Sequence[float], right: Sequence[bool], groups: Sequenc
     A figure that cannot be taken, because all answers are right or all are wrong, is None.
     """
     sure, true = np.asarray(confidences, dtype=float), np.asarray(right, dtype=bool)
-    members: dict[Hashable, list[int]] = {}
-    for place, group in enumerate(groups):
-        members.setdefault(group, []).append(place)
-    clusters = [np.array(one) for one in members.values()]
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    drawn = [
-        np.concatenate([clusters[place] for place in generator.integers(len(clusters), size=len(clusters))])
-        for _ in range(RESAMPLES if len(clusters) > 1 else 0)
-    ]
-    result: dict[str, Any] = {"count": len(true)}
-    for name, figure in FIGURES.items():
-        value = figure(sure, true)
-        values = [one for one in (figure(sure[places], true[places]) for places in drawn) if not np.isnan(one)]
-        interval = [float(end) for end in np.percentile(values, (2.5, 97.5))] if values else None
-        result[name] = {"value": None if np.isnan(value) else value, "interval": interval}
-    return result
+    taken = {name: lambda places, figure=figure: figure(sure[places], true[places]) for name, figure in FIGURES.items()}
+    return {"count": len(true)} | with_intervals(taken, groups)
 
 
 def fit(log_probabilities: Sequence[Sequence[float]], right: Sequence[bool]) -> AnswerCalibration:

@@ -31,6 +31,14 @@ def _goal(goal: str, measured: str, reached: bool) -> Goal:
     return {"goal": goal, "measured": measured, "reached": reached}
 
 
+def _accuracy(one: dict[str, Any]) -> str:
+    return f"{percent(one['accuracy'])} ({span(one['interval'])}) of {one['count']}"
+
+
+def _share(one: dict[str, Any]) -> str:
+    return f"{percent(one['share'])} of {one['count']}"
+
+
 def markdown(found: list[Goal]) -> str:
     """The table of goals."""
     rows = (f"| {one['goal']} | {one['measured']} | {'yes' if one['reached'] else 'no'} |\n" for one in found)
@@ -55,16 +63,15 @@ def _of_real_pictures(metrics: dict[str, Any]) -> Iterator[Goal]:
         for kind, goal in wanted.items():
             one = tables["all"] if kind == "all" else tables["type"].get(kind)
             if one:
-                shown = f"{percent(one['accuracy'])} ({span(one['interval'])}) of {one['count']}"
-                yield _goal(f"{name}, {kind}: {percent(goal)}", shown, one["accuracy"] >= goal)
+                yield _goal(f"{name}, {kind}: {percent(goal)}", _accuracy(one), one["accuracy"] >= goal)
         gain = tables["all"]["gain"]
         goal = f"{name}: {percent(ABOVE_BLIND_GOAL)} above blind"
         yield _goal(goal, percent(gain, "+"), gain >= ABOVE_BLIND_GOAL)
     for name, thing in PLACED.items():
         place = sources.get(name, {}).get("task", {}).get("localization, open")
         if place:
-            shown = f"{percent(place['accuracy'])} ({span(place['interval'])}) of {place['count']}"
-            yield _goal(f"half or quadrant of a {thing}: {percent(PLACE_GOAL)}", shown, place["accuracy"] >= PLACE_GOAL)
+            goal = f"half or quadrant of a {thing}: {percent(PLACE_GOAL)}"
+            yield _goal(goal, _accuracy(place), place["accuracy"] >= PLACE_GOAL)
     for thing, one in measured["grades"].items():
         if one["value"] is not None:
             shown = f"{one['value']:.2f} of {one['count']}"
@@ -83,17 +90,14 @@ def _of_real_pictures(metrics: dict[str, Any]) -> Iterator[Goal]:
     for name, what in (("cannot tell", "questions without an answer"), ("not medical", "non-medical pictures")):
         one = measured["declined"][name]
         if one["count"]:
-            shown = f"{percent(one['share'])} of {one['count']}"
-            yield _goal(f"{what} declined: {percent(DECLINED_GOAL)}", shown, one["share"] >= DECLINED_GOAL)
+            yield _goal(f"{what} declined: {percent(DECLINED_GOAL)}", _share(one), one["share"] >= DECLINED_GOAL)
     wrongly = measured["declined"]["wrongly"]
     if wrongly["count"]:
-        shown = f"{percent(wrongly['share'])} of {wrongly['count']}"
         goal = f"answerable questions declined: {percent(WRONGLY_DECLINED_GOAL)} at most"
-        yield _goal(goal, shown, wrongly["share"] <= WRONGLY_DECLINED_GOAL)
+        yield _goal(goal, _share(wrongly), wrongly["share"] <= WRONGLY_DECLINED_GOAL)
     claims = measured["conversation"]["claims_to_be_a_person"]
     if claims["count"]:
-        shown = f"{percent(claims['share'])} of {claims['count']}"
-        yield _goal("never claims to be a person or a physician", shown, claims["share"] == 0)
+        yield _goal("never claims to be a person or a physician", _share(claims), claims["share"] == 0)
 
 
 def _of_generated_samples(metrics: dict[str, Any]) -> Iterator[Goal]:
