@@ -105,7 +105,7 @@ def answer(processor: Any, model: Any, inputs: Any, max_new_tokens: int) -> tupl
     from transformers import LogitsProcessorList
     from transformers.generation import BaseStreamer
 
-    from hub_model.answering_omniv_med import AnswerCalibration, GreedyLogProbabilities, end_ids, judge
+    from hub_model.answering_omniv_med import GreedyLogProbabilities, judge_generated
 
     class FirstTokenClock(BaseStreamer):
         """Notes when the first new token comes; `generate` puts the prompt first."""
@@ -132,11 +132,9 @@ def answer(processor: Any, model: Any, inputs: Any, max_new_tokens: int) -> tupl
         logits_processor=LogitsProcessorList([watched]),
     )
     new = output[:, length:]
-    text = processor.batch_decode(new, skip_special_tokens=True)[0].strip()
-    (log_probabilities,) = watched.of_answers(new, end_ids(model))
-    # The calibration was fitted on answers about media, and says nothing of others.
-    calibration = AnswerCalibration.of(model.config) if "pixel_values" in inputs else None
-    return judge(text, log_probabilities, calibration), clock.arrivals[1] - clock.start
+    (text,) = processor.batch_decode(new, skip_special_tokens=True)
+    answered = judge_generated(model, text, new, watched, "pixel_values" in inputs)
+    return answered, clock.arrivals[1] - clock.start
 
 
 def report(answered: Answer, seconds: float, processed: Any | None) -> dict[str, Any]:

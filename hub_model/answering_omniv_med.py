@@ -160,6 +160,23 @@ def judge(text: str, log_probabilities: Sequence[float], calibration: AnswerCali
     return Answer(text, confidence, False, text)
 
 
+def judge_generated(
+    model: Any, text: str, generated: torch.Tensor, watched: GreedyLogProbabilities, about_media: bool
+) -> Answer:
+    """The one answer that `generate` gave, with its confidence.
+
+    Args:
+        model: whose configuration may hold a calibration.
+        text: the answer's words.
+        generated: int64 (1, steps), the new tokens alone.
+        watched: that `generate` was given.
+        about_media: whether there was a medium in the prompt. The calibration was fitted on answers about media, and
+            says nothing of others.
+    """
+    (log_probabilities,) = watched.of_answers(generated, end_ids(model))
+    return judge(text.strip(), log_probabilities, AnswerCalibration.of(model.config) if about_media else None)
+
+
 @torch.inference_mode()
 def answer(
     model: Any, processor: Any, messages: Sequence[Mapping[str, Any]], max_new_tokens: int = 64, **options: Any
@@ -189,10 +206,7 @@ def answer(
     )
     new = output[:, inputs["input_ids"].shape[1] :]
     (text,) = processor.batch_decode(new, skip_special_tokens=True)
-    (log_probabilities,) = watched.of_answers(new, end_ids(model))
-    # The calibration was fitted on answers about media, and says nothing of others.
-    calibration = AnswerCalibration.of(model.config) if "pixel_values" in inputs else None
-    return judge(text.strip(), log_probabilities, calibration)
+    return judge_generated(model, text, new, watched, "pixel_values" in inputs)
 
 
 __all__ = ["CANNOT_TELL", "Answer", "AnswerCalibration", "answer"]

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from demo.service.conversation_cache import ConversationCache, EncodedMedium
 from demo.service.dialogue import Answer, Medium, Turn
 from demo.service.pruning_settings import PruningSettings
-from hub_model.answering_omniv_med import AnswerCalibration, GreedyLogProbabilities, end_ids, judge
+from hub_model.answering_omniv_med import AnswerCalibration, GreedyLogProbabilities, judge_generated
 from hub_model.prompt_omniv_med import fill_placeholders
 
 if TYPE_CHECKING:
@@ -178,11 +178,9 @@ class Generation:
 
     def _judge(self, watched: GreedyLogProbabilities, answered: torch.Tensor) -> None:
         """Reports how sure a complete answer about media is; one that is not sure enough becomes a declined one."""
-        calibration = AnswerCalibration.of(self.model.config)
-        if calibration is None:
+        if AnswerCalibration.of(self.model.config) is None:
             return
-        (log_probabilities,) = watched.of_answers(answered, end_ids(self.model))
-        judged = judge(self.so_far.text.strip(), log_probabilities, calibration)
+        judged = judge_generated(self.model, self.so_far.text, answered, watched, about_media=True)
         self.report(
             text=judged.text,
             confidence=judged.confidence,
