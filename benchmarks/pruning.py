@@ -92,7 +92,7 @@ def measure_case(
     """All rules on one clip: figures, and for each rule examples of what it shows at one setting."""
     processed, tokens = case.processed, case.processed.tokens
     frames = unpatchify(tokens, *processed.grid)
-    patch, merge = tokens.shape[-1], round(tokens.shape[2] ** 0.5)
+    patch, merge = tokens.shape[-1], processed.merge_size
     findings: list[Finding] = []
     planted = None
     if case.boxes:

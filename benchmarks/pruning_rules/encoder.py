@@ -57,7 +57,7 @@ class ClipEncoder:
     @torch.inference_mode()
     def view(self, processed: ProcessedClip, tokens: torch.Tensor) -> EncoderView:
         """Encodes tokens (T, N, …) that have the grid and the places of a processed clip, window by window."""
-        merge = round(tokens.shape[2] ** 0.5)
+        merge = processed.merge_size
         positions = torch.as_tensor(processed.clip.positions).float()
         found: dict[str, list[torch.Tensor]] = {"embeddings": [], "received": [], "keys": []}
         last = self.vision_model.encoder.layers[-1].self_attn

@@ -61,7 +61,7 @@ def convert(source: str, out: Path, dtype: torch.dtype | None, report: Callable[
     tokenizer, placeholder = take_tokenizer(folder, config)
     config.image_token_id = tokenizer.convert_tokens_to_ids(MEDIA_TOKEN)
     taken = take_options(folder, config)
-    template = take_template(folder, tokenizer_template(folder), placeholder)
+    template = take_template(folder, placeholder)
     begin(out, folder, stored, dtype)
     write_weights(out, names, stored, dtype, report)
     kind = dtype or CODES[next(stored[name].code for name in names)]
@@ -81,12 +81,6 @@ def fetch(source: str) -> Path:
     """A folder as it is, or a model of the Hub, downloaded."""
     folder = Path(source)
     return folder if folder.is_dir() else Path(snapshot_download(source, allow_patterns=NEEDED_FILES))
-
-
-def tokenizer_template(folder: Path) -> object:
-    """The chat template in the tokenizer's settings, where older checkpoints keep it."""
-    path = folder / "tokenizer_config.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("chat_template") if path.is_file() else None
 
 
 def begin(out: Path, folder: Path, stored: Mapping[str, StoredTensor], dtype: torch.dtype | None) -> None:

@@ -93,11 +93,10 @@ def take_tokenizer(folder: Path, config: OmniVMedConfig) -> tuple[PreTrainedToke
     return tokenizer, placeholder
 
 
-def take_template(folder: Path, tokenizer_template: Any, placeholder: str) -> str:
+def take_template(folder: Path, placeholder: str) -> str:
     """Their chat template for our content types.
 
     Args:
-        tokenizer_template: the one that the tokenizer brings, used where the folder holds no other.
         placeholder: their name of the visual token, which the template may write.
 
     Raises:
@@ -106,9 +105,9 @@ def take_template(folder: Path, tokenizer_template: Any, placeholder: str) -> st
     template = None
     if (file := folder / "chat_template.jinja").is_file():
         template = file.read_text(encoding="utf-8")
-    for name in ("chat_template.json", "processor_config.json"):
+    # Older checkpoints keep it in the tokenizer's settings.
+    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
         template = template or _read(folder, name).get("chat_template")
-    template = template or tokenizer_template
     if not isinstance(template, str):
         raise CheckpointError(f"{folder} has no chat template; put its chat_template.jinja beside the weights.")
     template = MEDIA_AS_IMAGES + template.replace(placeholder, MEDIA_TOKEN)
