@@ -23,6 +23,8 @@ class Sample:
         facts: what is true of the sample by construction; always "modality", others where they apply.
         lesions: uint8 (T, LESION_GRID, LESION_GRID), how much of each cell of a frame its lesions cover, 255 for all of
             it; all zero without a lesion. None where the sample does not say whether there is one, or where it is.
+        structures: name and box of each organ or finding that is outlined, as left, top, right, bottom, shares of the
+            frame; empty where none is.
     """
 
     frames: np.ndarray
@@ -31,3 +33,4 @@ class Sample:
     pixel_spacing: tuple[float, float]
     facts: dict[str, str]
     lesions: np.ndarray | None = None
+    structures: tuple[tuple[str, tuple[float, float, float, float]], ...] = ()

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from data_engine.phantoms import Sample, generate
 from train.dataset.conversations import IGNORED
 from train.nano.pretrain import (
+    STRUCTURE,
     EncoderWithHeads,
     PretrainConfig,
     SampleDataset,
@@ -99,6 +100,40 @@ def test_a_sample_that_does_not_say_where_its_lesion_lies_does_not_teach_it(make
     assert outputs["pointed"].tolist() == [IGNORED]
     outputs["loss"].backward()
     assert not heads.lesion_head.weight.grad.any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_token_shows_the_smallest_outlined_structure_that_holds_its_centre(seed) -> None:
+    """A white square on black is what is outlined: bright tokens are named, dark ones lie in the body around it."""
+    frames = np.zeros((1, 112, 112, 3), np.uint8)
+    frames[:, 21:63, 56:91] = 255
+    outlined = (("liver", (56 / 112, 21 / 112, 91 / 112, 63 / 112)), ("body", (0.0, 0.0, 1.0, 1.0)))
+    sample = Sample(frames, "image", np.zeros(1), (0.0, 0.0), {"modality": "CT"}, structures=outlined)
+    vocabulary = {**VOCABULARY, STRUCTURE: ["body", "liver"]}
+    item = SampleDataset([sample], vocabulary, 1, seed, clips=0.0)[0]
+    patches = item["pixel_values"].mean(dim=1).view(-1, 4).mean(dim=1)
+    named = item["structures"]
+    assert set(named.tolist()) <= {IGNORED, 0, 1}
+    assert patches[named == 1].min() > patches[named == 0].median()
+    assert (named == 1).any()
+
+
+def test_structures_are_learned_token_by_token(make_model, tokenizer) -> None:
+    frames = np.zeros((1, 112, 112, 3), np.uint8)
+    frames[:, :, 56:] = 255
+    halves = (("liver", (0.5, 0.0, 1.0, 1.0)), ("spleen", (0.0, 0.0, 0.5, 1.0)))
+    sample = Sample(frames, "image", np.zeros(1), (0.0, 0.0), {"modality": "CT"}, structures=halves)
+    vocabulary = {"modality": ["CT", "MRI"], STRUCTURE: ["liver", "spleen"]}
+    torch.manual_seed(0)
+    heads = EncoderWithHeads(make_model(**VISION), tokenizer, vocabulary)
+    dataset = SampleDataset([sample], vocabulary, 60, 0, clips=0.0)
+    optimizer = torch.optim.AdamW(heads.parameters(), lr=3e-3)
+    for step in range(15):
+        heads(**collate([dataset[4 * step + place] for place in range(4)]))["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    named = heads.eval()(**collate([dataset[place] for place in range(4)]))["named"]
+    assert named[named != IGNORED].float().mean() > 0.9
 
 
 def test_a_missing_fact_is_not_scored_and_a_known_one_is_numbered(video) -> None:

@@ -59,17 +59,19 @@ HELD_OUT = 1536
 """Samples that accuracy is measured on."""
 UNKNOWN = -1.0
 """Share of a patch that lesions cover, where the sample does not say it."""
+STRUCTURE = "structure"
+"""The name among the facts under which organs and findings stand that are outlined: facts of tokens, not of a clip."""
 
 
 class EncoderWithHeads(nn.Module):
     """Encoder and projector with their training heads.
 
-    On the encoder, one linear classifier per fact and one that predicts how much of each patch lesions cover; on the
-    projector, the embeddings of the facts.
+    On the encoder, one linear classifier per fact, one that predicts how much of each patch lesions cover, and one that
+    names what a token shows; on the projector, the embeddings of the facts.
 
     Args:
         model: whose vision encoder and projector are trained, in place; its language model gives the embeddings.
-        vocabulary: the values of each fact.
+        vocabulary: the values of each fact; those of `STRUCTURE` are facts of single tokens.
     """
 
     def __init__(
@@ -85,6 +87,12 @@ class EncoderWithHeads(nn.Module):
         self.fact_heads = nn.Linear(2 * self.vision_model.config.hidden_size, sum(self.sizes))
         self.lesion_head = nn.Linear(self.vision_model.config.hidden_size, NANO_PROCESSOR["merge_size"] ** 2)
         self.fact_embeddings = FactEmbeddings(model.get_input_embeddings(), tokenizer, vocabulary)
+        names = list(vocabulary)
+        self.structure_columns = slice(0, 0)
+        if STRUCTURE in vocabulary:
+            first = sum(self.sizes[: names.index(STRUCTURE)])
+            self.structure_columns = slice(first, first + len(vocabulary[STRUCTURE]))
+            self.structure_head = nn.Linear(self.vision_model.config.hidden_size, len(vocabulary[STRUCTURE]))
         self.projector_only = False
 
     def train_only_projector(self) -> None:
@@ -94,19 +102,26 @@ class EncoderWithHeads(nn.Module):
         self.projector_only = True
 
     def forward(
-        self, labels: torch.Tensor, keep_mask: torch.Tensor, lesions: torch.Tensor, **visual: torch.Tensor
+        self,
+        labels: torch.Tensor,
+        keep_mask: torch.Tensor,
+        lesions: torch.Tensor,
+        structures: torch.Tensor,
+        **visual: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        """Mean cross-entropy over all known facts, of classifiers and projector, and the loss of the lesion head.
+        """Mean cross-entropy over all known facts, of classifiers and projector, and the losses of single tokens.
 
         Args:
             labels: int64 (clips, facts) in the order of the vocabulary, -100 where a clip lacks the fact.
             lesions: float (tokens, patches of a token), share that lesions cover, `UNKNOWN` where a sample lacks it.
+            structures: int64 (tokens,), what is outlined there, -100 where nothing is.
             keep_mask, visual: as the encoder takes them.
 
         Returns:
             `loss`; and in evaluation mode `predictions` int64 (clips, 2, facts): classifiers, projector; and `pointed`
             int64 (clips,): 1 where the patch most like a lesion is one, 0 where it is not, -100 where no lesion is in
-            sight (the pointing game, Zhang et al., arXiv 1608.00507).
+            sight (the pointing game, Zhang et al., arXiv 1608.00507); and `named` int64 (tokens,): whether a token's
+            nearest structure is the one outlined there, -100 where nothing is.
         """
         # Dropped tokens are not encoded, so that no other token learns to rely on them.
         encoded = self.vision_model(keep_mask=keep_mask, prune_stage="encoder", **visual)
@@ -130,12 +145,22 @@ class EncoderWithHeads(nn.Module):
         ]
         found, covered = self.lesion_head(tokens).float(), lesions[keep_mask]
         loss = torch.stack(losses).sum() + norm_loss + LESION_LOSS_WEIGHT * _lesion_loss(found, covered)
+        outlined, shown = structures[keep_mask], similarities[:, self.structure_columns]
+        if (outlined != IGNORED).any():
+            loss = loss + sum(
+                nn.functional.cross_entropy(logits.float(), outlined, ignore_index=IGNORED)
+                for logits in (shown, self.structure_head(tokens))
+            )
         if self.projector_only:
             loss = loss + UNEXPLAINED_WEIGHT * self._unexplained_share(directions, labels, counts)
         if self.training:
             return {"loss": loss}
         predictions = torch.stack([part.argmax(dim=-1) for part in facts], dim=1).unflatten(1, (2, -1))
-        return {"loss": loss, "predictions": predictions, "pointed": _pointing_game(found, covered, counts.tolist())}
+        pointed = _pointing_game(found, covered, counts.tolist())
+        named = outlined
+        if shown.shape[1]:
+            named = torch.where(outlined == IGNORED, IGNORED, (shown.argmax(dim=-1) == outlined).long())
+        return {"loss": loss, "predictions": predictions, "pointed": pointed, "named": named}
 
     def _unexplained_share(self, directions: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """Mean share of tokens (their squared length, 1) that no mixture of their clip's true facts explains.
@@ -191,6 +216,7 @@ class SampleDataset(Dataset):
     ):
         self.samples, self.length, self.seed, self.clips, self.sizing = samples, length, seed, clips, sizing
         self.numbers = {fact: {value: i for i, value in enumerate(values)} for fact, values in vocabulary.items()}
+        self.structures = self.numbers.get(STRUCTURE, {})
         kinds = [samples[index].kind for index in range(len(samples))]
         self.members = {moving: [i for i, kind in enumerate(kinds) if (kind != "image") == moving] for moving in (0, 1)}
 
@@ -225,6 +251,13 @@ class SampleDataset(Dataset):
             maps = nn.functional.pad(nn.functional.interpolate(maps, (height_shown, width_shown)), margins)
             patches = nn.functional.avg_pool2d(maps, patch_size).view(-1, rows, merge_size, columns, merge_size)
             covered = patches.transpose(2, 3).reshape(len(covered), -1)
+        across = ((np.arange(columns) + 0.5) * side - left) / width_shown
+        down = ((np.arange(rows) + 0.5) * side - top) / height_shown
+        structures = np.full((rows, columns), IGNORED)
+        # Smaller boxes come last, so that they lie over the larger ones that hold them.
+        for name, box in sorted(sample.structures, key=lambda one: -_area(one[1])):
+            inside = (down >= box[1]) & (down < box[3]), (across >= box[0]) & (across < box[2])
+            structures[np.ix_(*inside)] = self.structures.get(name, IGNORED)
         keep_mask = torch.ones(len(frames), rows * columns, dtype=torch.bool)
         if rng.random() < 0.5:
             drawn = rng.random((len(frames) - 1, rows * columns)) >= rng.uniform(0, LARGEST_DROP)
@@ -240,8 +273,14 @@ class SampleDataset(Dataset):
             "frame_positions": torch.from_numpy(positions).float(),
             "patch_spacing": torch.tensor([spacing]),
             "lesions": covered,
+            "structures": torch.from_numpy(structures.flatten()).repeat(len(frames)),
             "labels": torch.tensor([[n.get(sample.facts.get(fact), IGNORED) for fact, n in self.numbers.items()]]),
         }
+
+
+def _area(box: Sequence[float]) -> float:
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)
 
 
 def vary(frames: np.ndarray, height: int, width: int, rng: np.random.Generator) -> torch.Tensor:
@@ -298,8 +337,10 @@ class PretrainingTrainer(Trainer):
 
 def _accuracy(vocabulary: dict[str, list[str]]):
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        predictions, pointed = prediction.predictions
+        predictions, pointed, named = prediction.predictions
         scores = {}
+        if (named != IGNORED).any():
+            scores["structure_named"] = float(named[named != IGNORED].mean())
         if (pointed != IGNORED).any():
             scores["pointing_game"] = float(pointed[pointed != IGNORED].mean())
         for fact, name in enumerate(vocabulary):
@@ -356,7 +397,9 @@ def pretrain(
     learned to read them, its gradients would spoil what photographs taught (Kumar et al., arXiv 2202.10054).
     """
     torch.manual_seed(config.seed)
-    vocabulary = fact_vocabulary(training[index].facts for index in range(len(training)))
+    vocabulary = fact_vocabulary(sample.facts for sample in training)
+    if structures := sorted({name for sample in training for name, _ in sample.structures}):
+        vocabulary[STRUCTURE] = structures
     vision_config = model.model.vision_model.config
     attention = vision_config._attn_implementation
     if not torch.cuda.is_available():

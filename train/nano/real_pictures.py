@@ -14,10 +14,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from data_engine.pool import SamplePool
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from train.checkpoints.assemble import (
     CONVOLUTIONAL,
@@ -39,7 +41,7 @@ from train.config import StageConfig
 from train.nano.imagenet import load_imagenet_weights
 from train.nano.labelled_pictures import LabelledPictures
 from train.nano.pretrain import PretrainConfig, pretrain
-from train.nano.run import CONFIGS, read_settings
+from train.nano.run import CONFIGS, POOLS, build_pools, read_settings
 from train.stage import run_stage
 
 SETTINGS, STAGE = "real_encoder", "real"
@@ -71,12 +73,21 @@ def write_model(folder: Path, start: Path) -> None:
     model.save_pretrained(folder)
 
 
-def pretrain_encoder(path: Path, start: Path, real: Path, config: PretrainConfig) -> None:
-    """Writes encoder and projector as labels taught them, unless they are there."""
+def pretrain_encoder(path: Path, start: Path, real: Path, settings: dict[str, Any]) -> None:
+    """Writes encoder and projector as labels taught them, unless they are there.
+
+    Generated samples stand among the real pictures: without them the encoder forgot what it had learned of them.
+    """
     if path.exists():
         return
+    config = PretrainConfig(**settings["training"])
+    pools = path.parent / "pools"
+    build_pools(settings["pool"], pools)
     model, tokenizer = begin(start)
-    training, held_out = (LabelledPictures(real, split) for split in ("train", "validation"))
+    training, held_out = (
+        [*LabelledPictures(real, split), *SamplePool(pools / pool)]
+        for split, pool in zip(("train", "validation"), POOLS, strict=True)
+    )
     pretrain(model, tokenizer, training, held_out, path.parent / "encoder", config, NANO_OF_REAL_PICTURES)
     parts = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRAINED_PARTS)}
     save_trained_tensors(path, parts, {}, read_trained_tensors(start)[0][ADDED_TOKEN_EMBEDDINGS], 1.0)
@@ -111,7 +122,7 @@ def main() -> None:
     stage = StageConfig.read(CONFIGS / "nano" / f"{STAGE}.yaml", arguments.set)
     folder = stage.start.parent
     try:
-        pretrain_encoder(stage.start, arguments.start, arguments.real, PretrainConfig(**read_settings(SETTINGS)))
+        pretrain_encoder(stage.start, arguments.start, arguments.real, read_settings(SETTINGS))
         write_model(stage.model, arguments.start)
         result = run_stage(stage)
     except ValueError as error:
