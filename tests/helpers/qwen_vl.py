@@ -48,6 +48,14 @@ VISION = {
     "initializer_range": 0.3,
 }
 MODELS = ("Qwen2.5-VL", "Qwen3-VL")
+VIDEO_PROCESSOR = SimpleNamespace(
+    image_mean=OPENAI_CLIP_MEAN,
+    image_std=OPENAI_CLIP_STD,
+    patch_size=PATCH,
+    merge_size=MERGE,
+    temporal_patch_size=TOGETHER,
+)
+"""The options that say how patches were made."""
 
 
 class QwenProcessor:
@@ -63,8 +71,7 @@ class QwenProcessor:
         self.tokenizer.padding_side = "left"
         self.image_token_id = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
         self.video_token_id = self.tokenizer.convert_tokens_to_ids("<|video_pad|>")
-        sizes = {"patch_size": PATCH, "merge_size": MERGE, "temporal_patch_size": TOGETHER}
-        self.video_processor = SimpleNamespace(image_mean=OPENAI_CLIP_MEAN, image_std=OPENAI_CLIP_STD, **sizes)
+        self.video_processor = VIDEO_PROCESSOR
 
     def apply_chat_template(self, messages: list[dict[str, Any]], **options: Any) -> str:
         text = ""

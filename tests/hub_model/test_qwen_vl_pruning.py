@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hub_model.qwen_vl_pruning_omniv_med import VISION_END, VISION_START, PrunedPrompt, prune_prompt, video_tokens
 from hub_model.token_pruning_omniv_med import prune_tokens
 from hub_model.visual_processing_omniv_med import frames_to_tokens
-from tests.helpers.qwen_vl import MERGE, MODELS, PATCH, TOGETHER, QwenProcessor, cut, qwen_model
+from tests.helpers.qwen_vl import MERGE, MODELS, PATCH, TOGETHER, VIDEO_PROCESSOR, QwenProcessor, cut, qwen_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -172,7 +172,7 @@ def test_what_is_removed_is_within_the_threshold_of_what_stands_for_it(seed, thr
     film = (start * (1 - weights) + end * weights).astype(np.uint8)
     patches, grid = cut(film)
     inputs = {"pixel_values_videos": patches, "video_grid_thw": torch.tensor([grid])}
-    (tokens,) = video_tokens(QwenProcessor("Qwen3-VL").video_processor, inputs)
+    (tokens,) = video_tokens(VIDEO_PROCESSOR, inputs)
     pruned = prune_tokens(tokens, threshold=threshold)
     shown = torch.from_numpy(film).float() / 127.5 - 1
     shown = shown.view(steps, TOGETHER, 2, 8, 2, 8, 3).permute(0, 2, 4, 1, 3, 5, 6).reshape(steps, 4, -1)
