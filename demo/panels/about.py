@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gradio as gr
 
 ABOUT = """# About OmniV-Med
@@ -24,6 +26,10 @@ OmniV-Med-Nano, the default, is small enough for a laptop. Its data, its figures
 it gets wrong are written in `docs/nano.md` of the project. How we measure is in `docs/evaluation.md`, and what pruning
 costs in `docs/pruning.md`.
 
+## What was measured of this model on real pictures
+
+{measured}
+
 ## What to trust
 
 - **Confidence** is the calibrated probability that an answer is right. Below a threshold the model declines, and the
@@ -38,7 +44,15 @@ Each visit has a folder of its own. It is deleted when you close the page. The l
 names of files.
 """
 
+UNMEASURED = "Its folder holds no figures. `python -m evaluation.run` measures it on public benchmarks."
 
-def make_about(model: str) -> None:
-    """Places the page's text; `model` says which model runs, in what number format, and where."""
-    gr.Markdown(ABOUT.format(model=model), elem_id="about")
+
+def make_about(model: str, measured: Sequence[str]) -> None:
+    """Places the page's text.
+
+    Args:
+        model: which model runs, in what number format, and where.
+        measured: sentences with the figures of this model.
+    """
+    lines = [f"- {line}" for line in measured] or [UNMEASURED]
+    gr.Markdown(ABOUT.format(model=model, measured="\n".join(lines)), elem_id="about")

@@ -77,7 +77,7 @@ class ChatPanel:
         self.suggestions = gr.Dataset(
             show_label=False,
             components=[gr.Textbox(visible=False)],
-            samples=[[question] for question in suggestions(None)],
+            samples=[[question] for question in suggestions(None, {})],
             layout="gallery",
             elem_id="suggestions",
         )

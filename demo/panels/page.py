@@ -71,7 +71,7 @@ class Page:
             self._connect()
             add_endpoints(assistant)
         with self.blocks.route("About", "about", show_in_navbar=False):
-            make_about(assistant.description)
+            make_about(assistant.description, assistant.measured.lines)
 
     def _place(self) -> None:
         Navbar(visible=False)
@@ -228,7 +228,9 @@ class Page:
     def _choice(self, session: Session, file: LoadedFile | None) -> Updates:
         """The values of the rail, and of the suggestions for a file."""
         rail = show_files(session.files, file, self._conversation.pending(session))
-        return rail, gr.update(samples=[[question] for question in suggestions(file)])
+        return rail, gr.update(
+            samples=[[question] for question in suggestions(file, self._assistant.measured.answered)]
+        )
 
     def _unchanged(self) -> Updates:
         """The values that leave what is shown."""

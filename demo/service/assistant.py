@@ -23,6 +23,7 @@ from demo.service.conversation_cache import ConversationCache
 from demo.service.dialogue import Answer, Turn
 from demo.service.evidence import Evidence, attention_evidence
 from demo.service.generation import SECONDS_BETWEEN_CHECKS, Generation, Request
+from demo.service.measured import read_measured
 from demo.service.pruning_settings import PruningSettings
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from hub_model.number_format_omniv_med import preferred_dtype
@@ -63,6 +64,7 @@ class Assistant:
         is_present: Callable[[str], bool] = lambda owner: True,
     ) -> None:
         self.name = Path(model_id).name if Path(model_id).is_dir() else model_id
+        self.measured = read_measured(model_id)
         load_processor: Callable[..., OmniVMedProcessor] = AutoProcessor.from_pretrained
         self.processor = load_processor(model_id, trust_remote_code=True)
         dtype = "auto" if torch.cuda.is_available() else preferred_dtype()

@@ -1,7 +1,9 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Questions that the page suggests: those that fit a file and that the model was trained to answer."""
+"""Questions that the page suggests: those that fit a file and that the model answers better than without looking."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from demo.service.sessions import LoadedFile
 
@@ -39,16 +41,43 @@ FACTS_OF_MODALITY = {
     "MG": ("breast", "severity"),
 }
 """Facts that come before the others, by DICOM modality code: tomography, slide microscopy, fundus, mammography."""
+TASK_OF = {
+    "modality": "modality named",
+    "region": "anatomy recognition, open",
+    "plane": "view/plane identification, open",
+    "contrast": "modality recognition, open",
+    "stain": "modality recognition, open",
+    "motion": "temporal and procedure understanding, open",
+    "lesion": "abnormality detection, yes/no",
+    "finding": "diagnosis, open",
+    "location": "localization, open",
+    "side": "localization, open",
+    "eye": "anatomy recognition, open",
+    "breast": "anatomy recognition, open",
+    "count": "counting and measurement, open",
+    "size": "counting and measurement, open",
+    "severity": "severity grading, open",
+}
+"""The evaluation's row for questions about each fact; a report is no question with one answer, and has none."""
+OF_ANY_MODEL = ("modality", "region", "finding", "report")
+"""Facts that any medical vision-language model is asked for: all that is suggested where nothing was measured."""
 MOST_SUGGESTIONS = 6
 
 
-def suggestions(file: LoadedFile | None) -> list[str]:
-    """Questions about a file; without one, a question that needs none."""
+def suggestions(file: LoadedFile | None, answered: Mapping[str, bool]) -> list[str]:
+    """Questions about a file; without one, a question that needs none.
+
+    Args:
+        answered: of `Measured`; what was measured and not answered is not suggested.
+    """
     if file is None:
         return [GENERAL_QUESTION]
     first = ("modality", *FACTS_OF_MODALITY.get(file.modality, ()))
     of_kind = [fact for fact in FACTS_OF_KIND[file.kind] if fact not in first]
     if file.modality in FACTS_OF_MODALITY or file.kind != "volume":
         of_kind = [fact for fact in of_kind if fact != "plane"]
-    facts = [*first, *of_kind][:MOST_SUGGESTIONS]
-    return [QUESTION_ABOUT[fact].format(kind=file.kind) for fact in facts]
+    if answered:
+        facts = [fact for fact in (*first, *of_kind) if answered.get(TASK_OF.get(fact, ""), True)]
+    else:
+        facts = list(OF_ANY_MODEL)
+    return [QUESTION_ABOUT[fact].format(kind=file.kind) for fact in facts[:MOST_SUGGESTIONS]]

@@ -282,7 +282,7 @@ def measure(
             "task": split(own, task_of),
         }
 
-    result: dict[str, Any] = {"sources": sources, "grades": agreement(short)}
+    result: dict[str, Any] = {"sources": sources, "task": split(pairs, task_of), "grades": agreement(short)}
     if calibrated is not None:
         result["calibration"] = calibration.figures(
             [judged[one.id].confidence for one in short], [one.right for one in short], [one.group for one in short]

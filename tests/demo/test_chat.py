@@ -20,6 +20,7 @@ from demo.service.bounded_memory import BoundedMemory
 from demo.service.conversation import Conversation
 from demo.service.dialogue import PRUNED, UNPRUNED, Answer, Exchange
 from demo.service.export import as_json, as_markdown, figures
+from demo.service.measured import read_measured
 from demo.service.sessions import LoadedFile, Session, Sessions
 from demo.service.suggestions import suggestions
 from demo.service.uploads import media_of, uploaded_file
@@ -188,12 +189,48 @@ def test_saved_conversations_have_settings_and_figures_but_no_paths_or_names(con
         assert "DOE" not in text and str(session.folder) not in text and "/tmp" not in text
 
 
+MEASURED = {"modality named": True}
+
+
+def test_only_questions_are_suggested_that_the_model_answers_better_than_blind():
+    image = LoadedFile(1, (), "image", 1, "", ())
+    everything = suggestions(image, MEASURED)
+    assert "Is there a lesion?" in everything
+    asked = suggestions(image, MEASURED | {"abnormality detection, yes/no": False})
+    assert "Is there a lesion?" not in asked
+    assert [one for one in everything if one != "Is there a lesion?"] == asked[: len(everything) - 1]
+
+
+def test_a_model_of_which_nothing_was_measured_gets_questions_for_any_model(tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        measured = read_measured(str(folder))
+        assert measured.lines == ()
+        asked = suggestions(LoadedFile(1, (), "volume", 9, "MR", ()), measured.answered)
+        assert len(asked) == 4
+        assert "Which contrast or sequence is this?" not in asked
+
+
+def test_figures_come_from_the_model_s_folder_and_real_pictures_stand_before_generated_samples(tmp_path):
+    row = {"accuracy": 0.616, "interval": [0.58, 0.65], "count": 1059, "blind": 0.285, "gain_interval": [0.3, 0.4]}
+    real = {
+        "sources": {"slake": {"all": row}},
+        "task": {"diagnosis, open": {"gain_interval": [-0.1, 0.2]}},
+        "declined": {"cannot tell": {"share": 0.844, "count": 179}, "not medical": {"share": 0.15, "count": 200}},
+    }
+    generated = {"task": {"diagnosis, open": {"gain_interval": [0.1, 0.2]}, "localization, open": row}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"real_pictures": real, "test": generated}), encoding="utf-8")
+    measured = read_measured(str(tmp_path))
+    assert measured.answered == {"diagnosis, open": False, "localization, open": True}
+    assert "61.6% of 1,059" in measured.lines[0] and "28.5%" in measured.lines[0]
+    assert "84.4% of 179" in measured.lines[1] and "15.0% of 200" in measured.lines[2]
+
+
 def test_suggestions_are_wordings_of_the_training_and_fit_the_file():
     known = {wording for _, wordings in OPEN_WORDINGS.values() for wording in wordings}
     known |= {*LESION_PRESENT, *CAPTION_REQUESTS, *SIDE_OF_EYE, *SIDE_OF_BREAST, "On which side is the lesion?"}
     for kind in ("image", "volume", "video"):
         for modality in ("", "CT", "MR", "US", "SM", "OP", "MG"):
-            asked = suggestions(LoadedFile(1, (), kind, 2, modality, ()))
+            asked = suggestions(LoadedFile(1, (), kind, 2, modality, ()), MEASURED)
             assert 4 <= len(asked) == len(set(asked)) <= 6
             for question in asked:
                 # Counted, measured and graded are lesions here; the training fills in what the sample has.
@@ -201,9 +238,9 @@ def test_suggestions_are_wordings_of_the_training_and_fit_the_file():
                     wording.format(kind=kind, thing=thing) for wording in known for thing in ("lesions", "the lesion")
                 }
                 assert question in wordings
-    assert "Which stain was used?" in suggestions(LoadedFile(1, (), "image", 1, "SM", ()))
-    assert "What motion is seen?" in suggestions(LoadedFile(1, (), "video", 9, "US", ()))
-    assert "In which plane is this volume?" in suggestions(LoadedFile(1, (), "volume", 9, "MR", ()))
+    assert "Which stain was used?" in suggestions(LoadedFile(1, (), "image", 1, "SM", ()), MEASURED)
+    assert "What motion is seen?" in suggestions(LoadedFile(1, (), "video", 9, "US", ()), MEASURED)
+    assert "In which plane is this volume?" in suggestions(LoadedFile(1, (), "volume", 9, "MR", ()), MEASURED)
 
 
 def test_waiting_is_shown_until_a_word_comes(assistant):

@@ -1,0 +1,62 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""What was measured of the model that runs: the kinds of questions it answers better than blind, and its first figures.
+
+`evaluation.nano_report` writes `metrics.json` into the model's folder; a model without that file promises nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+METRICS = "metrics.json"
+BENCHMARKS = {"slake": "SLAKE, English test", "vqa-rad": "VQA-RAD, official test"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures of one model.
+
+    Attributes:
+        answered: task of the evaluation -> whether answers are right oftener than with another picture in the
+            picture's place, by the whole 95 % interval; tasks that were not measured are missing.
+        lines: sentences for the "About" page, empty where nothing was measured.
+    """
+
+    answered: Mapping[str, bool]
+    lines: tuple[str, ...]
+
+
+def read_measured(model: str) -> Measured:
+    """The figures in a model's folder; none for a Hub id or a folder without them."""
+    try:
+        figures = json.loads((Path(model) / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return Measured({}, ())
+    real = figures.get("real_pictures", {})
+    # What real pictures tell stands before what generated samples do.
+    tasks = {**figures.get("test", {}).get("task", {}), **real.get("task", {})}
+    return Measured({name: _above_blind(row) for name, row in tasks.items()}, tuple(_lines(real)))
+
+
+def _above_blind(row: Mapping[str, Any]) -> bool:
+    return row.get("gain_interval") is not None and row["gain_interval"][0] > 0
+
+
+def _lines(real: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for source, name in BENCHMARKS.items():
+        if row := real.get("sources", {}).get(source, {}).get("all"):
+            low, high = row["interval"]
+            lines.append(
+                f"**{name}**: {row['accuracy']:.1%} of {row['count']:,} questions right (95 % interval {low:.1%} to "
+                f"{high:.1%}), {row['blind']:.1%} with another picture in the picture's place."
+            )
+    declined = real.get("declined", {})
+    for reply, what in (("cannot tell", "questions that the picture cannot answer"), ("not medical", "other pictures")):
+        if row := declined.get(reply):
+            lines.append(f"It declines {row['share']:.1%} of {row['count']} {what}.")
+    return lines
