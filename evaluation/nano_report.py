@@ -143,15 +143,12 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.real is None:
             raise ValueError("Real pictures are asked about where --real names their folder; see docs/real-data.md.")
         return real_pictures.report(
-            argparse.Namespace(
-                model=arguments.model,
-                data=[arguments.real_data],
-                real=arguments.real,
-                out=arguments.out / "real_pictures",
-                limit=arguments.real_limit,
-                fit=False,
-                dtype=arguments.dtype,
-            )
+            folder,
+            [arguments.real_data],
+            arguments.real,
+            arguments.out / "real_pictures",
+            arguments.real_limit,
+            arguments.dtype,
         )
 
     def split() -> dict[str, Any]:

@@ -350,37 +350,45 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def report(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The whole command; raises `ValueError` for what a user can mend."""
-    folder = Path(arguments.model)
+def report(
+    folder: Path, data: Sequence[Path], real: Path, out: Path, limit: int | None, dtype: str, *, calibrate: bool = False
+) -> dict[str, Any]:
+    """Asks a model about a test split and writes the figures into `out`; goes on where it was stopped.
+
+    Args:
+        folder: the model's.
+        data: folders of built sets.
+        real: folder of VQA-RAD and SLAKE as published.
+        limit: so many questions of each source but these two at most.
+        dtype: one of `DTYPES`.
+        calibrate: whether to fit the confidence on the validation split first, and write it into `folder`.
+
+    Raises:
+        ValueError: for what a user can mend, in one sentence.
+    """
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is no model's folder; assemble the Nano first: make model.")
-    types = official_types(arguments.real)
-    questions = read_questions(arguments.data, "test", types, arguments.limit)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, processor = load(arguments.model, {}, device, arguments.dtype)
-    fixed = {"model": fingerprint(folder), "dtype": arguments.dtype}
-    if arguments.fit:
-        validation = read_questions(arguments.data, "validation", types, arguments.limit)
-        answered = ask(
-            model, processor, [one.question for one in validation], arguments.out / "validation.jsonl", fixed
-        )
+    types = official_types(real)
+    questions = read_questions(data, "test", types, limit)
+    out.mkdir(parents=True, exist_ok=True)
+    model, processor = load(str(folder), {}, "cuda" if torch.cuda.is_available() else "cpu", dtype)
+    fixed = {"model": fingerprint(folder), "dtype": dtype}
+    if calibrate:
+        validation = read_questions(data, "validation", types, limit)
+        answered = ask(model, processor, [one.question for one in validation], out / "validation.jsonl", fixed)
         write_calibration(folder, fit(validation, answered))
         model.config.answer_calibration = json.loads((folder / "config.json").read_text())["answer_calibration"]
 
-    asked = [one.question for one in questions]
-    seeing = ask(model, processor, asked, arguments.out / "seeing.jsonl", fixed)
+    seeing = ask(model, processor, [one.question for one in questions], out / "seeing.jsonl", fixed)
     answerable = [one.question for one in questions if one.reply == "answer" and one.question.task != REPORTS]
-    blind = ask(model, processor, blinded(answerable), arguments.out / "blind.jsonl", fixed)
+    blind = ask(model, processor, blinded(answerable), out / "blind.jsonl", fixed)
     clips, unpruned = [one for one in answerable if one.dimension != "2d"], []
     if clips:
         processor.prune_rule = "none"
-        unpruned = ask(model, processor, clips, arguments.out / "unpruned.jsonl", fixed | {"prune_rule": "none"})
+        unpruned = ask(model, processor, clips, out / "unpruned.jsonl", fixed | {"prune_rule": "none"})
     result = measure(questions, seeing, blind, unpruned, AnswerCalibration.of(model.config)) | {"about": fixed}
-    (arguments.out / "real_pictures.json").write_text(
-        json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    (out / "real_pictures.json").write_text(text, encoding="utf-8")
     return result
 
 
@@ -398,7 +406,7 @@ def write_calibration(folder: Path, found: AnswerCalibration) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="hub_model", help="the model's folder (default hub_model)")
+    parser.add_argument("--model", type=Path, default=Path("hub_model"), help="the model's folder (default hub_model)")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of built sets of real pictures")
     parser.add_argument("--real", type=Path, required=True, help="folder that holds vqa-rad/ and slake/ as published")
     parser.add_argument("--out", type=Path, default=Path("runs/real_pictures"), help="folder for answers and figures")
@@ -407,7 +415,15 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
     arguments = parser.parse_args()
     try:
-        result = report(arguments)
+        result = report(
+            arguments.model,
+            arguments.data,
+            arguments.real,
+            arguments.out,
+            arguments.limit,
+            arguments.dtype,
+            calibrate=arguments.fit,
+        )
     except ValueError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
@@ -139,16 +138,14 @@ def test_no_person_is_claimed(text) -> None:
 
 
 @pytest.fixture(scope="module")
-def reported(data, tiny, tmp_path_factory) -> tuple[Path, Path, Namespace, dict]:
+def reported(data, tiny, tmp_path_factory) -> tuple[Path, Path, tuple, dict]:
     """One report with a calibration, and what it was made with."""
     folder = tmp_path_factory.mktemp("report")
     model = shutil.copytree(tiny, folder / "model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(real_pictures, "official_types", lambda real: {})
-        arguments = Namespace(
-            model=str(model), data=[data], real=folder, out=folder / "out", limit=None, fit=False, dtype="auto"
-        )
-        return model, folder / "out", arguments, real_pictures.report(arguments)
+        arguments = (model, [data], folder, folder / "out", None, "auto")
+        return model, folder / "out", arguments, real_pictures.report(*arguments)
 
 
 def test_every_source_and_kind_of_reply_is_measured(reported) -> None:
@@ -170,7 +167,7 @@ def test_the_same_command_goes_on_and_asks_nothing_again(reported, monkeypatch) 
     *_, arguments, found = reported
     monkeypatch.setattr(real_pictures, "official_types", lambda real: {})
     monkeypatch.setattr(real_pictures, "answer_batch", lambda *given: pytest.fail("asked again"))
-    assert real_pictures.report(arguments) == found
+    assert real_pictures.report(*arguments) == found
 
 
 def test_a_fit_writes_the_calibration_that_right_and_wrong_answers_give(reported, data) -> None:
