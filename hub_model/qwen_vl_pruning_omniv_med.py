@@ -112,7 +112,7 @@ def prune_prompt(
     processor: Any,
     inputs: Mapping[str, Any],
     threshold: float = 0.1,
-    peak_threshold: float | None = 0.3,
+    peak_threshold: float | None = None,
     rule: PruneRule = "anchor",
 ) -> PrunedPrompt:
     """Decides which visual tokens of a prompt's videos repeat, and takes their placeholders out of it.

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub_model.qwen_vl_pruning_omniv_med import VISION_END, VISION_START, PrunedPrompt, prune_prompt, video_tokens
-from hub_model.token_pruning_omniv_med import prune_tokens
+from hub_model.token_pruning_omniv_med import GUARD_RATIO, prune_tokens
 from hub_model.visual_processing_omniv_med import frames_to_tokens
 from tests.helpers.qwen_vl import MERGE, MODELS, PATCH, TOGETHER, VIDEO_PROCESSOR, QwenProcessor, cut, qwen_model
 
@@ -132,6 +132,12 @@ def test_pictures_stay_whole_and_so_does_a_prompt_without_videos(qwen, picture) 
     pruned = prune_prompt(qwen.processor, inputs)
     assert torch.equal(pruned.input_ids, inputs["input_ids"])
     assert pruned.reduction == 0
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.1, 0.3])
+def test_the_guard_follows_the_threshold(qwen, batch, threshold) -> None:
+    followed, said = (prune_prompt(qwen.processor, batch, threshold, peak) for peak in (None, GUARD_RATIO * threshold))
+    assert torch.equal(followed.input_ids, said.input_ids)
 
 
 def test_the_same_prompt_may_be_asked_again(qwen, batch) -> None:
