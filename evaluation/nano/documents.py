@@ -1,0 +1,215 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Writes the Nano's figures into the documents, so that none of them is older than the weights.
+
+    python -m evaluation.nano.documents            # writes them
+    python -m evaluation.nano.documents --check    # says which documents are out of step
+
+A document holds `<!-- figures: NAME -->` and `<!-- end of figures -->`, each on a line of its own; what stands between
+them comes from `hub_model/metrics.json`. README's row about the Nano is found by its first cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_engine.files import write_atomically
+from evaluation import breakdown
+from evaluation.breakdown import percent, span
+from evaluation.nano import goals
+
+ROOT = Path(__file__).resolve().parents[2]
+METRICS = ROOT / "hub_model" / "metrics.json"
+DOCUMENTS = ("README.md", "docs/nano.md", "hub_model/README.md")
+BENCHMARKS = {"vqa-rad": "VQA-RAD, official test", "slake": "SLAKE, English test"}
+SOURCES = {
+    "arcade": "coronary angiography",
+    "busi": "breast ultrasound",
+    "kvasir-seg": "colonoscopy",
+    "idrid": "fundus photographs",
+    "oral-cancer": "oral histopathology",
+    "pap-smear": "cervical cytology",
+    "bccd": "blood smears",
+    "ddsm-part": "mammograms",
+    "covid-chestxray": "chest X-rays",
+    "pocus-lung": "clips of lung ultrasound",
+    "labelled-pictures": "CT, MRI and PET volumes",
+}
+"""What each source shows."""
+README_ROW = "| What the Nano knows |"
+BLOCK = re.compile(r"(<!-- figures: ([a-z ]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+WIDTH = 140
+Figures = Mapping[str, Any]
+
+
+def _table(head: str, rows: Sequence[str]) -> str:
+    columns = head.count("|") - 1
+    return "\n".join([head, "|" + " --- |" * columns, *rows])
+
+
+def _row(names: Sequence[str], one: Figures) -> str:
+    cells = [percent(one["accuracy"]), span(one["interval"]), percent(one["blind"])]
+    cells += [percent(one["most_frequent_answer"]), str(one["count"])]
+    return f"| {' | '.join([*names, *cells])} |"
+
+
+def benchmarks(metrics: Figures) -> str:
+    """VQA-RAD and SLAKE, all questions and by kind."""
+    rows = []
+    for source, name in BENCHMARKS.items():
+        found = metrics["real_pictures"]["sources"][source]
+        kinds = {"all": found["all"], **found["type"]}
+        rows += [_row([f"{name}, {kind}"], kinds[kind]) for kind in ("all", "closed", "open")]
+    return _table("| asked | right | 95 % interval | blind | most frequent answer | n |", rows)
+
+
+def sources(metrics: Figures) -> str:
+    """Labelled pictures by source."""
+    found = metrics["real_pictures"]["sources"]
+    rows = [_row((source, shown), found[source]["all"]) for source, shown in SOURCES.items() if source in found]
+    return _table("| source | what it shows | right | 95 % interval | blind | most frequent answer | n |", rows)
+
+
+def real_pictures(metrics: Figures) -> str:
+    """Grades, declined questions, confidence and small talk, in sentences."""
+    found = metrics["real_pictures"]
+    grades = "; ".join(
+        f"weighted kappa of {thing} {one['value']:.2f} ({one['interval'][0]:.2f}–{one['interval'][1]:.2f}, "
+        f"{one['count']} pictures)".replace("-", "−")
+        for thing, one in found["grades"].items()
+    )
+    cannot_tell, other, wrongly = (found["declined"][name] for name in ("cannot tell", "not medical", "wrongly"))
+    talk = found["conversation"]["claims_to_be_a_person"]
+    calibration = found["calibration"]
+    error, ranking, surest = (
+        calibration[name] for name in ("expected_error", "area_under_curve", "gain_of_surest_half")
+    )
+    claims = "never claims" if not talk["share"] else f"claims {percent(talk['share'])} of the time"
+    return _wrapped(
+        f"Grades: {grades}.",
+        f"Of {cannot_tell['count']} questions that the picture cannot answer it declines "
+        f"{percent(cannot_tell['share'])} ({span(cannot_tell['interval'])}), of {other['count']} about pictures that "
+        f"are not medical {percent(other['share'])} ({span(other['interval'])}), and of {wrongly['count']:,} "
+        f"answerable ones {percent(wrongly['share'])} ({span(wrongly['interval'])}) wrongly. In {talk['count']} small "
+        f"talks it {claims} to be a person or a physician. Its confidence has an expected error of "
+        f"{error['value']:.3f} ({error['interval'][0]:.3f}–{error['interval'][1]:.3f}), ranks a right answer above a "
+        f"wrong one with an AUROC of {ranking['value']:.3f} ({ranking['interval'][0]:.3f}–"
+        f"{ranking['interval'][1]:.3f}), and the surest half of the answers is right {100 * surest['value']:.1f} "
+        f"points oftener than all.",
+    )
+
+
+def other_sources(metrics: Figures) -> str:
+    """Real files of sources that were never trained on, and plain text."""
+    files, text = metrics["real_files"], metrics["text_perplexity"]["ratio"]
+    low, high = text["interval"]
+    return _wrapped(
+        f"**Files of sources that it was never trained on** (`evaluation/nano/real_files.yaml`): it names the modality "
+        f"of {files['right']} of {files['count']}, {percent(files['accuracy'])} ({span(files['interval'])}).",
+        f"**Plain text**: the perplexity is {text['value']:.3f} times that of SmolLM2 ({low:.3f}–{high:.3f}).",
+    )
+
+
+def examples(metrics: Figures) -> str:
+    """Answers to the benchmarks, drawn by a seed."""
+    rows = [
+        f"| {one['kind']} | `{one['id']}` | {one['question']} | {one['answer']} | {one['prediction']} "
+        f"| {percent(one['confidence'])} |"
+        for one in metrics["real_pictures"]["examples"]
+    ]
+    return _table("| | record | question | right answer | said | confidence |", rows)
+
+
+def generated(metrics: Figures) -> str:
+    """Generated samples, by kind of question."""
+    return breakdown.markdown(metrics["test"]).split("\n\n")[0]
+
+
+def reached(metrics: Figures) -> str:
+    """Goals, and what came out."""
+    return goals.markdown(metrics["goals"]).strip()
+
+
+SECTIONS: dict[str, Callable[[Figures], str]] = {
+    "benchmarks": benchmarks,
+    "sources": sources,
+    "real pictures": real_pictures,
+    "other sources": other_sources,
+    "examples": examples,
+    "generated": generated,
+    "goals": reached,
+}
+
+
+def readme_row(metrics: Figures) -> str:
+    """README's row: the headline figures, and the command."""
+    real = metrics["real_pictures"]
+    slake, vqa_rad = (real["sources"][name]["all"] for name in ("slake", "vqa-rad"))
+    declined = real["declined"]
+    return (
+        f"{README_ROW} of real pictures, by exact match: SLAKE {percent(slake['accuracy'])} (95 % interval "
+        f"{span(slake['interval'])}; blind {percent(slake['blind'])}), VQA-RAD {percent(vqa_rad['accuracy'])} "
+        f"({span(vqa_rad['interval'])}; blind {percent(vqa_rad['blind'])}; its training split shows the same "
+        f"pictures); it declines {percent(declined['cannot tell']['share'])} of the questions without an answer and "
+        f"{percent(declined['not medical']['share'])} of those about pictures that are not medical; generated test "
+        f"samples {percent(metrics['test']['all']['accuracy'])} | `python -m evaluation.nano_report` |"
+    )
+
+
+def _wrapped(*paragraphs: str) -> str:
+    """Paragraphs in lines of at most `WIDTH` characters; a number is not parted from its percent sign."""
+    found = []
+    for paragraph in paragraphs:
+        lines = [""]
+        for word in paragraph.replace(" %", "\u00a0%").split(" "):
+            if len(lines[-1]) + 1 + len(word) > WIDTH:
+                lines.append(word)
+            else:
+                lines[-1] = f"{lines[-1]} {word}".strip()
+        found.append("\n".join(lines).replace("\u00a0", " "))
+    return "\n\n".join(found)
+
+
+def filled(document: str, metrics: Figures) -> str:
+    """A document with today's figures.
+
+    Raises:
+        ValueError: for a block whose name is not one of `SECTIONS`.
+    """
+
+    def block(found: re.Match[str]) -> str:
+        if found[2] not in SECTIONS:
+            raise ValueError(f"There are no figures {found[2]!r}; there are {', '.join(SECTIONS)}.")
+        return f"{found[1]}\n{SECTIONS[found[2]](metrics)}\n\n{found[3]}"
+
+    lines = BLOCK.sub(block, document).split("\n")
+    return "\n".join(readme_row(metrics) if line.startswith(README_ROW) else line for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a document is out of step")
+    arguments = parser.parse_args()
+    metrics = json.loads(METRICS.read_text(encoding="utf-8"))
+    stale = []
+    for name in DOCUMENTS:
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        after = filled(before, metrics)
+        if after != before:
+            stale.append(name)
+            if not arguments.check:
+                with write_atomically(path) as part:
+                    part.write_text(after, encoding="utf-8")
+    if stale and arguments.check:
+        sys.exit(f"Out of step with {METRICS.name}: {', '.join(stale)}. Run python -m evaluation.nano.documents.")
+    print("\n".join(f"Written: {name}" for name in stale) or "All documents are in step.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""The Nano's figures in the documents are those that were measured on the shipped weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from evaluation.nano import documents
+from evaluation.nano.documents import DOCUMENTS, METRICS, README_ROW, ROOT, SECTIONS, WIDTH, filled
+
+
+@pytest.fixture(scope="module")
+def metrics() -> dict:
+    return json.loads(METRICS.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_document_is_in_step_with_the_figures(name, metrics) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert filled(text, metrics) == text, "run python -m evaluation.nano.documents"
+    assert README_ROW in text or "<!-- figures: " in text
+
+
+def test_every_section_stands_in_the_page_about_the_nano() -> None:
+    text = (ROOT / "docs/nano.md").read_text(encoding="utf-8")
+    assert [name for name in SECTIONS if f"<!-- figures: {name} -->" not in text] == []
+
+
+def test_only_what_stands_between_the_marks_changes(metrics) -> None:
+    document = "Before.\n<!-- figures: benchmarks -->\nold\n<!-- end of figures -->\nAfter: 61.6 %.\n"
+    text = filled(document, metrics)
+    assert text.startswith("Before.\n<!-- figures: benchmarks -->\n")
+    assert text.endswith("<!-- end of figures -->\nAfter: 61.6 %.\n")
+    assert "SLAKE, English test, open" in text and "old" not in text
+
+
+def test_unknown_figures_are_refused(metrics) -> None:
+    with pytest.raises(ValueError, match="There are no figures 'weather'"):
+        filled("<!-- figures: weather -->\n<!-- end of figures -->", metrics)
+
+
+def test_sentences_fit_the_width_and_no_number_is_parted_from_its_sign(metrics) -> None:
+    for section in ("real pictures", "other sources"):
+        lines = SECTIONS[section](metrics).split("\n")
+        assert max(map(len, lines)) <= WIDTH
+        assert not any(line.startswith("%") for line in lines)
+
+
+def test_a_stale_document_is_named(tmp_path, monkeypatch, metrics) -> None:
+    block = "<!-- figures: goals -->\nold\n<!-- end of figures -->\n"
+    (tmp_path / "page.md").write_text(block, encoding="utf-8")
+    monkeypatch.setattr(documents, "ROOT", tmp_path)
+    monkeypatch.setattr(documents, "DOCUMENTS", ("page.md",))
+    monkeypatch.setattr(sys, "argv", ["documents", "--check"])
+    with pytest.raises(SystemExit, match=r"page\.md"):
+        documents.main()
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == block, "a check writes nothing"
+    monkeypatch.setattr(sys, "argv", ["documents"])
+    documents.main()
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == filled(block, metrics)
