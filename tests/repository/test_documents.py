@@ -76,6 +76,7 @@ RUN_BY = {
     "evaluation.breakdown": "tests/evaluation/test_breakdown.py",
     "evaluation.compare": "tests/evaluation/test_compare.py",
     "evaluation.lmms_eval_adapter": "tests/evaluation/test_lmms_eval_adapter.py",
+    "evaluation.nano.documents": "tests/evaluation/test_nano_documents.py",
     "evaluation.nano.real_files": "tests/evaluation/test_real_files.py",
     "evaluation.nano.real_pictures": "tests/evaluation/test_real_pictures.py",
     "evaluation.nano.sweep": "tests/evaluation/test_sweep.py",
