@@ -117,8 +117,10 @@ class OmniVMedProcessor(ProcessorMixin):
             pruned, unless `peak_threshold` is given too.
         keep_ratio: largest share of a clip's visual tokens that is kept; None sets no budget.
         max_visual_tokens: largest number of visual tokens of one clip; None sets no budget.
+        local_urls: whether a content part's "url" may be a path. Servers such as `transformers serve` put there what a
+            stranger asks for, so by default it holds `data:` URIs only; paths stand under "path" or the kind's name.
 
-    The last seven can be overridden per call in `processor_kwargs`.
+    The seven before `local_urls` can be overridden per call in `processor_kwargs`.
     """
 
     def __init__(
@@ -144,6 +146,7 @@ class OmniVMedProcessor(ProcessorMixin):
         peak_threshold: float | None = None,
         keep_ratio: float | None = None,
         max_visual_tokens: int | None = None,
+        local_urls: bool = False,
     ):
         if resample not in RESAMPLES:
             raise ValueError(f"resample must be one of {RESAMPLES}, not {resample!r}.")
@@ -166,6 +169,7 @@ class OmniVMedProcessor(ProcessorMixin):
         self.peak_threshold = peak_threshold
         self.keep_ratio = keep_ratio
         self.max_visual_tokens = max_visual_tokens
+        self.local_urls = local_urls
         self.image_token = MEDIA_TOKEN
         self.image_token_id = tokenizer.convert_tokens_to_ids(MEDIA_TOKEN) if tokenizer is not None else None
         super().__init__(tokenizer, chat_template=chat_template)
@@ -315,14 +319,14 @@ class OmniVMedProcessor(ProcessorMixin):
                     clips += [self._media_of(part) for part in parts if part["type"] != "text"]
         return [], [], [], {"clips": clips} if clips else {}
 
-    @staticmethod
-    def _media_of(part: dict[str, Any]) -> dict[str, Any]:
+    def _media_of(self, part: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `load_clip` in one content part.
 
         Keys whose value is None count as absent: data sets that are stored in columns give every part all keys.
 
         Raises:
-            ValueError: for an unknown content type or key, or a part without its medium.
+            ValueError: for an unknown content type or key, a part without its medium, or a path as its "url" where
+                `local_urls` does not allow it.
         """
         kind = part["type"]
         if kind not in MEDIA_TYPES:
@@ -336,6 +340,11 @@ class OmniVMedProcessor(ProcessorMixin):
             )
         for key in (kind, *MEDIUM_KEYS):
             if key in given:
+                if key == "url" and not self.local_urls and not str(given[key]).startswith("data:"):
+                    raise ValueError(
+                        "A content part's 'url' must be a data: URI. Give a file of your own under the key 'path', or "
+                        "let requests name files of this machine with processor.local_urls = True."
+                    )
                 options = {name: given[name] for name in MEDIA_OPTIONS if name in given}
                 return {"source": given[key], "kind": kind, **options}
         raise ValueError(f"A content part of type {kind!r} needs its file or array under the key {kind!r}.")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import itertools
 import shutil
@@ -415,6 +416,24 @@ def test_an_unknown_key_of_a_medium_is_told(processor, key):
     part = {"type": "volume", "volume": make_body(), key: 1}
     with pytest.raises(ValueError, match=rf"type 'volume' has unknown keys \['{key}'\].* it may have modality, "):
         inputs_of(processor, part)
+
+
+@pytest.mark.parametrize("address", ["/etc/passwd", "file:///etc/passwd", "scan.nii.gz", "https://example.org/a.png"])
+def test_a_request_s_url_opens_no_file_of_this_machine(processor, address):
+    """`transformers serve` puts what a stranger asks for under "url"."""
+    with pytest.raises(ValueError, match=r"'url' must be a data: URI\..*'path'"):
+        inputs_of(processor, {"type": "image", "url": address})
+
+
+def test_a_url_holds_data_and_by_the_operator_s_choice_a_path(processor, picture, tmp_path, monkeypatch):
+    path = tmp_path / "picture.png"
+    Image.fromarray(picture()).save(path)
+    shown = [processor.load(picture(), kind="image")]
+    data = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    assert_inputs_show(processor, inputs_of(processor, {"type": "image", "url": data}), shown)
+    assert_inputs_show(processor, inputs_of(processor, {"type": "image", "path": str(path)}), shown)
+    monkeypatch.setattr(processor, "local_urls", True)
+    assert_inputs_show(processor, inputs_of(processor, {"type": "image", "url": str(path)}), shown)
 
 
 def test_keys_without_a_value_are_no_keys(processor):
