@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import warnings
@@ -228,12 +229,16 @@ def run(arguments: list[str] | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, or 2 for wrong input with one line on stderr."""
+    """Runs the command; returns its exit code: 0, 1 where nobody reads on, 2 for wrong input with one line on stderr."""
     try:
         run(arguments)
     except AskError as error:
         print("ask:", " ".join(str(error).split()), file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Who read our output, such as `head`, has seen enough. Python would complain of it once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 

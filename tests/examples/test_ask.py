@@ -49,6 +49,17 @@ def ask(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
+def test_who_stops_reading_sees_no_traceback() -> None:
+    """As `python -m examples.ask … | head -0` does; the output is longer than a pipe holds."""
+    program = "import sys; import examples.ask as ask; ask.run = lambda given: print('x' * 2**20); sys.exit(ask.main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
+
+
 def assert_one_line(code: int, output: str, errors: str) -> str:
     """Exit code 2, nothing on stdout, one line on stderr; returns it."""
     assert code == 2
