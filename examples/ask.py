@@ -229,7 +229,7 @@ def run(arguments: list[str] | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 1 where nobody reads on, 2 for wrong input with one line on stderr."""
+    """Runs the command; its exit code: 0, 1 where nobody reads on, or 2 with one line on stderr for wrong input."""
     try:
         run(arguments)
     except AskError as error:
