@@ -51,7 +51,7 @@ def served(tiny, tmp_path_factory) -> Iterator[tuple[openai.OpenAI, str]]:
         )
     try:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), process)
-        yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0), str(tiny)
+        yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none"), str(tiny)
     finally:
         process.terminate()
         process.wait()
