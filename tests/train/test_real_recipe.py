@@ -26,7 +26,7 @@ from train.nano import real_pictures
 from train.nano import run as run_nano
 from train.nano.imagenet import EPSILON, load_imagenet_weights, weights_file
 from train.nano.pretrain import PretrainConfig
-from train.nano.real_pictures import SETTINGS, STAGE, join
+from train.nano.real_pictures import LARGEST_RANK, SETTINGS, STAGE, join, of_smaller_rank
 from train.nano.run import CONFIGS, read_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -75,6 +75,28 @@ def test_factors_of_two_trainings_joined_change_the_weights_as_one_after_the_oth
     assert tensors["new_embedding_rows"].tolist() == [[1, 1]]
 
 
+def test_factors_of_too_large_a_rank_become_the_nearest_ones_of_a_smaller() -> None:
+    torch.manual_seed(1)
+    first, second = torch.randn(6, 9), torch.randn(7, 6)
+    assert all(map(torch.equal, of_smaller_rank(first, second, 6), (first, second)))
+    small_first, small_second = of_smaller_rank(first, second, 4)
+    assert small_first.shape == (4, 9) and small_second.shape == (7, 4)
+    left, values, right = torch.linalg.svd(second @ first, full_matrices=False)
+    torch.testing.assert_close(small_second @ small_first, left[:, :4] * values[:4] @ right[:4])
+
+
+def test_a_third_round_does_not_make_the_file_larger(tmp_path) -> None:
+    torch.manual_seed(2)
+    name = "model.language_model.layers.0.mlp.up_proj"
+    paths = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    for path, rank in zip(paths, (LARGEST_RANK, 16, 0), strict=True):
+        if rank:
+            factors = {f"{name}.lora_A": torch.randn(rank, 64), f"{name}.lora_B": torch.randn(48, rank)}
+            save_trained_tensors(path, {}, factors, torch.ones(1, 2), 1.0)
+    join(*paths)
+    assert len(read_trained_tensors(paths[2])[0][f"{name}.lora_A"]) == LARGEST_RANK
+
+
 def test_the_settings_can_be_read_and_belong_together() -> None:
     PretrainConfig(**read_settings(SETTINGS)["training"])
     stage = StageConfig.read(CONFIGS / "nano" / f"{STAGE}.yaml")
@@ -119,7 +141,7 @@ def test_from_the_nano_to_new_tensors_and_again_only_what_is_missing(folder, cap
     assert scaling == 1
     assert any(name.startswith(CONVOLUTIONAL) for name in tensors)
     queries = "model.language_model.layers.0.self_attn.q_proj.lora_A"
-    assert len(tensors[queries]) == len(before[queries]) + 2, "the new factors stand beside the old ones"
+    assert len(tensors[queries]) == min(len(before[queries]) + 2, LARGEST_RANK), "old and new factors are one"
 
     started = AutoModelForImageTextToText.from_pretrained(folder / "runs/nano/real/model", trust_remote_code=True)
     added = started.model.vision_model.convolutional_features

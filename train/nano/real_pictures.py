@@ -45,6 +45,8 @@ from train.nano.run import CONFIGS, POOLS, build_pools, read_settings
 from train.stage import run_stage
 
 SETTINGS, STAGE = "real_encoder", "real"
+LARGEST_RANK = 32
+"""Of the factors that the committed tensors hold for one matrix of the language model: 34 MB in all."""
 
 
 def begin(start: Path) -> tuple[OmniVMedForConditionalGeneration, PreTrainedTokenizerFast]:
@@ -94,19 +96,41 @@ def pretrain_encoder(path: Path, start: Path, real: Path, settings: dict[str, An
 
 
 def join(start: Path, trained: Path, path: Path) -> None:
-    """Writes the tensors of a stage with the factors of its start beside its own: both are added to SmolLM2's weights.
+    """Writes the tensors of a stage with the factors of its start and its own as one, added to the same weights.
 
     Two products are one of factors set side by side, BA + DC = [B D][A; C]; each scaling goes into its second factor.
+    So that round after round the file grows no larger, `LARGEST_RANK` bounds what is kept.
     """
     (before, old), (after, new) = read_trained_tensors(start), read_trained_tensors(trained)
     factors: dict[str, torch.Tensor] = {}
     for tensors, scaling in ((before, old), (after, new)):
         for name in (name for name in tensors if name.endswith((LORA_A, LORA_B))):
-            one = tensors[name] * (scaling if name.endswith(LORA_B) else 1)
+            one = tensors[name].float() * (scaling if name.endswith(LORA_B) else 1)
             axis = 1 if name.endswith(LORA_B) else 0
             factors[name] = torch.cat([factors[name], one], dim=axis) if name in factors else one
+    for name in [name for name in factors if name.endswith(LORA_A)]:
+        other = name.removesuffix(LORA_A) + LORA_B
+        factors[name], factors[other] = of_smaller_rank(factors[name], factors[other], LARGEST_RANK)
     parts = {name: tensor for name, tensor in after.items() if name.startswith(TRAINED_PARTS)}
     save_trained_tensors(path, parts, factors, after[ADDED_TOKEN_EMBEDDINGS], 1.0)
+
+
+def of_smaller_rank(first: torch.Tensor, second: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factors of the matrix of at most `rank` that is nearest to a product (Eckart and Young).
+
+    Args:
+        first: (r, inputs), LoRA's A.
+        second: (outputs, r), LoRA's B.
+
+    Returns:
+        The same where r is not above `rank`, else (rank, inputs) and (outputs, rank).
+    """
+    if len(first) <= rank:
+        return first, second
+    (rows, row_mix), (columns, column_mix) = torch.linalg.qr(second), torch.linalg.qr(first.T)
+    left, values, right = torch.linalg.svd(row_mix @ column_mix.T)
+    root = values[:rank].sqrt()
+    return root[:, None] * (right[:rank] @ columns.T), (rows @ left[:, :rank]) * root
 
 
 def main() -> None:
