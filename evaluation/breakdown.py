@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.answers import normalise
+from data_engine.answers import normalise
 from evaluation.benchmarks import REPORTS
 from evaluation.compare import paired_difference, pairs_of
 from evaluation.metrics import bootstrap_interval

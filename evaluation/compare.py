@@ -17,7 +17,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from evaluation.answers import normalise
+from data_engine.answers import normalise
 from evaluation.metrics import bootstrap_interval
 from evaluation.score import KEYS, KINDS, Predictions, Scored, mean, score_file
 

@@ -17,7 +17,7 @@ from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import binomtest, bootstrap
 
-from evaluation.answers import normalise
+from data_engine.answers import normalise
 
 OPEN_METRICS = (
     "em", "bleu1", "bleu2", "bleu3", "bleu4", "rouge1", "rouge2", "rougel", "meteor", "precision", "recall", "f1",
@@ -34,7 +34,7 @@ def tokens(text: str) -> list[str]:
 
 
 def exact_match(prediction: str, answer: str) -> float:
-    """1 if both are the same once normalised (see `evaluation.answers.normalise`), else 0."""
+    """1 if both are the same once normalised (see `data_engine.answers.normalise`), else 0."""
     return float(normalise(prediction) == normalise(answer))
 
 

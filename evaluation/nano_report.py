@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from data_engine.ledger import Ledger
 from evaluation import breakdown
 from evaluation.benchmarks import GENERATED, BenchmarkQuestion, find_data, read_benchmark
 from evaluation.blind import blinded
-from evaluation.ledger import Ledger
 from evaluation.nano import real_files, real_pictures, sweep, text_perplexity
 from evaluation.nano.goals import goals
 from evaluation.nano.goals import markdown as goals_markdown

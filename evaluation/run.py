@@ -26,6 +26,7 @@ from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from data_engine.files import write_atomically
+from data_engine.ledger import Ledger, LedgerError, merge
 from evaluation.benchmarks import (
     BENCHMARKS,
     GENERATED,
@@ -36,7 +37,6 @@ from evaluation.benchmarks import (
     read_benchmark,
 )
 from evaluation.blind import blinded
-from evaluation.ledger import Ledger, LedgerError, merge
 from evaluation.score import score_file, summarise
 from evaluation.shared_media import can_share, generate_sharing
 from hub_model.configuration_omniv_med import PRUNE_STAGES, PruneStage

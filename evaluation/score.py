@@ -2,7 +2,7 @@
 """Scores a file of predictions: `python -m evaluation.score PREDICTIONS.jsonl [--mode medevalkit] --json OUT`.
 
 A row is {"id", "question", "answer", "answer_type": "open" | "closed" | "choice", "choices"?, "prediction", "image"?};
-other keys are ignored, and so is a first line of settings (see `evaluation.ledger`). All figures are shares from 0 to
+other keys are ignored, and so is a first line of settings (see `data_engine.ledger`). All figures are shares from 0 to
 1, null where no row is of their kind:
 
 - open questions: the means of `evaluation.metrics`, each of what the reply gives as its answer;
@@ -31,9 +31,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ValidationError, field_validator
 
+from data_engine.answers import choice_letter, final_answer, normalise, true_yes_or_no, yes_or_no
+from data_engine.ledger import read_lines, settings_of
 from evaluation import medevalkit, metrics
-from evaluation.answers import choice_letter, final_answer, normalise, true_yes_or_no, yes_or_no
-from evaluation.ledger import read_lines, settings_of
 
 Kind = Literal["open", "closed", "choice"]
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from data_engine.answers import final_answer, normalise
 from data_engine.files import read_yaml
 from data_engine.phantoms import MODALITIES
 from data_engine.records import DIMENSION_OF, Medium
-from evaluation.answers import final_answer, normalise
 from evaluation.benchmarks import BenchmarkQuestion
 from evaluation.breakdown import percent, span
 from evaluation.metrics import wilson_interval

@@ -28,15 +28,15 @@ from transformers import LogitsProcessorList
 
 from data_engine.adapters import get_adapter
 from data_engine.adapters.labelled_pictures import GRADED
+from data_engine.answers import normalise
+from data_engine.ledger import Ledger
 from data_engine.records import Reply, read_records
 from evaluation import calibration
 from evaluation.agreement import weighted_kappa
-from evaluation.answers import normalise
 from evaluation.benchmarks import REPORTS, BenchmarkQuestion, to_question
 from evaluation.blind import blinded
 from evaluation.breakdown import figures as share_figures
 from evaluation.breakdown import percent, span, task_of
-from evaluation.ledger import Ledger
 from evaluation.metrics import bootstrap_interval, wilson_interval
 from evaluation.run import DTYPES, load
 from evaluation.score import Scored, mean, score_file

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from data_engine.ledger import Ledger
 from evaluation.benchmarks import GENERATED, REPORTS, BenchmarkQuestion, find_data, read_benchmark
 from evaluation.breakdown import percent, span
 from evaluation.compare import compare
-from evaluation.ledger import Ledger
 from evaluation.metrics import bootstrap_interval
 from evaluation.run import DTYPES, PRUNE_STAGE, ask_all, load
 from evaluation.score import score_file

@@ -15,7 +15,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from evaluation.answers import normalise
+from data_engine.answers import normalise
 from evaluation.compare import compare
 from evaluation.metrics import bootstrap_interval
 from evaluation.report.page import Bar, Cell, Table

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_engine.ledger import Ledger, LedgerError, merge
 from evaluation.compare import compare, mcnemar
-from evaluation.ledger import Ledger, LedgerError, merge
 from evaluation.score import Predictions, Scored, score_file
 from tests.helpers.paths import ROOT
 
@@ -64,7 +64,7 @@ def test_a_ledger_whose_settings_were_cut_short_begins_anew(tmp_path: Path, held
 def test_an_answer_is_on_disk_before_a_kill(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     code = (
-        "import os, signal, sys; from pathlib import Path; from evaluation.ledger import Ledger\n"
+        "import os, signal, sys; from pathlib import Path; from data_engine.ledger import Ledger\n"
         "ledger = Ledger(Path(sys.argv[1]), {}); ledger.append({'id': '1'}); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)

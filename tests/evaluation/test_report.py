@@ -19,10 +19,10 @@ from PIL import Image
 
 from data_engine.adapters.base import MediaStore
 from data_engine.generated import SamplePlan, records_of
+from data_engine.ledger import Ledger
 from data_engine.records import write_jsonl
 from evaluation.benchmarks import BenchmarkQuestion, read_benchmark
 from evaluation.compare import compare
-from evaluation.ledger import Ledger
 from evaluation.metrics import wilson_interval
 from evaluation.report import write as report
 from evaluation.report.figures import NAME_OF, read_run, right_interval

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.answers import choice_letter, final_answer, is_refusal, normalise, true_yes_or_no, yes_or_no
+from data_engine.answers import choice_letter, final_answer, is_refusal, normalise, true_yes_or_no, yes_or_no
 
 ORGANS = ["liver", "spleen", "left kidney", "kidney"]
 
