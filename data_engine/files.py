@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise YamlError(f"{path} holds no fields; write NAME: VALUE, one a line.")
     return fields
+
+
+def line_of(path: Path, place: Sequence[int | str]) -> int:
+    """The line, from 1, where a field of a YAML file stands; of one that is missing, the line of what should hold it.
+
+    Args:
+        path: that `read_yaml` has read.
+        place: keys and numbers of items, from the outermost to the field, as pydantic gives them.
+    """
+    node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    line = node.start_mark.line
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            held = next(((key, value) for key, value in node.value if key.value == step), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            held = (node.value[step], node.value[step])
+        else:
+            held = None
+        if held is None:
+            break
+        line, node = held[0].start_mark.line, held[1]
+    return int(line) + 1
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_engine.files import YamlError, read_yaml, write_atomically
+from data_engine.files import YamlError, line_of, read_yaml, write_atomically
 
 
 def test_fields_are_read(tmp_path: Path) -> None:
@@ -31,6 +31,24 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str | bytes,
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(YamlError, match=message):
         read_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        (("seed",), 1),
+        (("data", "folders"), 4),
+        (("data", "folders", 1), 6),
+        (("data", "folders", 1, "name"), 7),
+        (("data", "cache"), 3),
+        (("seed", "nothing"), 1),
+        ((), 1),
+    ],
+)
+def test_a_field_has_a_line_and_a_missing_one_that_of_its_holder(tmp_path: Path, place: tuple, line: int) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text("seed: 3\n\ndata:\n  folders:\n    - {path: a}\n    - path: b\n      name: c\n", encoding="utf-8")
+    assert line_of(path, place) == line
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
