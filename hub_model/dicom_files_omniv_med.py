@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +74,22 @@ def _refuse_deflate_bomb(path: Path, name: str, limits: MediaLimits) -> None:
             raise MediaError(f"{name} holds damaged compressed data; copy it again.") from None
 
 
-def open_dicom(path: Path, name: str, limits: MediaLimits, header_only: bool = False) -> Dataset:
-    """Parses one file; a missing transfer syntax is the one that the data elements are written in."""
+def open_dicom(
+    path: Path, name: str, limits: MediaLimits, header_only: bool = False, more: Sequence[str] = ()
+) -> Dataset:
+    """Parses one file; a missing transfer syntax is the one that the data elements are written in.
+
+    Args:
+        header_only: reads what tells series and slices apart, and no pixels.
+        more: keywords of elements that are read with these.
+    """
     _refuse_deflate_bomb(path, name, limits)
     try:
         dataset = pydicom.dcmread(
-            path, force=True, stop_before_pixels=header_only, specific_tags=_HEADER_TAGS if header_only else None
+            path,
+            force=True,
+            stop_before_pixels=header_only,
+            specific_tags=[*_HEADER_TAGS, *more] if header_only else None,
         )
         if "TransferSyntaxUID" not in dataset.file_meta:
             implicit, little = dataset.original_encoding

@@ -125,11 +125,16 @@ def _group_by_series(paths: Sequence[Path], name: str, options: ReadingOptions) 
         seen.add(str(identity))
         frames = frame_count(header, name)
         uid = str(header.get("SeriesInstanceUID"))
-        key = (uid, header.Rows, header.Columns, is_colour(header), str(path) if frames > 1 else "")
-        item = series.setdefault(key, _Series(uid, _series_number(header)))
+        item = series.setdefault(series_key(header, path, frames), _Series(uid, _series_number(header)))
         item.files.append((path, header))
         item.slices += frames
     return list(series.values()), copies
+
+
+def series_key(header: Dataset, path: Path, frames: int) -> tuple[object, ...]:
+    """What the files of one series share: UID, frame size and colour; a multi-frame file shares it with no other."""
+    uid = str(header.get("SeriesInstanceUID"))
+    return (uid, header.Rows, header.Columns, is_colour(header), str(path) if frames > 1 else "")
 
 
 def _choose_series(series: Sequence[_Series], name: str, asked: str | int | None) -> _Series:

@@ -32,6 +32,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from pydicom.data import get_testdata_file
 
+from clinic.questions import Questions
 from data_engine.build import BuildConfig
 from data_engine.captioning.config import CaptionConfig
 from evaluation.run import parse_pruning
@@ -68,6 +69,7 @@ RUN_BY = {
     "benchmarks.media": "tests/hub_model/test_media_formats.py",
     "benchmarks.media_outcomes": "tests/hub_model/test_media_formats.py",
     "benchmarks.pruning": "tests/benchmarks/test_pruning_comparison.py",
+    "clinic.batch": "tests/clinic/test_batch.py",
     "data_engine.build": "tests/data_engine/test_build.py",
     "data_engine.caption": "tests/data_engine/test_captioning.py",
     "data_engine.contact_sheet": RUN_HERE,
@@ -112,6 +114,7 @@ MADE_BY = {
 ARGUMENTS_OF_OTHERS = {"evaluation.lmms_eval_adapter"}
 """Programs whose command line another project parses."""
 READS = {
+    "clinic.batch": lambda options: Questions.read(options.questions),
     "data_engine.build": lambda options: BuildConfig.read(options.config),
     "data_engine.caption": lambda options: CaptionConfig.read(options.config),
     "evaluation.run": lambda options: parse_pruning(options.pruning),

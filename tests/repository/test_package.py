@@ -26,6 +26,7 @@ EXTRA_OF = {
     "train.checkpoints.assemble": None,
     "train.checkpoints.language_model": None,
     "evaluation": "evaluation",
+    "clinic": "clinic",
     "demo": "demo",
     "benchmarks": "dev",
     "examples": "dev",

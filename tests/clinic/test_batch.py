@@ -1,0 +1,252 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""A batch run: its tables, its privacy, and that neither a kill nor a file that hangs costs more than it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from clinic.batch import ANSWERS, answer_all, main, tasks_about
+from clinic.model import LocalModel
+from clinic.questions import Questions
+from clinic.studies import find_series
+from data_engine.ledger import Ledger, read_lines
+from hub_model.isolated_reading_omniv_med import IsolatedReader
+from tests.helpers.paths import ROOT
+from tests.helpers.study_files import BIRTH_DATE, UIDS, write_studies
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SECONDS_TO_HANG = 20.0
+"""The hanging file costs the test as long; the small files beside it are read in a hundredth of it."""
+QUESTIONS = """\
+max_new_tokens: 4
+reading: {max_frames: 8}
+questions:
+  - {id: modality, ask: "Which imaging modality is this?"}
+  - {id: lesion, ask: "Is there a lesion?", answer: yes/no}
+  - {id: bone, ask: "Is there a fracture?", modality: CT, reading: {windows: bone}}
+"""
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_studies(tmp_path_factory.mktemp("studies"))
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("questions") / "questions.yaml"
+    path.write_text(QUESTIONS, encoding="utf-8")
+    return path
+
+
+def arguments(studies: Path, questions: Path, out: Path, model: Path, *more: str) -> list[str]:
+    return [str(studies), "--questions", str(questions), "--out", str(out), "--model", str(model), *more]
+
+
+@pytest.fixture(scope="module")
+def whole(studies: Path, questions: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    assert main(arguments(studies, questions, out, tiny)) == 0
+    return out
+
+
+def rows_in(out: Path) -> list[dict[str, Any]]:
+    """The rows of a run, without its settings."""
+    return [row for _, row in read_lines(out / ANSWERS) if row is not None and "id" in row]
+
+
+def without_seconds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_every_series_gets_a_row_for_each_question_about_it(whole: Path) -> None:
+    rows = rows_in(whole)
+    asked: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        asked.setdefault((row["series"] or row["path"], row["part"]), []).append(row["question"])
+    every, of_ct = ["modality", "lesion"], ["modality", "lesion", "bone"]
+    assert asked == {
+        **{(uid, "16x20"): of_ct for uid in (UIDS.thin, UIDS.thick, UIDS.arms, UIDS.legs)},
+        **{(UIDS.loops, f"{UIDS.loops}.{number}"): every for number in range(2)},
+        **{(name, ""): every for name in ("head.nii.gz", "picture.png", "film.mp4")},
+        ("damaged.png", ""): ["modality,lesion"],
+    }
+    assert {row["frames"] for row in rows if row["series"] == UIDS.thin} == {4}
+    windows = {row["question"]: row["notes"] for row in rows if row["series"] == UIDS.thin}
+    assert any("bone" in note for note in windows["bone"]) and not any("bone" in note for note in windows["lesion"])
+
+
+def test_a_row_says_what_was_answered_and_by_what(whole: Path) -> None:
+    for row in rows_in(whole):
+        assert len(row["model"]) == 64 and len(row["code"]) == 16 and row["seconds"] >= 0
+        if "error" not in row:
+            assert 0 <= row["confidence"] <= 1 and row["declined"] is False and row["likeliest"] == row["answer"]
+            assert 0 < row["tokens_kept"] <= row["tokens_total"]
+            assert row["value"] in ((row["answer"],) if row["question"] != "lesion" else ("yes", "no", None))
+
+
+def test_a_file_that_cannot_be_read_costs_one_row_with_its_sentence(whole: Path) -> None:
+    (failed,) = (row for row in rows_in(whole) if "error" in row)
+    assert failed["path"] == "damaged.png" and failed["error"].startswith("damaged.png ")
+
+
+def test_the_table_holds_the_same_rows(whole: Path) -> None:
+    table = pyarrow.parquet.read_table(whole / "answers.parquet").to_pylist()
+    assert [{name: value for name, value in row.items() if value is not None} for row in table] == [
+        {name: value for name, value in row.items() if value is not None} for row in rows_in(whole)
+    ]
+
+
+def test_every_study_has_a_file(whole: Path) -> None:
+    records = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in (whole / "studies").iterdir()}
+    assert len(records) == 7 and {f"{uid}.json" for uid in (UIDS.head, UIDS.heart, UIDS.packed)} <= records.keys()
+    head = records[f"{UIDS.head}.json"]
+    assert [one["series"] for one in head["series"]] == [UIDS.thin, UIDS.thick]
+    assert [answer["question"] for answer in head["series"][0]["answers"]] == ["modality", "lesion", "bone"]
+
+
+def test_the_report_counts_and_names_what_failed(whole: Path) -> None:
+    page = (whole / "report.html").read_text(encoding="utf-8")
+    assert "22, of which 0 decline" in page and "damaged.png" in page and "no medical device" in page
+    assert "DICOM without pixels" in page
+
+
+def test_a_finished_run_answers_nothing_again(whole: Path, studies: Path, questions: Path, tiny: Path) -> None:
+    before = (whole / ANSWERS).read_bytes()
+    assert main(arguments(studies, questions, whole, tiny)) == 0
+    assert (whole / ANSWERS).read_bytes() == before
+
+
+KILLED = """
+import os, signal, sys
+from clinic.batch import main
+from data_engine.ledger import Ledger
+write, lines = Ledger._write, []
+def killed(ledger, row):
+    if len(lines) == 8:  # the settings, all rows of one series and some of another
+        ledger._file.write(b'{"id": "cut sho')
+        ledger._file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    lines.append(row)
+    write(ledger, row)
+Ledger._write = killed
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_rows(
+    whole: Path, studies: Path, questions: Path, tiny: Path, tmp_path: Path
+) -> None:
+    command = arguments(studies, questions, tmp_path, tiny)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", KILLED, *command], cwd=ROOT, env=environment, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert len(rows_in(tmp_path)) == 7 and not (tmp_path / "answers.parquet").exists()
+    assert main(command) == 0
+    assert without_seconds(rows_in(tmp_path)) == without_seconds(rows_in(whole))
+    assert {path.name for path in (tmp_path / "studies").iterdir()} == {
+        path.name for path in (whole / "studies").iterdir()
+    }
+
+
+class HangingReader(IsolatedReader):
+    """A reader whose process is stopped in the middle of the film."""
+
+    def load_clip(self, source, **options):
+        if str(source).endswith("film.mp4"):
+            options["progress"] = lambda done, total: os.kill(self._workers[0]._process.pid, signal.SIGSTOP)
+        return super().load_clip(source, **options)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a stopped process is killed on Linux alone")
+def test_a_file_that_hangs_costs_one_row(studies: Path, questions: Path, tiny: Path, tmp_path: Path) -> None:
+    for name in ("film.mp4", "head.nii.gz", "picture.png"):
+        shutil.copy(studies / name, tmp_path / name)
+    asked = Questions.read(questions)
+    tasks, _ = tasks_about(find_series(tmp_path)[0], asked)
+    with (
+        HangingReader(SECONDS_TO_HANG, processes=1) as reader,
+        Ledger(tmp_path / "out" / ANSWERS, {}) as ledger,
+    ):
+        answer_all(tasks, LocalModel(str(tiny)), reader, ledger, {}, asked.max_new_tokens, readers=2)
+    rows = [(row["path"], row.get("error", "")) for row in ledger.rows.values()]
+    assert [path for path, _ in rows] == ["film.mp4", *["head.nii.gz"] * 2, *["picture.png"] * 2]
+    assert [error for _, error in rows[1:]] == [""] * 4
+    assert rows[0][1].startswith("The file takes longer than 20 s to read")
+
+
+def test_nothing_of_a_patient_is_in_any_output(whole: Path, studies: Path, questions: Path, capsys) -> None:
+    assert main([str(studies), "--questions", str(questions), "--list"]) == 0
+    listed = capsys.readouterr()
+    told = [repr(pyarrow.parquet.read_table(whole / "answers.parquet").to_pylist())]
+    for path in whole.rglob("*"):
+        told += [path.name, path.read_bytes().decode("latin-1") if path.is_file() else ""]
+    for text in ("\n".join(told), listed.out.replace(str(studies), ""), listed.err):
+        assert "leaked" not in text.lower() and BIRTH_DATE not in text
+
+
+def test_a_patients_number_is_kept_where_it_is_asked_for(
+    studies: Path, questions: Path, tiny: Path, tmp_path: Path
+) -> None:
+    only = tmp_path / "studies" / "loop"
+    only.parent.mkdir()
+    shutil.copy(studies / "LEAKED/loop0", only)
+    out = tmp_path / "out"
+    assert main(arguments(only.parent, questions, out, tiny, "--keep-ids")) == 0
+    assert {row["patient_id"] for row in rows_in(out)} == {"LEAKED-4711"}
+    told = "".join(path.read_text(encoding="utf-8") for path in [out / ANSWERS, *(out / "studies").iterdir()])
+    assert "LEAKED" not in told.replace("LEAKED-4711", "")
+    assert "patient_id" in pyarrow.parquet.read_schema(out / "answers.parquet").names
+
+
+def test_a_listing_says_what_would_be_asked_and_what_not(studies: Path, questions: Path, capsys) -> None:
+    only_ct = questions.with_name("ct.yaml")
+    only_ct.write_text('questions: [{id: bone, ask: "Is there a fracture?", modality: CT}]', encoding="utf-8")
+    assert main([str(studies), "--questions", str(only_ct), "--list"]) == 0
+    said = capsys.readouterr().out
+    assert f"{UIDS.head}\n  {UIDS.thin} 16x20: CT, files: 4, asked: bone\n" in said
+    assert "4 series of 2 studies; 11 passed over:\n  6 × no question is about it: " in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("max_new_tokens: 5", "was begun with questions '"),
+        ("max_new_tokens: 4\nreading: {plane: oblique}", "line 2: reading: plane must be one of axial"),
+        ("max_new_tokens: 4\nconfidence: 1", "line 2: confidence: not known here"),
+    ],
+)
+def test_what_a_user_can_mend_is_told_in_one_sentence(
+    whole: Path, studies: Path, questions: Path, tiny: Path, tmp_path: Path, capsys, change: str, message: str
+) -> None:
+    other = tmp_path / "questions.yaml"
+    other.write_text(change + "\n" + QUESTIONS[QUESTIONS.index("questions:") :], encoding="utf-8")
+    assert main(arguments(studies, other, whole, tiny)) == 2
+    (line,) = (one for one in capsys.readouterr().err.splitlines() if one.startswith("clinic.batch: "))
+    assert message in line
+
+
+def test_a_threshold_needs_a_calibrated_model(studies: Path, tiny: Path, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "questions.yaml"
+    path.write_text('questions: [{id: q, ask: "What is it?", confidence: 0.5}]', encoding="utf-8")
+    assert main(arguments(studies, path, tmp_path / "out", tiny)) == 2
+    assert "leave `confidence` out" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_among_the_studies_are_refused(studies: Path, questions: Path, tiny: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments(studies, questions, studies / "out", tiny))
+    assert "--out lies in STUDIES" in capsys.readouterr().err
