@@ -271,6 +271,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"clinic.batch: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # of the results' folder: a full disk, no permission
+        print(f"clinic.batch: {error.filename or options.out}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return 130

@@ -183,9 +183,7 @@ class _Finder:
                 yield Series(self._below(path), os.fspath(path), path=self._below(path))
                 continue
             if not has_pixels:
-                yield Skipped(
-                    self._below(path), "DICOM without pixels: a report, an index, or a file cut short"
-                )
+                yield Skipped(self._below(path), "DICOM without pixels: a report, an index, or a file cut short")
                 continue
             groups.setdefault(key, one)
             files.setdefault(key, []).append(os.fspath(path))

@@ -153,6 +153,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", KILLED, *command], cwd=ROOT, env=environment, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert b"LEAKED" not in done.stdout + done.stderr
     assert len(rows_in(tmp_path)) == 7 and not (tmp_path / "answers.parquet").exists()
     assert main(command) == 0
     assert without_seconds(rows_in(tmp_path)) == without_seconds(rows_in(whole))

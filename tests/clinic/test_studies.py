@@ -13,7 +13,6 @@ import pytest
 
 from clinic.studies import Series, StudiesError, find_series
 from hub_model.media_omniv_med import load_clip
-from tests.helpers.media_files import dicom_file
 from tests.helpers.study_files import PERSONAL, UIDS, dicom, save, write_studies
 
 
@@ -96,8 +95,10 @@ def test_dicom_without_uids_is_known_by_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_damaged_dicom_file_is_a_series_that_the_reader_will_refuse(tmp_path: Path) -> None:
-    deflated = dicom_file("image_dfl.dcm").read_bytes()
-    (tmp_path / "scan").write_bytes(deflated[: len(deflated) // 2] + b"\xff" * 1000)
+    save(dicom(UIDS.heart, UIDS.loops, 0, frames=3), tmp_path / "scan")
+    whole = (tmp_path / "scan").read_bytes()
+    assert whole.count(b"IS\2\0003 ") == 1, "the number of frames"
+    (tmp_path / "scan").write_bytes(whole.replace(b"IS\2\0003 ", b"IS\2\0x "))
     (one,), skipped = find_series(tmp_path)
     assert (one.path, one.source, skipped) == ("scan", str(tmp_path / "scan"), [])
 
