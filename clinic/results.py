@@ -15,9 +15,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pydicom.uid import UID
 
-from clinic.studies import Skipped
+from clinic.studies import Skipped, is_uid
 from data_engine.files import write_atomically
 
 PARQUET, STUDIES, REPORT = "answers.parquet", "studies", "report.html"
@@ -117,7 +116,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def study_file_name(study: str) -> str:
     """A UID as it is; of any other name, a digest, because it may be a path."""
-    return study if UID(study).is_valid else hashlib.sha256(study.encode()).hexdigest()[:16]
+    return study if is_uid(study) else hashlib.sha256(study.encode()).hexdigest()[:16]
 
 
 def _series_of(row: Mapping[str, Any]) -> str:

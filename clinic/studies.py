@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from typing import Any
 import pyarrow.parquet
 import yaml
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.uid import RE_VALID_UID
 
 from hub_model.archives_omniv_med import unpack_archive
 from hub_model.clip_omniv_med import MODALITY_CODES, MediaError, MediaLimits, ReadingOptions
@@ -250,10 +251,15 @@ def _content_of(path: Path) -> tuple[str, str]:
     return content, "" if content else "no known medical image, volume or video, or the voxels of a header beside it"
 
 
+def is_uid(text: str) -> bool:
+    """Whether a text is a DICOM UID (PS3.5 9.1)."""
+    return len(text) <= 64 and re.fullmatch(RE_VALID_UID, text) is not None
+
+
 def _uid(header: Dataset, keyword: str) -> str:
-    """A UID, "" where there is none or what stands there is none (PS3.5 9.1)."""
-    value = UID(str(header.get(keyword) or ""))
-    return str(value) if value and value.is_valid else ""
+    """A UID, "" where there is none or what stands there is none."""
+    value = str(header.get(keyword) or "")
+    return value if is_uid(value) else ""
 
 
 def _in_list(path: Path, tags: Sequence[str], progress: Callable[[], None]) -> Iterator[Found]:
