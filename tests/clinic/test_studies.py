@@ -58,7 +58,7 @@ def test_what_is_passed_over_is_told_with_its_reason(studies: Path) -> None:
             ("empty", "an empty file"): 1,
             (".hidden", "a hidden file"): 1,
             ("again", "a link to a folder"): 1,
-            ("report", "DICOM without pixels"): 1,
+            ("report", "DICOM without pixels: a report"): 1,
         }
     )
 
