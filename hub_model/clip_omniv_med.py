@@ -64,6 +64,22 @@ class MediaLimits:
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """Where the frames of a volume lie in the patient, in LPS millimetres (DICOM PS3.3 C.7.6.2.1.1).
+
+    Pixel (row, column) of frame i is centred at `origins[i] + steps[:, 0] * column + steps[:, 1] * row`.
+
+    Attributes:
+        origins: float64 array (frames, 3), the centre of the first pixel of each frame.
+        steps: float64 array (3, 3), one a column: the way to the next column, to the next row, and to the next slice of
+            the source, of which the frames may be a choice.
+    """
+
+    origins: np.ndarray
+    steps: np.ndarray
+
+
+@dataclass(frozen=True)
 class Clip:
     """Frames of one medical image, volume or video, ready for the encoder.
 
@@ -78,6 +94,7 @@ class Clip:
         modality: what the header says ("CT", "MR", "US", a DICOM modality code), or "". Never part of a prompt.
         notes: what was chosen while reading (windows, orientation, sampling), one sentence each, no patient data.
         plane: how a volume is sliced, one of `PLANES`; without a meaning for images and videos.
+        geometry: where the frames lie in the patient, for DICOM slices whose headers say so; else None.
     """
 
     frames: np.ndarray
@@ -88,6 +105,7 @@ class Clip:
     modality: str = ""
     notes: tuple[str, ...] = ()
     plane: str = "axial"
+    geometry: Geometry | None = None
 
     @property
     def unit(self) -> str:

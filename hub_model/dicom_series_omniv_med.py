@@ -155,11 +155,12 @@ def build_volume(
     options.limits.check_volume(name, len(slices), int(first.Rows), int(first.Columns))
     places = [item.place for item in slices if item.place is not None]
     located = len(places) == len(slices)
-    offsets = step = shear = None
+    offsets = step = shear = origins = None
     if located:
         order, offsets = _largest_stack(places, name, options, notes)
         slices, places = [slices[index] for index in order], [places[index] for index in order]
         first = open_file(slices[0].path)
+        origins = np.array([place.position for place in places])
         if len(slices) > 1:
             shear = _gantry_shear(places, offsets, notes)
             gaps = np.diff(offsets)
@@ -186,7 +187,7 @@ def build_volume(
         image.SetDirection(_orthonormal(places[0].orientation).ravel().tolist())
         image.SetOrigin(places[0].position.tolist())
     modality = options.modality or modality_of(first)
-    return Volume(image, modality, known, offsets, shear, tuple(notes))
+    return Volume(image, modality, known, offsets, shear, origins, tuple(notes))
 
 
 def _gantry_shear(places: list[Place], offsets: np.ndarray, notes: list[str]) -> np.ndarray | None:

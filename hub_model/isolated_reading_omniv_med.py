@@ -28,7 +28,7 @@ from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 
-from .clip_omniv_med import Clip, MediaError, MediaLimits, ReadingOptions
+from .clip_omniv_med import Clip, Geometry, MediaError, MediaLimits, ReadingOptions
 
 try:
     import resource
@@ -224,7 +224,9 @@ class _Worker:
                 frames = np.broadcast_to(frames, (*shape[:-1], 3))
             positions = np.array(header.pop("positions"), dtype=np.float64)
             spacing, notes = tuple(header.pop("pixel_spacing")), tuple(header.pop("notes"))
-            return Clip(frames, positions=positions, pixel_spacing=spacing, notes=notes, **header)
+            if (geometry := header.pop("geometry")) is not None:
+                geometry = Geometry(**{name: np.array(value, dtype=np.float64) for name, value in geometry.items()})
+            return Clip(frames, positions=positions, pixel_spacing=spacing, notes=notes, geometry=geometry, **header)
         except (OSError, EOFError, ValueError, TypeError, KeyError):
             raise _NoAnswerError from None
 
@@ -299,7 +301,8 @@ def _read_header(pipe: IO[bytes]) -> dict[str, Any]:
 
 
 def _write(pipe: IO[bytes], header: dict[str, Any], pixels: np.ndarray | None = None) -> None:
-    pipe.write(json.dumps(header, default=lambda value: value.tolist()).encode() + b"\n")
+    encoded = json.dumps(header, default=lambda value: value.tolist() if isinstance(value, np.ndarray) else vars(value))
+    pipe.write(encoded.encode() + b"\n")
     if pixels is not None:
         pipe.write(np.ascontiguousarray(pixels).data)
     pipe.flush()

@@ -178,7 +178,8 @@ def iterate_clips(
         )
         for start in range(0, len(clip.frames), chunk):
             part = slice(start, start + chunk)
-            yield replace(clip, frames=clip.frames[part], positions=clip.positions[part])
+            geometry = clip.geometry and replace(clip.geometry, origins=clip.geometry.origins[part])
+            yield replace(clip, frames=clip.frames[part], positions=clip.positions[part], geometry=geometry)
         return
     options = ReadingOptions.check(
         max_frames=limits.max_source_frames, fps=fps, limits=limits, progress=progress, **description

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
 
-from .clip_omniv_med import PLANES, Clip, MediaError, MediaLimits, ReadingOptions, evenly_spaced
+from .clip_omniv_med import PLANES, Clip, Geometry, MediaError, MediaLimits, ReadingOptions, evenly_spaced
 from .intensity_omniv_med import fill_background, grey_frames, intensity_range, scale_to_grey, window_ct
 
 
@@ -24,6 +24,8 @@ class Volume:
             where they are evenly spaced.
         shear: float64 array (3,), millimetres in LPS that a slice lies aside of where the image puts it, for every
             millimetre from the first slice (the gantry was tilted), or None where they lie straight.
+        origins: float64 array (slices, 3), where in LPS millimetres the first pixel of each acquired slice is centred,
+            or None where the source does not say.
         notes: what was chosen, one sentence each.
     """
 
@@ -32,6 +34,7 @@ class Volume:
     spacing_known: bool = True
     offsets: np.ndarray | None = None
     shear: np.ndarray | None = None
+    origins: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -113,7 +116,10 @@ def clip_of_volume(volume: Volume, name: str, options: ReadingOptions) -> Clip:
     positions = _slice_positions(volume, turned, axis, count, steps, known and not options.spacing)
     kind = "volume" if count > 1 else "image"
     spacing = (rows, columns) if known else (0.0, 0.0)
-    return Clip(frames, kind, positions[indices] - positions[0], spacing, count, modality, tuple(notes), plane)
+    geometry = _geometry(volume, turned, axis, indices) if known and not options.spacing else None
+    return Clip(
+        frames, kind, positions[indices] - positions[0], spacing, count, modality, tuple(notes), plane, geometry
+    )
 
 
 def _choose_plane(shape: tuple[int, ...], steps: np.ndarray, options: ReadingOptions, notes: list[str]) -> str:
@@ -142,12 +148,16 @@ class _Turned:
         steps: float64 array (3,), mm between voxels along z, y and x.
         direction: float64 array (3, 3), LPS direction of the x, y and z axis, one a column.
         image: whose memory `values` is in.
+        first: int64 array (3,), the image's indices (x, y, z) of the first voxel.
+        axes: int64 array (3, 3), by how much these change along the x, y and z axis, one a column.
     """
 
     values: np.ndarray
     steps: np.ndarray
     direction: np.ndarray
     image: sitk.Image
+    first: np.ndarray
+    axes: np.ndarray
 
 
 def _turn(image: sitk.Image) -> _Turned:
@@ -161,7 +171,9 @@ def _turn(image: sitk.Image) -> _Turned:
     values = sitk.GetArrayViewFromImage(image)
     values = values.transpose(*[2 - axis for axis in reversed(order)], *range(3, values.ndim))
     values = values[tuple(slice(None, None, -1 if flipped else 1) for flipped in reversed(flips))]
-    return _Turned(values, np.array(image.GetSpacing())[order][::-1], direction, image)
+    axes = np.eye(3, dtype=np.int64)[:, order] * np.where(flips, -1, 1)
+    first = np.where(axes.sum(axis=1) < 0, np.array(image.GetSize()) - 1, 0)
+    return _Turned(values, np.array(image.GetSpacing())[order][::-1], direction, image, first, axes)
 
 
 def _slice_axis(acquired: sitk.Image, turned: _Turned) -> int:
@@ -214,6 +226,34 @@ def _slice_positions(
         if abs(along) > 0.99:
             return volume.offsets if along > 0 else volume.offsets[-1] - volume.offsets[::-1]
     return np.arange(count) * float(step)
+
+
+def _geometry(volume: Volume, turned: _Turned, axis: int, indices: np.ndarray) -> Geometry | None:
+    """Where slices of a volume lie, cut across an axis (0 for z) as `_cut` does, with these numbers.
+
+    None where the source does not say, and where the distances of the acquired slices vary and it is cut across them.
+    """
+    if volume.origins is None:
+        return None
+    columns, rows = [(0, 1), (0, 2), (1, 2)][axis]
+    # In the image's indices: by how much they change to the next column, row and slice, and those of the first pixel.
+    changes, first = turned.axes[:, [columns, rows, 2 - axis]].copy(), turned.first
+    if axis:  # rows run from the head down
+        first = first + changes[:, 1] * (turned.values.shape[2 - rows] - 1)
+        changes[:, 1] *= -1
+    image = turned.image
+    steps = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    if image is not volume.image:  # the slices were moved back in line, where the image says
+        origins = np.array(image.GetOrigin()) + (first + indices[:, None] * changes[:, 2]) @ steps.T
+        return Geometry(origins, steps @ changes)
+    if len(volume.origins) > 1:
+        steps[:, 2] = (volume.origins[-1] - volume.origins[0]) / (len(volume.origins) - 1)
+    if changes[2, 2]:  # the acquired slices themselves: they lie where they say
+        corner = steps[:, :2] @ first[:2]
+        return Geometry(volume.origins[first[2] + indices * changes[2, 2]] + corner, steps @ changes)
+    if volume.offsets is not None:
+        return None
+    return Geometry(volume.origins[0] + (first + indices[:, None] * changes[:, 2]) @ steps.T, steps @ changes)
 
 
 def _geometry_notes(image: sitk.Image, rows: float, columns: float, known: bool) -> list[str]:
