@@ -46,8 +46,9 @@ PLACEMENT = (
 )
 """All that a result without the patient repeats of its images: which they are, and where they lie."""
 EMPTY = ("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
-"""What every DICOM file has of patient and study, and a result without the patient leaves empty (PS3.3 C.7.1, C.7.2)."""
+"""What every DICOM file has of patient and study, and a result without the patient leaves empty (PS3.3 C.7.1)."""
 ANONYMOUS = "ANON"
+TALKATIVE = {"dicomweb_client", "highdicom", "pydicom", "retrying", "urllib3"}
 EVEN_WITHIN = 0.01
 """Millimetres that slices may lie from even distances and still make one grid."""
 
@@ -96,19 +97,15 @@ class SourceSeries:
 
 @contextmanager
 def values_stay_out_of_logs() -> Iterator[None]:
-    """Keeps pydicom and highdicom silent, whose warnings repeat the values that they complain about."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
-    before = [logger.disabled for logger in loggers]
-    children = [
+    """Keeps libraries silent that log the values they complain about, or addresses with a patient's number in them."""
+    loggers = [
         logger
-        for name, logger in logging.root.manager.loggerDict.items()
-        if isinstance(logger, logging.Logger) and name.startswith(("pydicom.", "highdicom."))
+        for name, logger in list(logging.root.manager.loggerDict.items())
+        if isinstance(logger, logging.Logger) and name.split(".")[0] in TALKATIVE
     ]
-    levels = [logger.level for logger in children]
+    before = [logger.disabled for logger in loggers]
     for logger in loggers:
         logger.disabled = True
-    for logger in children:
-        logger.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -116,8 +113,6 @@ def values_stay_out_of_logs() -> Iterator[None]:
     finally:
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
-        for logger, level in zip(children, levels, strict=True):
-            logger.setLevel(level)
 
 
 def read_series(source: Path, series: str | None = None, keep_ids: bool = False) -> SourceSeries:
