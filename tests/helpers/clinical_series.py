@@ -125,3 +125,8 @@ def centre_of(pose: Pose, slice_number: float, row: float, column: float) -> np.
     """LPS millimetres of the centre of a voxel that `write_series` wrote."""
     along_row, along_column = np.array(pose.row) * PIXEL_SPACING[1], np.array(pose.column) * PIXEL_SPACING[0]
     return np.array(ORIGIN) + np.array(pose.step) * slice_number + along_row * column + along_column * row
+
+
+def slice_alone() -> np.ndarray:
+    """The middle of `body` alone, int16 HU (1, rows, columns)."""
+    return body()[6:7]
