@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model demo lint types test requirements data-mini train-nano clean
+.PHONY: help venv model demo lint types test test-clinic requirements data-mini train-nano clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ types: venv ## check types (minutes at first, seconds after that)
 test: model lint types ## lint, check types, then run the tests
 	$(RUN) -m tests.helpers.transformers_suite
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not slow"
+
+test-clinic: model ## the tests of clinic/ alone; with a real archive where Orthanc is installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/clinic
 
 requirements: venv ## write requirements*.txt again, from pyproject.toml
 	$(RUN) -m tests.helpers.requirements
