@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from data_engine.adapters import MediaStore, get_adapter
+from data_engine.adapters.base import WITHHELD
 from data_engine.records import MEDIA_PLACEHOLDER, Medium, Record, RecordError, read_records
 
 CHOICES = re.compile(r"^(?P<question>.*?)\s*Choices: A\. (.*?) B\. (.*?) C\. (.*?) D\. (.*)$", re.DOTALL)
 """How adapters write a question with four choices."""
+CHOICES_IN_LINES = re.compile(r"^(?P<question>.*?)\s*Choices:\n(?P<choices>A\. .+)$", re.DOTALL)
+"""How they write one with any number of choices."""
 GENERATED = "generated"
 REPORTS = "report generation and captioning"
 """The task whose answers are free sentences; those of all others are short and right or wrong."""
@@ -29,13 +33,20 @@ ADAPTER_OF = {
     "m3d-vqa-open": "m3d-vqa-open",
     "m3d-cap": "m3d-cap",
     "video-qa": "video-folder",
+    "3d-rad": "3d-rad",
+    "medvidbench": "medvidbench",
+    "medxpertqa-mm": "medxpertqa-mm",
+    "medframeqa": "medframeqa",
+    "omnimedvqa": "omnimedvqa",
+    "deeptumorvqa": "deeptumorvqa",
 }
 """Benchmark -> adapter of its files."""
 LANGUAGE_OF = {"slake-en": "en", "slake-zh": "zh"}
 BENCHMARKS = (*ADAPTER_OF, GENERATED)
 PROMPTS = {
-    "plain": dict.fromkeys(("open", "closed", "choice"), ""),
+    "plain": dict.fromkeys(("open", "closed", "choice", "withheld"), ""),
     "medevalkit": {
+        "withheld": "",
         "open": "Please answer the question concisely.",
         "closed": "Please output 'yes' or 'no'(no extra output).",
         "choice": "Answer with the option's letter from the given choices directly.",
@@ -53,8 +64,9 @@ class BenchmarkQuestion:
     """One question of a benchmark.
 
     Attributes:
-        answer_type: "open", "closed" (answered yes or no) or "choice" (answered by a letter).
-        choices: texts of A, B, C and D; empty for other types.
+        answer_type: "open", "closed" (answered yes or no), "choice" (answered by a letter), or "withheld", where only
+            the benchmark's owners know the answer.
+        choices: texts of A, B, C and so on; empty for other types.
         media: files of `folder`, in order.
         modality, task, dimension: as in the record it comes from.
     """
@@ -74,7 +86,7 @@ class BenchmarkQuestion:
         """The conversation that asks it, as processors take it."""
         words = self.question
         if self.choices:
-            listed = zip("ABCD", self.choices, strict=True)
+            listed = zip(string.ascii_uppercase, self.choices, strict=False)
             words += f" Choices: {' '.join(f'{letter}. {text}' for letter, text in listed)}"
         words = f"{words} {PROMPTS[style][self.answer_type]}".strip()
         content = [
@@ -102,10 +114,15 @@ class BenchmarkQuestion:
 def to_question(record: Record, folder: Path) -> BenchmarkQuestion:
     """The first question of a record; what kind of answer it wants follows from the answer and the choices."""
     question, answer, choices = record.question, record.answer, ()
-    found = CHOICES.match(question)
-    if found:
+    if in_lines := CHOICES_IN_LINES.match(question):
+        question = in_lines["question"]
+        choices = tuple(line.partition(". ")[2] for line in in_lines["choices"].splitlines())
+    elif found := CHOICES.match(question):
         question, choices = found["question"], tuple(found.groups()[1:])
+    if choices:
         answer_type, answer = "choice", answer[:1]
+    elif answer == WITHHELD:
+        answer_type = "withheld"
     else:
         answer_type = "closed" if answer.strip().rstrip(".").lower() in ("yes", "no") else "open"
     return BenchmarkQuestion(

@@ -5,7 +5,8 @@
     accelerate launch -m evaluation.run ...        # the questions are divided over processes
 
 Answers are greedy and go into a ledger as they come: the same command goes on where it was stopped, with any number of
-processes. `OUT/predictions.jsonl` holds all answers, `OUT/scores.json` the figures of `evaluation.score`. `--blind`
+processes. `OUT/predictions.jsonl` holds all answers, `OUT/scores.json` the figures of `evaluation.score`, and where a
+benchmark's answers are withheld, `OUT/submission.json` is what its owners score (`evaluation.submission`). `--blind`
 asks about other samples' media instead (`evaluation.blind`); `evaluation.breakdown` sets both beside each other.
 """
 
@@ -39,6 +40,7 @@ from evaluation.benchmarks import (
 from evaluation.blind import blinded
 from evaluation.score import score_file, summarise
 from evaluation.shared_media import can_share, generate_sharing
+from evaluation.submission import SUBMISSIONS, write_submission
 from hub_model.configuration_omniv_med import PRUNE_STAGES, PruneStage
 from hub_model.token_pruning_omniv_med import PRUNE_RULES
 
@@ -46,10 +48,11 @@ if TYPE_CHECKING:
     from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
     from hub_model.processing_omniv_med import OmniVMedProcessor
 
-LONGEST_REPORT = {"m3d-cap": 512, GENERATED: 64}
+LONGEST_REPORT = {"m3d-cap": 512, "medvidbench": 512, GENERATED: 64}
 """Benchmark -> new tokens of a report at most; 96 elsewhere. The longest true one of the generated set has 48."""
-LONGEST_ANSWER = {GENERATED: 16}
-"""Benchmark -> new tokens of any other answer at most; 32 elsewhere. The longest of the generated set has 9."""
+LONGEST_ANSWER = {GENERATED: 16, "medvidbench": 256}
+"""Benchmark -> new tokens of any other answer at most; 32 elsewhere. The longest of the generated set has 9; a track in
+MedVidBench is a list of boxes."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 PRUNE_STAGE = "prune_stage"
 """The one pruning option that `generate` takes; all others are the processor's."""
@@ -252,6 +255,11 @@ def run(arguments: argparse.Namespace) -> None:
     state.wait_for_everyone()
     if state.is_main_process:
         finish(arguments.out, questions, broken)
+        if arguments.benchmark in SUBMISSIONS and arguments.limit is None:
+            submission = write_submission(
+                arguments.benchmark, find_data(arguments.data), arguments.out / "predictions.jsonl", arguments.out
+            )
+            print(f"For the benchmark's owners: {submission}.")
 
 
 def finish(out: Path, questions: Sequence[BenchmarkQuestion], broken: list[dict[str, str]]) -> None:

@@ -9,6 +9,7 @@ other keys are ignored, and so is a first line of settings (see `data_engine.led
 - closed questions (yes or no, or one of a few words): `closed_accuracy`; multiple choice: `choice_accuracy`. A reply
   that cannot be read is wrong and counts in `n_unread`;
 - `intervals`: 95 % bootstrap intervals; questions with the same `image` are drawn together;
+- `n_withheld`: questions whose answers only a benchmark's owners know ("answer_type": "withheld"); they are not scored;
 - `broken`: every row that could not be scored, with its line and its fault. A row whose kind can be read counts there
   as wrong, in all of that kind's figures; one whose kind cannot, or that repeats an id, counts nowhere.
 
@@ -39,6 +40,7 @@ Kind = Literal["open", "closed", "choice"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Mode = Literal["standard", "medevalkit"]
 MODES: tuple[str, ...] = get_args(Mode)
+WITHHELD = "withheld"
 SLAKE_CLOSED = "medevalkit_slake_closed_accuracy"
 KEYS: dict[str, dict[str, tuple[str, ...]]] = {
     "standard": {"open": metrics.OPEN_METRICS, "closed": ("closed_accuracy",), "choice": ("choice_accuracy",)},
@@ -114,11 +116,19 @@ class Broken:
 
 @dataclass(frozen=True)
 class Predictions:
-    """A scored file: its settings, if it is a ledger, every row that counts, and every row that is broken."""
+    """A scored file.
+
+    Attributes:
+        settings: of the file, if it is a ledger.
+        scored: every row that counts.
+        broken: every row that is broken.
+        withheld: number of rows whose true answers only a benchmark's owners know.
+    """
 
     settings: dict[str, Any] | None
     scored: list[Scored]
     broken: list[Broken]
+    withheld: int = 0
 
 
 def score_standard(row: Row) -> tuple[dict[str, float], str | None]:
@@ -170,7 +180,7 @@ def score_file(path: Path, mode: Mode = "standard") -> Predictions:
     """
     if not path.is_file():
         raise ValueError(f"{path} is no file: name a file of predictions in JSON Lines")
-    settings, scored, broken = None, [], []
+    settings, scored, broken, withheld = None, [], [], 0
     first_line_of: dict[str, int] = {}
     for line, row in read_lines(path):
         if line == 1 and settings_of(row) is not None:
@@ -182,18 +192,25 @@ def score_file(path: Path, mode: Mode = "standard") -> Predictions:
             continue
         if name is not None:
             first_line_of[name] = line
-        one, reason = _score_row(line, name, row, mode)
+        if row is not None and row.get("answer_type") == WITHHELD:
+            withheld += 1
+            continue
+        one, reason = score_row(line, name, row, mode)
         if one is not None:
             scored.append(one)
         if reason is not None:
             broken.append(Broken(line, name, reason, one.kind if one else None))
-    if not scored and not broken:
+    if not scored and not broken and not withheld:
         raise ValueError(f"{path} holds no predictions: name a file in JSON Lines with a row for each question")
-    return Predictions(settings, scored, broken)
+    return Predictions(settings, scored, broken, withheld)
 
 
-def _score_row(line: int, name: str | None, row: dict[str, Any] | None, mode: Mode) -> tuple[Scored | None, str | None]:
-    """The row's figures, all 0 if it is broken, None if its kind cannot be read; and why it is broken, if it is."""
+def score_row(line: int, name: str | None, row: dict[str, Any] | None, mode: Mode) -> tuple[Scored | None, str | None]:
+    """Scores one row, with its line and id.
+
+    Returns:
+        The row's figures, all 0 if it is broken, None if its kind cannot be read; and why it is broken, if it is.
+    """
     if row is None:
         return None, "is no JSON object"
     kind = row.get("answer_type")
@@ -241,6 +258,7 @@ def summarise(predictions: Predictions, mode: Mode = "standard") -> dict[str, An
     return {
         **result,
         "intervals": intervals,
+        "n_withheld": predictions.withheld,
         "n_broken": len(predictions.broken),
         "broken": [asdict(one) for one in predictions.broken],
         "settings": predictions.settings,

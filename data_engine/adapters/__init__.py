@@ -4,12 +4,18 @@
 from __future__ import annotations
 
 from data_engine.adapters import (
+    deeptumorvqa,
     hub_parquet,
     labelled_pictures,
     m3d,
+    medframeqa,
+    medvidbench,
+    medxpertqa,
     mimic_cxr,
     not_medical,
+    omnimedvqa,
     pmc_vqa,
+    rad_3d,
     slake,
     video_folder,
     videollama3,
@@ -30,6 +36,12 @@ ADAPTERS: dict[str, Adapter] = {
         *pmc_vqa.ADAPTERS,
         *mimic_cxr.ADAPTERS,
         *m3d.ADAPTERS,
+        *rad_3d.ADAPTERS,
+        *medvidbench.ADAPTERS,
+        *medxpertqa.ADAPTERS,
+        *medframeqa.ADAPTERS,
+        *omnimedvqa.ADAPTERS,
+        *deeptumorvqa.ADAPTERS,
         # As in the paper, whose 3D part has M3D-Cap's retrieval turned into questions.
         matching(m3d.M3D_CAP, "image-text-matching"),
         matching(mimic_cxr.ADAPTERS[0], "image-text-matching-mimic-cxr"),

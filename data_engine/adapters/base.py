@@ -24,6 +24,8 @@ from data_engine.files import write_atomically
 from data_engine.records import DIMENSION_OF, DIMENSIONS, Medium, Record, Reply, Turn
 
 CLOSED_ANSWERS = ("yes", "no")
+WITHHELD = "(withheld)"
+"""The answer of a test question that only the benchmark's owners know; it is asked, but not scored here."""
 LONGEST_NAME = 255
 """Bytes that one part of a path may have on the usual file systems."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def rows(folder: Path) -> Iterator[Row]:
     for split in SPLITS:
         number = 0
         for shard in shards[split]:
-            file = _open(shard)
+            file = open_shard(shard, COLUMNS)
             in_shard = 0
             for group in range(file.num_row_groups):
                 for offset, entry in enumerate(file.read_row_group(group, ["question", "answer"]).to_pylist()):
@@ -59,12 +59,13 @@ def rows(folder: Path) -> Iterator[Row]:
                     yield listed(f"{shard.name}, row {in_shard}", split, str(number), entry, **place)
 
 
-def _open(shard: Path) -> pq.ParquetFile:
+def open_shard(shard: Path, columns: Sequence[str]) -> pq.ParquetFile:
+    """A shard; raises `SourceError` for one that is damaged or lacks a column."""
     try:
         file = pq.ParquetFile(shard)
     except (pa.ArrowException, OSError):
         raise SourceError(f"{shard} is not a Parquet file; download it again.") from None
-    absent = [name for name in COLUMNS if name not in file.schema_arrow.names]
+    absent = [name for name in columns if name not in file.schema_arrow.names]
     if absent:
         raise SourceError(f"{shard} has no column {absent[0]!r}; it is not this data set.")
     return file
@@ -78,7 +79,11 @@ def _pictures(shard: Path, group: int) -> pa.ChunkedArray:
 
 def _picture(row: Row, folder: Path, origin: Origin, store: MediaStore) -> Medium:
     held = _pictures(folder / row.values["shard"], row.values["group"])[row.values["offset"]].as_py()
-    data = (held or {}).get("bytes")
+    return store_picture((held or {}).get("bytes"), origin, store)
+
+
+def store_picture(data: bytes | None, origin: Origin, store: MediaStore) -> Medium:
+    """Puts a picture's bytes into the store under their hash; raises `BrokenRow` for what is none."""
     if not data:
         raise BrokenRow("the picture is missing.")
     try:
