@@ -59,7 +59,7 @@ TASK_OF_FILE: dict[str, Task] = {
 
 
 def rows(folder: Path) -> Iterator[Row]:
-    """The rows of all tasks, split by split."""
+    """The rows of all tasks, split by split; a split without the table of its volumes is left out."""
     found = [
         (split, file)
         for split in PATHS
@@ -68,9 +68,9 @@ def rows(folder: Path) -> Iterator[Row]:
     ]
     if not found:
         raise missing_files(folder, "test/Task1_*/*.csv of 3D-RAD")
-    for split in dict.fromkeys(split for split, _ in found):
-        if _table(folder, split) is None:
-            raise missing_files(folder, f"{PATHS[split][0]}, which names the volumes of the split {split}")
+    found = [(split, file) for split, file in found if _table(folder, split) is not None]
+    if not found:
+        raise missing_files(folder, "valid_path.csv, which names the volumes of 3D-RAD's test")
     for split, file in found:
         for row in table_rows(file, split, prefix=f"{file.parent.name}/{file.stem}/"):
             yield Row(row.where, {**row.values, "task": file.parent.name, "file": file.stem})

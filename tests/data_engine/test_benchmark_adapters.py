@@ -83,8 +83,10 @@ class TestRad3D:
             "Cardiomegaly.csv, row 5": "'QuestionType' is 'Closed', neither Open nor Close.",
         }
 
-    def test_a_split_without_the_table_of_its_volumes_is_refused(self, tmp_path):
+    def test_a_split_without_the_table_of_its_volumes_is_left_out(self, tmp_path):
         fixtures.write_3d_rad(tmp_path)
+        (tmp_path / "train_path.csv").unlink()
+        assert {row.values["split"] for row in get_adapter("3d-rad").rows(tmp_path)} == {"test"}
         (tmp_path / "valid_path.csv").unlink()
         with pytest.raises(SourceError, match=r"valid_path\.csv"):
             list(get_adapter("3d-rad").rows(tmp_path))
