@@ -160,7 +160,7 @@ def rows_of(task: Task, read: Read, model: LocalModel, max_new_tokens: int) -> l
             "id": name,
             **common,
             "question": question.id,
-            "asked": question.words,
+            "asked": question.ask,
             "answer": answer.text,
             "value": None if answer.declined else read_value(question, answer.text),
             "confidence": round(answer.confidence, 6),
@@ -247,8 +247,13 @@ def run(options: argparse.Namespace) -> None:
         return
     if not tasks:
         raise ValueError(f"{options.studies} holds nothing that a question is about; --list says what it holds.")
-    from clinic.model import LocalModel, code_version  # not above: a mistake in the arguments is told at once
+    # Not above: it takes seconds, and a mistake in the arguments should be told at once.
+    from transformers.utils import logging
 
+    from clinic.model import LocalModel, code_version
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     with IsolatedReader(options.time_limit, processes=options.readers) as reader:
         reader.start()
         model = LocalModel(options.model)

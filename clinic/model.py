@@ -91,7 +91,7 @@ class LocalModel:
         Raises:
             ValueError: a prompt that is too long for the model, or a threshold for a model without calibration.
         """
-        words, thresholds = [one.words for one in questions], [one.confidence for one in questions]
+        words, thresholds = [one.ask for one in questions], [one.confidence for one in questions]
         return answer_questions(self._model, self._processor, processed, words, thresholds, max_new_tokens)
 
     def check(self, questions: Sequence[Question]) -> None:

@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from data_engine.answers import choice_letter, final_answer, fold, is_refusal, yes_or_no
+from data_engine.answers import LEADING_LETTER, choice_letter, final_answer, fold, is_refusal, yes_or_no
 from data_engine.files import YamlError, line_of, read_yaml
 from data_engine.records import Strict
 from hub_model.clip_omniv_med import MODALITY_CODES, MediaError, ReadingOptions
@@ -95,9 +95,9 @@ class Question(Strict):
 
     Attributes:
         id: its name in the results.
-        ask: its words; the choices are added to them.
+        ask: its words, as the model gets them.
         answer: how `read_value` reads the answer.
-        choices: what the answer of a "choice" may be.
+        choices: what the answer of a "choice" may be, by its text, or by its letter where `ask` lists them by letters.
         modality: DICOM codes of the series it is about, or everyday names ("MRI"); empty asks about all.
         description: pattern (a regular expression, case ignored) that is found in the description of these series, or
             in the path of a file that has none; None asks about all.
@@ -140,14 +140,6 @@ class Question(Strict):
         if (self.answer == "choice") != bool(self.choices):
             raise ValueError("answer: choice needs choices, and no other answer has any")
         return self
-
-    @property
-    def words(self) -> str:
-        """What the model is asked."""
-        if not self.choices:
-            return self.ask
-        listed = zip(string.ascii_uppercase, self.choices, strict=False)
-        return f"{self.ask} Choices: {' '.join(f'{letter}. {text}' for letter, text in listed)}"
 
     def is_about(self, modality: str, described: str) -> bool:
         """Whether it is asked about a series with this DICOM code ("" if unknown) and this description or path."""
@@ -244,7 +236,13 @@ def read_value(question: Question, answer: str) -> str | None:
         return None if said is None else "yes" if said else "no"
     if question.answer == "choice":
         letter = choice_letter(answer, question.choices)
-        return None if letter is None else question.choices[string.ascii_uppercase.index(letter)]
+        # A small model may give one choice's letter and another one's text: "B. ultrasound", where B is MRI.
+        said = final_answer(answer)
+        leading = LEADING_LETTER.match(said)
+        text = choice_letter(said[leading.end() :] if leading else said, question.choices)
+        if letter is None or text not in (None, letter):
+            return None
+        return question.choices[string.ascii_uppercase.index(letter)]
     return _number_in(answer)
 
 

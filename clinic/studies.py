@@ -75,7 +75,7 @@ class Series:
     def key(self) -> str:
         """Its name in a run: the same wherever the folder lies, and whatever else is in it."""
         options = json.dumps(dict(self.options), sort_keys=True) if self.options else ""
-        return " ".join(filter(None, (self.study, self.series, self.part, self.path, options)))
+        return " ".join(dict.fromkeys(filter(None, (self.study, self.series, self.part, self.path, options))))
 
     @property
     def described(self) -> str:

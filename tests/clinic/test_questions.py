@@ -57,12 +57,6 @@ def test_questions_share_a_reading_unless_they_want_another(tmp_path: Path) -> N
     assert (apart.reading, apart.pruning) == ({"max_frames": 16, "windows": "bone"}, {"keep_ratio": 0.5})
 
 
-def test_choices_are_said_to_the_model(tmp_path: Path) -> None:
-    first, second, _ = Questions.read(written(tmp_path)).questions
-    assert first.words == "Which imaging modality is this? Choices: A. CT B. MRI"
-    assert second.words == "Is there a hemorrhage?"
-
-
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
@@ -116,6 +110,8 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, right: str, wrong: 
         ("choice", "B", "MRI"),
         ("choice", "It is a CT.", "CT"),
         ("choice", "CT or MRI", None),
+        ("choice", "B. MRI", "MRI"),
+        ("choice", "B. CT", None),
         ("text", "The left lung.", "The left lung."),
         ("text", "I cannot tell from this image.", None),
     ],
