@@ -58,7 +58,7 @@ class LocalModel:
             folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(name))
             self.version = fingerprint(folder)
             self._processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-            model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True, dtype=dtype)
+            model: Any = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True, dtype=dtype)
         except Exception as error:  # of many classes: missing, damaged, from another project, or not reachable
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelError(f"The model {name} cannot be loaded: {reason}") from None

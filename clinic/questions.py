@@ -219,7 +219,7 @@ class Questions(Strict):
 
 def _known_at(place: Sequence[int | str]) -> list[str]:
     """The fields that may stand in a part of the file."""
-    parts = {"reading": Reading, "pruning": Pruning}
+    parts: dict[str, type[Strict]] = {"reading": Reading, "pruning": Pruning}
     held = parts.get(str(place[-1]), Question) if place else Questions
     return list(held.model_fields)
 

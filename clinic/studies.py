@@ -100,7 +100,7 @@ Found = Series | Skipped
 
 
 def find_series(
-    studies: Path, patient_ids: bool = False, progress: Callable[[], None] = lambda: None
+    studies: Path, patient_ids: bool = False, progress: Callable[[], object] = lambda: None
 ) -> tuple[list[Series], list[Skipped]]:
     """The series of a folder, or of a list (CSV or Parquet), sorted by study; and what is passed over.
 
@@ -135,7 +135,7 @@ class _Finder:
         progress: as in `find_series`.
     """
 
-    def __init__(self, root: Path, tags: Sequence[str], progress: Callable[[], None]) -> None:
+    def __init__(self, root: Path, tags: Sequence[str], progress: Callable[[], object]) -> None:
         self._root, self._tags, self._progress = root, tags, progress
 
     def in_folder(self, folder: Path) -> Iterator[Found]:
@@ -262,7 +262,7 @@ def _uid(header: Dataset, keyword: str) -> str:
     return value if is_uid(value) else ""
 
 
-def _in_list(path: Path, tags: Sequence[str], progress: Callable[[], None]) -> Iterator[Found]:
+def _in_list(path: Path, tags: Sequence[str], progress: Callable[[], object]) -> Iterator[Found]:
     """The series of the files and folders in a list, which are relative to the folder of the list."""
     for place, row in _rows_of(path):
         given, study = str(row.pop(PATH)), row.pop(STUDY, None)

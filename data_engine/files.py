@@ -57,7 +57,7 @@ def line_of(path: Path, place: Sequence[int | str]) -> int:
         place: keys and numbers of items, from the outermost to the field, as pydantic gives them.
     """
     node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    line = node.start_mark.line
+    line = 0 if node is None else node.start_mark.line
     for step in place:
         if isinstance(node, yaml.MappingNode):
             held = next(((key, value) for key, value in node.value if key.value == step), None)
