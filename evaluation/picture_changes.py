@@ -149,12 +149,12 @@ class PictureChange:
 
 
 CHANGES = (
-    PictureChange("level", f"window level ± {LEVEL_SHIFT:.0%} of the range", shift_level),
+    PictureChange("level", f"window level ± {100 * LEVEL_SHIFT:.0f} % of the range", shift_level),
     PictureChange("width", f"window width × {WINDOW_FACTORS[0]} or × {WINDOW_FACTORS[1]}", change_width),
     PictureChange("turned", f"turned by ± {DEGREES:.0f}°", turn),
     PictureChange("mirrored", "mirrored, sides swapped in question and answer", mirror, swaps_sides=True),
-    PictureChange("noise", f"noise, standard deviation {NOISE:.0%} of the range", add_noise),
+    PictureChange("noise", f"noise, standard deviation {100 * NOISE:.0f} % of the range", add_noise),
     PictureChange("jpeg", f"JPEG of quality {JPEG_QUALITY}", compress),
-    PictureChange("borders", f"black borders of {BORDER:.0%} on each side", add_borders),
+    PictureChange("borders", f"black borders of {100 * BORDER:.0f} % on each side", add_borders),
     PictureChange("text", "burned-in text in two corners", burn_in_text),
 )

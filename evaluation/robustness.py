@@ -219,9 +219,8 @@ def rows_of(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     rows = []
     for one in result["changes"].values():
         rows.append((one["title"], one["all"]))
-        for key, title in (("about_a_side", "of these, about a side"), ("about_no_side", "of these, about no side")):
-            if one.get(key):
-                rows.append((title, one[key]))
+        if one.get("about_a_side") and one.get("about_no_side"):
+            rows += [("of these, about a side", one["about_a_side"]), ("of these, about no side", one["about_no_side"])]
     return rows
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from data_engine.adapters import ADAPTERS
-from data_engine.adapters.base import MediaStore
+from data_engine.adapters.base import WITHHELD, MediaStore
 from data_engine.generated import SamplePlan, records_of
 from data_engine.records import read_records, write_jsonl
 from evaluation.benchmarks import ADAPTER_OF, BENCHMARKS, PROMPTS, BenchmarkError, find_data, read_benchmark
@@ -39,7 +39,8 @@ def test_the_test_split_of_every_source_is_read_and_its_media_open(tmp_path, nam
     assert questions
     assert len({one.id for one in questions}) == len(questions)
     for one in questions:
-        assert one.answer_type in ("open", "closed", "choice")
+        assert one.answer_type in ("open", "closed", "choice", "withheld")
+        assert (one.answer_type == "withheld") == (one.answer == WITHHELD)
         assert bool(one.choices) == (one.answer_type == "choice")
         if one.answer_type == "closed":
             assert one.answer in ("yes", "no")
