@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model demo lint types test test-clinic requirements data-mini train-nano clean
+.PHONY: help venv model demo lint types test test-clinic release-check requirements data-mini train-nano clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ test-clinic: model ## the tests of clinic/ alone; with a real archive where Orth
 
 requirements: venv ## write requirements*.txt again, from pyproject.toml
 	$(RUN) -m tests.helpers.requirements
+
+release-check: model ## check hashes, versions, licences and vulnerabilities before a release
+	$(RUN) -m tests.helpers.release_check --out runs/release.json
 
 data-mini: venv ## build the generated training set in data/mini (a few minutes; goes on where it was stopped)
 	$(RUN) -m data_engine.build --config data_engine/configs/mini.yaml --out data/mini

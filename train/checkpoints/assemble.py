@@ -196,13 +196,20 @@ def _has_convolutional_features(folder: Path) -> bool | None:
     return bool(vision.get("convolutional_features", False))
 
 
+def is_up_to_date(folder: Path) -> bool:
+    """Whether a folder's weights were assembled from what the repository holds now."""
+    stamp, weights = folder / STAMP, folder / "model.safetensors"
+    if not (weights.exists() and stamp.exists()):
+        return False
+    recorded = json.loads(stamp.read_text(encoding="utf-8"))
+    return bool(recorded == {"inputs": _inputs_digest(folder), "bytes": weights.stat().st_size})
+
+
 def assemble(folder: Path) -> bool:
     """Writes the Nano into a folder; returns False where it was up to date already."""
+    if is_up_to_date(folder):
+        return False
     stamp, weights = folder / STAMP, folder / "model.safetensors"
-    if weights.exists() and stamp.exists():
-        recorded = json.loads(stamp.read_text(encoding="utf-8"))
-        if recorded == {"inputs": _inputs_digest(folder), "bytes": weights.stat().st_size}:
-            return False
     tensors, scaling = read_trained_tensors(TRAINED) if TRAINED.exists() else ({}, 1.0)
     convolutional = any(name.startswith(CONVOLUTIONAL) for name in tensors)
     model, tokenizer = fresh_nano(convolutional_features=convolutional)

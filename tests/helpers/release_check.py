@@ -1,0 +1,216 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""What must hold before a version is published: `make release-check`.
+
+    python -m tests.helpers.release_check --out runs/release.json
+
+In a clean checkout with an assembled model it checks that the trained tensors are the committed ones and the model was
+assembled from them, that the figures in hub_model/metrics.json were measured on this very model, that pyproject.toml,
+CHANGELOG.md and CITATION.cff name one version, that no package which is imported at run time is under the GPL, and,
+where pip-audit is installed, that no package has a known vulnerability. It writes versions, hashes, licences and
+figures as JSON, and ends with status 1 if there is a problem.
+
+Licences are those that packages declare. What a binary wheel contains beside its own code is not declared; PyAV's copy
+of FFmpeg, the largest such part, is asked for its licence itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from data_engine.files import write_atomically
+from tests.helpers.paths import ROOT
+from tests.helpers.requirements import extra, project
+from train.checkpoints.fingerprint import fingerprint
+
+TRAINED = Path("train/nano/trained.safetensors")
+HEADING = re.compile(r"^## (?P<unreleased>Unreleased: )?(?P<version>\d+\.\d+\.\d+(?:[\w.+-]*\w)?)", re.MULTILINE)
+COPYLEFT = re.compile(r"\bA?GPL|(?<!Lesser )General Public License", re.IGNORECASE)
+LESSER = re.compile(r"\bLGPL|Lesser General Public License", re.IGNORECASE)
+LONGEST_LICENCE = 100
+"""Some packages give the whole text of their licence where its name belongs."""
+AUDIT_SECONDS = 300
+
+
+def versions(root: Path) -> dict[str, str]:
+    """File -> the version that it names."""
+    heading = HEADING.search((root / "CHANGELOG.md").read_text(encoding="utf-8"))
+    found = re.search(r'^version = "(.+)"$', (root / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    return {
+        "pyproject.toml": found[1] if found else "none",
+        "CHANGELOG.md": heading["version"] if heading else "none",
+        "CITATION.cff": str(yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8")).get("version", "none")),
+    }
+
+
+def version_problems(root: Path) -> Iterator[str]:
+    """What is wrong with the version."""
+    named = versions(root)
+    if len(set(named.values())) > 1:
+        yield f"The version differs: {', '.join(f'{file} says {version}' for file, version in named.items())}."
+    heading = HEADING.search((root / "CHANGELOG.md").read_text(encoding="utf-8"))
+    if heading and heading["unreleased"]:
+        yield f"CHANGELOG.md still calls {heading['version']} unreleased; write the day of the release."
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 24):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def git(root: Path, *arguments: str) -> str:
+    """What a git command prints; raises `subprocess.CalledProcessError`."""
+    return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def checkout_problems(root: Path) -> Iterator[str]:
+    """What differs from the commit, and whether the trained tensors are among it."""
+    changed = git(root, "status", "--porcelain").splitlines()
+    if changed:
+        yield f"The checkout is not clean: {'; '.join(line.strip() for line in changed[:5])}."
+    if not (root / TRAINED).is_file():
+        yield f"{TRAINED} is missing."
+    elif git(root, "hash-object", TRAINED.as_posix()) != git(root, "rev-parse", f"HEAD:{TRAINED.as_posix()}"):
+        yield f"{TRAINED} is not the committed file."
+
+
+def model_problems(model: Path, metrics: dict[str, Any]) -> Iterator[str]:
+    """Whether the model is assembled, up to date, and the one that was measured."""
+    from train.checkpoints.assemble import is_up_to_date  # with torch, which nothing else here needs
+
+    if not (model / "model.safetensors").is_file():
+        yield f"{model} holds no weights; assemble the model: make model."
+        return
+    if not is_up_to_date(model):
+        yield f"{model} was assembled from other tensors or settings; assemble it again: make model."
+    if fingerprint(model) != metrics.get("weights_and_configuration_sha256"):
+        yield f"The figures in {model / 'metrics.json'} are of another model; measure them: evaluation.nano_report."
+
+
+def runtime_distributions(requirements: Iterable[str]) -> list[Distribution]:
+    """The installed packages that some requirements bring with them, by name; one that is absent is left out."""
+    found: dict[str, Distribution] = {}
+    asked: set[tuple[str, str]] = set()
+    waiting = [(Requirement(line), "") for line in requirements]
+    while waiting:
+        requirement, by_extra = waiting.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": by_extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        try:
+            found.setdefault(name, distribution(name))
+        except PackageNotFoundError:
+            continue
+        for chosen in ("", *requirement.extras):
+            if (name, chosen) not in asked:
+                asked.add((name, chosen))
+                waiting += [(Requirement(line), chosen) for line in found[name].requires or []]
+    return [found[name] for name in sorted(found)]
+
+
+def licence(package: Distribution) -> str:
+    """The licence that a package declares: its SPDX expression, else its classifiers, else its own words."""
+    about = package.metadata
+    classifiers = [
+        line.rpartition("::")[2].strip() for line in about.get_all("Classifier") or [] if line.startswith("License ::")
+    ]
+    own_words = " ".join((about.get("License") or "not declared").split())[:LONGEST_LICENCE]
+    return about.get("License-Expression") or "; ".join(classifiers) or own_words
+
+
+def is_gpl(said: str) -> bool:
+    """Whether a licence is the GPL or AGPL, without another one to choose instead and without being the LGPL."""
+    choices = re.split(r"\bOR\b|;", said)
+    return all(COPYLEFT.search(LESSER.sub("", choice)) for choice in choices)
+
+
+def licences() -> dict[str, str]:
+    """Package and version -> declared licence, of all that the model and the page need at run time."""
+    packages = runtime_distributions([*project()["dependencies"], *extra("demo")])
+    found = {f"{one.metadata['Name']} {one.version}": licence(one) for one in packages}
+    libraries = getattr(importlib.import_module("av._core"), "library_meta", {})
+    return found | {f"av's {name}": str(about.get("license")) for name, about in libraries.items()}
+
+
+def audit() -> dict[str, Any]:
+    """Known vulnerabilities of the installed packages by pip-audit, or why they were not looked up."""
+    if find_spec("pip_audit") is None:
+        return {"not_run": "pip-audit is not installed"}
+    command = [sys.executable, "-m", "pip_audit", "--format", "json", "--progress-spinner", "off"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=AUDIT_SECONDS, check=False)
+        packages = json.loads(done.stdout)["dependencies"]
+    except (subprocess.TimeoutExpired, ValueError, KeyError) as error:
+        return {"not_run": f"pip-audit gave no result ({type(error).__name__})"}
+    found = {f"{one['name']} {one['version']}": [v["id"] for v in one["vulns"]] for one in packages if one.get("vulns")}
+    return {"vulnerabilities": found}
+
+
+def release(root: Path, model: Path) -> dict[str, Any]:
+    """Everything that was checked, and `problems`, a sentence each."""
+    path = model / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    declared, audited = licences(), audit()
+    gpl = [name for name, said in declared.items() if is_gpl(said)]
+    problems = [*checkout_problems(root), *version_problems(root), *model_problems(model, metrics)]
+    problems += [f"{name} is under {declared[name]}, which this project's licence does not go with." for name in gpl]
+    problems += [
+        f"{name} has known vulnerabilities: {', '.join(ids)}."
+        for name, ids in audited.get("vulnerabilities", {}).items()
+    ]
+    return {
+        "versions": versions(root) | {"python": platform.python_version()},
+        "commit": git(root, "rev-parse", "HEAD"),
+        "hashes": {
+            "weights_and_configuration": fingerprint(model),
+            **{
+                path.relative_to(root).as_posix(): sha256(path)
+                for path in (root / TRAINED, model / "model.safetensors", model / "config.json")
+                if path.is_file() and path.is_relative_to(root)
+            },
+        },
+        "figures": metrics.get("goals", []),
+        "licences": declared,
+        "lesser_gpl": [name for name, said in declared.items() if LESSER.search(said)],
+        "audit": audited,
+        "problems": problems,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, default=ROOT / "hub_model", help="the assembled model (hub_model)")
+    parser.add_argument("--out", type=Path, default=Path("runs/release.json"), help="file for what was found")
+    arguments = parser.parse_args()
+    found = release(ROOT, arguments.model)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(arguments.out) as part:
+        part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{len(found['licences'])} licences; under the LGPL: {', '.join(found['lesser_gpl']) or 'none'}.")
+    print(f"Vulnerabilities: {found['audit'].get('not_run') or len(found['audit']['vulnerabilities'])}.")
+    print(f"Written: {arguments.out}.")
+    if found["problems"]:
+        sys.exit("\n".join(["Not ready:", *(f"- {one}" for one in found["problems"])]))
+    print(f"Ready: {found['versions']['pyproject.toml']}.")
+
+
+if __name__ == "__main__":
+    main()
