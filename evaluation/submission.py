@@ -16,7 +16,7 @@ from data_engine.adapters import get_adapter
 from data_engine.adapters.base import Row
 from data_engine.adapters.medvidbench import MEDVIDBENCH
 from data_engine.files import write_atomically
-from evaluation.ledger import read_lines
+from data_engine.ledger import read_lines
 
 Entries = list[dict[str, str]]
 

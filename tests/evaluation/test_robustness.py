@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_engine.ledger import LedgerError
 from data_engine.records import Medium, Record, Turn, write_jsonl
 from evaluation import robustness
-from evaluation.ledger import LedgerError
 from evaluation.nano.real_pictures import read_questions
 from evaluation.picture_changes import CHANGES
 from evaluation.robustness import answerable, compare, markdown, rows_of, with_change
