@@ -183,7 +183,7 @@ class Archive:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             paths = [folder / f"{uid}.dcm" for uid in instances]
-            there = [path for path in paths if path.is_file()]
+            there = {path for path in paths if path.is_file()}
             left = limits.max_bytes - sum(path.stat().st_size for path in there)
             for done, (uid, path) in enumerate(zip(instances, paths, strict=True)):
                 progress(done, len(paths))

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from clinic.source_series import SeriesError, SourceSeries, read_series
+from clinic.source_series import SeriesError, SourceSeries, read_series, save_result
 from hub_model.clip_omniv_med import PLANES
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 
@@ -129,7 +129,7 @@ def write_layers(
     except SeriesError as error:
         return [], [str(error)]
     settings = f"threshold {processed.pruned.threshold:.3g}"
-    attempt("tokens.dcm", lambda path: build_segmentation(labels, series, model, settings).save_as(path))
+    attempt("tokens.dcm", lambda path: save_result(build_segmentation(labels, series, model, settings), path))
     attempt("tokens.nii.gz", lambda path: write_nifti(labels, series, path))
     attempt("reconstruction.nii.gz", lambda path: write_nifti(reconstruction(processed, series), series, path))
     return written, refused
@@ -174,7 +174,7 @@ def run(options: argparse.Namespace) -> None:
     report = build_report(series, answers, identity, [*settings, *processed.notes])
     options.out.mkdir(parents=True, exist_ok=True)
     with written_whole(options.out / "answers.dcm") as path:
-        report.save_as(path)
+        save_result(report, path)
     written, refused = write_layers(processed, series, identity, options.out)
     for sentence in refused:
         print(sentence, file=sys.stderr)

@@ -147,6 +147,23 @@ def read_series(source: Path, series: str | None = None, keep_ids: bool = False)
         return SourceSeries(tuple(path for path, _ in files), headers, origins, steps)
 
 
+def save_result(result: Dataset, path: Path) -> None:
+    """Writes a DICOM result.
+
+    Raises:
+        SeriesError: where a value from the headers cannot be written.
+    """
+    with values_stay_out_of_logs():
+        try:
+            result.save_as(path)
+        except (MemoryError, OSError):
+            raise
+        except Exception:  # of many classes, with the value in its message
+            raise SeriesError(
+                "The headers of the series have values that DICOM cannot hold; leave the patient out."
+            ) from None
+
+
 def anonymous_header(header: Dataset) -> Dataset:
     """What places a result beside its images, and nothing of the patient, the study or the hospital.
 

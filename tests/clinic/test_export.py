@@ -72,9 +72,13 @@ def test_on_request_the_patient_is_in_dicom_results_and_never_in_nifti(exported)
             assert pydicom.dcmread(file).PatientName == PATIENT["PatientName"]
 
 
-@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")  # it is the test that writes it
-def test_nothing_that_is_printed_or_logged_holds_the_patient(tmp_path, tiny, caplog, capfd):
-    write_series(tmp_path / "series", body(2), PatientName="Wombatowski without a caret", PatientBirthDate="1934")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # it is the test that writes it
+@pytest.mark.parametrize("keyword", ["PatientName", "PatientBirthDate", "StudyTime", "PatientSex", "AccessionNumber"])
+def test_nothing_that_is_printed_or_logged_holds_the_patient(tmp_path, tiny, caplog, capfd, keyword):
+    """Libraries complain about values that break the rules, and repeat them."""
+    write_series(tmp_path / "series", body(2), **{keyword: "Wombatowski, against all rules"})
+    caplog.clear()
+    capfd.readouterr()
     with caplog.at_level(logging.DEBUG):
         main([str(tmp_path / "series"), *ASKED, "--out", str(tmp_path / "out"), "--model", str(tiny), "--keep-ids"])
     printed = capfd.readouterr()
