@@ -237,9 +237,9 @@ def read_value(question: Question, answer: str) -> str | None:
     if question.answer == "choice":
         letter = choice_letter(answer, question.choices)
         # A small model may give one choice's letter and another one's text: "B. ultrasound", where B is MRI.
-        said = final_answer(answer)
-        leading = LEADING_LETTER.match(said)
-        text = choice_letter(said[leading.end() :] if leading else said, question.choices)
+        reply = final_answer(answer)
+        leading = LEADING_LETTER.match(reply)
+        text = choice_letter(reply[leading.end() :] if leading else reply, question.choices)
         if letter is None or text not in (None, letter):
             return None
         return question.choices[string.ascii_uppercase.index(letter)]
