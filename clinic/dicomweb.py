@@ -26,6 +26,7 @@ import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
+from requests.auth import HTTPBasicAuth
 from tqdm import tqdm
 
 from clinic.archive_settings import ArchiveError, ArchiveSettings, read_settings
@@ -98,7 +99,7 @@ class Archive:
         self._session = GuardedSession(verify, settings.request_seconds)
         secrets = settings.secrets(environment)
         if settings.authorization == "basic":
-            self._session.auth = (secrets[0].encode(), secrets[1].encode())
+            self._session.auth = HTTPBasicAuth(secrets[0].encode(), secrets[1].encode())
         elif settings.authorization == "bearer":
             self._session.headers["Authorization"] = f"Bearer {secrets[0]}"
         try:
@@ -123,7 +124,7 @@ class Archive:
         fields += ["NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"]
         fields += ["PatientName", "PatientID"] if show_patients else []
 
-        def page(**paging: int) -> list[dict[str, Any]]:
+        def page(**paging: Any) -> list[dict[str, Any]]:
             return self._client.search_for_studies(search_filters=dict(filters), fields=fields, **paging)
 
         return [
@@ -145,7 +146,7 @@ class Archive:
         _check_uids(study)
         fields = ["SeriesNumber", "Modality", "SeriesDescription", "NumberOfSeriesRelatedInstances"]
 
-        def page(**paging: int) -> list[dict[str, Any]]:
+        def page(**paging: Any) -> list[dict[str, Any]]:
             return self._client.search_for_series(study, fields=fields, **paging)
 
         return [
@@ -220,7 +221,7 @@ class Archive:
         """The UIDs of a series' instances, where they are within the limits."""
         fields = ["NumberOfFrames", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel"]
 
-        def page(**paging: int) -> list[dict[str, Any]]:
+        def page(**paging: Any) -> list[dict[str, Any]]:
             return self._client.search_for_instances(study, series, fields=fields, **paging)
 
         found = self._matches(page, "SOPInstanceUID", limits.max_instances)
@@ -295,9 +296,9 @@ class Archive:
                 except (requests.ConnectionError, requests.Timeout):
                     problem = f"The archive {name} cannot be reached or breaks off; try again later."
                 except requests.HTTPError as error:
-                    if error.response.status_code < 500:
+                    if (status := _status(error)) < 500:
                         raise
-                    problem = f"The archive {name} has an error of its own (status {error.response.status_code})."
+                    problem = f"The archive {name} has an error of its own (status {status})."
         raise ArchiveError(problem)
 
     @contextmanager
@@ -314,7 +315,7 @@ class Archive:
         except requests.exceptions.SSLError:
             raise ArchiveError(f"The certificate of the archive {name} is not trusted; name its ca_file.") from None
         except requests.HTTPError as error:
-            status = error.response.status_code
+            status = _status(error)
             reasons = {
                 401: "does not accept the user, password or token",
                 403: "does not allow this",
@@ -326,6 +327,11 @@ class Archive:
             raise ArchiveError(
                 f"The archive {name} answers with something that is not DICOMweb; check its url."
             ) from None
+
+
+def _status(error: requests.HTTPError) -> int:
+    """The status of an answer, 0 where there was none."""
+    return 0 if error.response is None else error.response.status_code
 
 
 def _text(found: Dataset, keyword: str) -> str:

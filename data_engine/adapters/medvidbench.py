@@ -157,7 +157,7 @@ def _encoded(frames: Sequence[Path], rate: Fraction, region: tuple[int, list[flo
                 stream.pix_fmt = "yuv420p"
             if picture.size != (stream.width, stream.height):
                 picture = picture.crop((0, 0, stream.width, stream.height))
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))  # type: ignore[no-untyped-call]
         container.mux(stream.encode())
     return buffer.getvalue()
 
