@@ -10,6 +10,15 @@ import numpy as np
 LESION_GRID = 16
 """Rows and columns of the map that says where in a frame lesions lie."""
 
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom as shares of the frame."""
+
+
+def box_area(box: Box) -> float:
+    """The share of the frame that a box covers."""
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -33,4 +42,4 @@ class Sample:
     pixel_spacing: tuple[float, float]
     facts: dict[str, str]
     lesions: np.ndarray | None = None
-    structures: tuple[tuple[str, tuple[float, float, float, float]], ...] = ()
+    structures: tuple[tuple[str, Box], ...] = ()

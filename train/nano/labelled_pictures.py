@@ -26,6 +26,7 @@ from data_engine.adapters.slake import FILES, MODALITY_OF
 from data_engine.not_medical import KINDS
 from data_engine.phantoms import LESION_GRID, Sample
 from data_engine.phantoms.geometry import quadrant
+from data_engine.phantoms.sample import Box, box_area
 
 NOT_MEDICAL = "no medical picture"
 """In the place of a modality."""
@@ -51,8 +52,6 @@ DRAWN_COUNT = 300
 """Pictures that are drawn for a split."""
 LONGEST_SIDE = 320
 """Pixels that a photograph is reduced to."""
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom as shares of the picture."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class LabelledPicture:
 
 @dataclass(frozen=True)
 class DrawnPicture:
-    """A picture of nothing medical, drawn by a seed; its file's name is the seed."""
+    """A picture of nothing medical, drawn by a seed that depends on kind, split and number."""
 
     kind: str
     split: str
@@ -215,13 +214,8 @@ def _of_slake(folder: Path, split: str) -> Iterator[LabelledPicture]:
         facts = {"modality": MODALITY_OF[own[0]["modality"].upper()], "region": REGION_OF[own[0]["location"]]}
         facts |= {"lesion": "yes" if lesions else "no", **_facts_of_answers(own)}
         if lesions:
-            facts["finding"] = max(lesions, key=lambda one: _area(one[1]))[0]
+            facts["finding"] = max(lesions, key=lambda one: box_area(one[1]))[0]
         yield LabelledPicture(path, facts, tuple(box for _, box in lesions), structures)
-
-
-def _area(box: Box) -> float:
-    left, top, right, bottom = box
-    return (right - left) * (bottom - top)
 
 
 def _facts_of_answers(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

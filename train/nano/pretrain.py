@@ -26,6 +26,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerFast, Trainer, Train
 from transformers.trainer_utils import get_last_checkpoint
 
 from data_engine.phantoms import Sample
+from data_engine.phantoms.sample import box_area
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedProjector, OmniVMedVisionModel
 from hub_model.visual_processing_omniv_med import patchify, resize_frames, token_grid
 from train.checkpoints.assemble import NANO_PROCESSOR
@@ -255,7 +256,7 @@ class SampleDataset(Dataset):
         down = ((np.arange(rows) + 0.5) * side - top) / height_shown
         structures = np.full((rows, columns), IGNORED)
         # Smaller boxes come last, so that they lie over the larger ones that hold them.
-        for name, box in sorted(sample.structures, key=lambda one: -_area(one[1])):
+        for name, box in sorted(sample.structures, key=lambda one: -box_area(one[1])):
             inside = (down >= box[1]) & (down < box[3]), (across >= box[0]) & (across < box[2])
             structures[np.ix_(*inside)] = self.structures.get(name, IGNORED)
         keep_mask = torch.ones(len(frames), rows * columns, dtype=torch.bool)
@@ -276,11 +277,6 @@ class SampleDataset(Dataset):
             "structures": torch.from_numpy(structures.flatten()).repeat(len(frames)),
             "labels": torch.tensor([[n.get(sample.facts.get(fact), IGNORED) for fact, n in self.numbers.items()]]),
         }
-
-
-def _area(box: Sequence[float]) -> float:
-    left, top, right, bottom = box
-    return (right - left) * (bottom - top)
 
 
 def vary(frames: np.ndarray, height: int, width: int, rng: np.random.Generator) -> torch.Tensor:
