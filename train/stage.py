@@ -171,6 +171,7 @@ def build_stage(config: StageConfig) -> Stage:
         length=steps * step_items,
         seed=config.seed,
         drop_rate=config.drop_visual_tokens,
+        vary_pictures=data.vary_pictures,
         **common,
     )
     validation = None

@@ -18,6 +18,7 @@ from data_engine.records import DIMENSIONS
 from train.dataset.conversation_index import ConversationIndex, Located, turns_of
 from train.dataset.conversations import Conversation, encode_conversation
 from train.dataset.described_samples import pseudo_visual_inputs
+from train.dataset.picture_variation import vary_picture
 from train.dataset.prepared_media import MediaCache
 
 TEXT, DESCRIBED = "text", "described"
@@ -53,6 +54,7 @@ class MixedDataset(Dataset):
         length: number of items.
         seed: of the order, of the order of questions and of the tokens that are dropped.
         separate: questions about one medium do not see each other.
+        vary_pictures: each picture is varied anew, see `vary_picture`.
         drop_rate: share of the visual tokens that is dropped at most.
         longest: tokens of a conversation at most; a longer one counts as unreadable.
 
@@ -69,11 +71,13 @@ class MixedDataset(Dataset):
         length: int,
         seed: int,
         separate: bool = False,
+        vary_pictures: bool = False,
         drop_rate: float = 0.0,
         longest: int | None = None,
     ):
         self.index, self.in_memory, self.media = index, in_memory, media
         self.length, self.seed, self.separate, self.drop_rate, self.longest = length, seed, separate, drop_rate, longest
+        self.vary_pictures = vary_pictures
         every = np.repeat(np.arange(len(index)), index.passes)
         self.members = [every[index.dimension[every] == place] for place in range(len(DIMENSIONS))]
         self.members += [np.arange(len(in_memory.get(name, ()))) for name in (TEXT, DESCRIBED)]
@@ -134,6 +138,8 @@ class MixedDataset(Dataset):
     def _encode(self, located: Sequence[Located], rng: np.random.Generator) -> dict[str, torch.Tensor]:
         first, records = located[0], [one.record for one in located]
         clips = tuple(self.media.prepare(medium, first.folder) for medium in first.record.media)
+        if self.vary_pictures:
+            clips = tuple(vary_picture(clip, rng) for clip in clips)
         turns = turns_of(records, lambda every: [every[place] for place in rng.permutation(len(every))])
         conversation = Conversation(turns, clips, tuple(medium.type for medium in first.record.media))
         # The turns of one record may refer to each other, so they stay together.
