@@ -119,6 +119,8 @@ class StageConfig(Strict):
         start: trained tensors to begin with, of the stage before or of pre-training; None begins with the model.
         seed: of the order of the data and of fresh weights.
         learning_rates: highest rate of "encoder", "projector", "language" and "embeddings"; 0 freezes the part.
+        freeze_convolutional_features: the convolutional network beside the patches stays as it is, but for the maps
+            that lead from it to their embeddings.
         lora: None trains the language model in full, if its rate is above 0.
         steps: optimizer steps.
         epochs: in place of steps, how often as many conversations as there are have been drawn.
@@ -142,6 +144,7 @@ class StageConfig(Strict):
     learning_rates: dict[str, float]
     start: Path | None = None
     seed: int = 0
+    freeze_convolutional_features: bool = False
     lora: LoraSettings | None = None
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 
-from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedVisionModel
 from train.added_token_embeddings import ADDED_EMBEDDINGS_PARAMETER, separate_added_token_embeddings
 from train.checkpoints.trained_tensors import (
     LORA_A,
@@ -74,6 +74,18 @@ def prepare_trainable_parts(model: OmniVMedForConditionalGeneration, config: Sta
         )
         moves = config.trains_language_model_in_full or not own_weight
         parameter.requires_grad_(moves and config.learning_rates[part_of(name)] > 0)
+    if config.freeze_convolutional_features:
+        freeze_convolutional_features(model.model.vision_model)
+
+
+def freeze_convolutional_features(vision_model: OmniVMedVisionModel) -> None:
+    """Freezes the convolutional network beside the patches, where there is one, but for what leads from it to them."""
+    if (features := vision_model.convolutional_features) is not None:
+        trained = [*features.from_fine.parameters(), *features.from_head.parameters()]
+        moving = [parameter.requires_grad for parameter in trained]
+        features.requires_grad_(False)
+        for parameter, moves in zip(trained, moving, strict=True):
+            parameter.requires_grad_(moves)
 
 
 def add_lora(model: OmniVMedForConditionalGeneration, lora: LoraSettings) -> None:

@@ -28,6 +28,7 @@ from train.nano.imagenet import EPSILON, load_imagenet_weights, weights_file
 from train.nano.pretrain import PretrainConfig
 from train.nano.real_pictures import LARGEST_RANK, SETTINGS, STAGE, join, of_smaller_rank
 from train.nano.run import CONFIGS, read_settings
+from train.trainable_parts import freeze_convolutional_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -153,3 +154,21 @@ def test_from_the_nano_to_new_tensors_and_again_only_what_is_missing(folder, cap
     real_pictures.main()
     assert "is finished" in capsys.readouterr().out
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in read_trained_tensors(path)[0].items())
+
+
+def test_frozen_the_convolutional_network_leaves_the_maps_that_lead_from_it_trainable() -> None:
+    class Encoder(nn.Module):
+        def __init__(self, features: OmniVMedConvolutionalFeatures | None):
+            super().__init__()
+            self.convolutional_features = features
+
+    encoder = Encoder(OmniVMedConvolutionalFeatures(8))
+    freeze_convolutional_features(encoder)
+    moving = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    maps = {"from_fine.weight", "from_head.weight", "from_head.bias"}
+    assert moving == {f"convolutional_features.{name}" for name in maps}
+
+    encoder.requires_grad_(False)
+    freeze_convolutional_features(encoder)
+    assert not any(parameter.requires_grad for parameter in encoder.parameters()), "what was frozen stays so"
+    freeze_convolutional_features(Encoder(None))

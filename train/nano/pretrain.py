@@ -35,6 +35,7 @@ from train.dataset.described_samples import fact_vocabulary
 from train.nano.muon import MuonWithAdamW
 from train.pseudo_visual_tokens import FactEmbeddings
 from train.stage import bfloat16_is_fast
+from train.trainable_parts import freeze_convolutional_features
 
 LARGEST_STRETCH = 1.35
 """Frames are stretched by up to this factor, so that the encoder meets every token grid that real files lead to."""
@@ -401,10 +402,7 @@ def pretrain(
     if not torch.cuda.is_available():
         model.model.vision_model.set_attn_implementation("eager")  # its backward pass is the faster one on CPUs
     learner = EncoderWithHeads(model, tokenizer, vocabulary)
-    if (features := learner.vision_model.convolutional_features) is not None:
-        features.requires_grad_(False)
-        features.from_fine.requires_grad_(True)
-        features.from_head.requires_grad_(True)
+    freeze_convolutional_features(learner.vision_model)
     for part, steps, seed in (
         ("encoder", config.steps, config.seed),
         ("projector", config.projector_steps, config.seed + 2),
