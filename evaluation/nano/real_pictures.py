@@ -38,6 +38,7 @@ from evaluation.blind import blinded
 from evaluation.breakdown import figures as share_figures
 from evaluation.breakdown import percent, span, task_of
 from evaluation.metrics import bootstrap_interval, wilson_interval
+from evaluation.nano.first_word import FirstWordMargin, first_word, fit_bias, read_bias, write_bias
 from evaluation.run import DTYPES, load
 from evaluation.score import Scored, mean, score_file
 from evaluation.shared_media import generate_ids_sharing
@@ -60,8 +61,11 @@ OFFICIAL = ("vqa-rad", "slake")
 BATCH_SIZE = 32
 LONGEST_ANSWER = 32
 EXAMPLES_OF_A_KIND = 4
-WRONGLY_DECLINED = 0.03
-"""Share of the answerable questions that may be declined at the threshold that `--fit` chooses."""
+WRONGLY_DECLINED = 0.025
+"""Share of the answerable questions that may be declined at the threshold that `--fit` chooses.
+
+Of another split it may be half a point more, and 3 % are the goal.
+"""
 CLAIMS = re.compile(
     r"\b(?:i am|i'm|my name is|this is)\s+(?:dr\b|(?:a |an |your )?(?:\w+ )?(?:doctor|physician|radiologist|human"
     r"|person|nurse|surgeon|specialist|consultant))",
@@ -134,20 +138,31 @@ def read_questions(folders: Sequence[Path], split: str, types: dict[str, str], l
 def answer_batch(
     model: OmniVMedForConditionalGeneration, processor: OmniVMedProcessor, questions: Sequence[BenchmarkQuestion]
 ) -> list[dict[str, Any]]:
-    """Rows with the greedy answers and the log-probabilities of their tokens; unreadable media give an empty one."""
-    watched = GreedyLogProbabilities()
+    """Rows with the greedy answers, the log-probabilities of their tokens, and how near each came to "not medical".
+
+    Unreadable media give an empty answer.
+    """
+    watched, near = GreedyLogProbabilities(), FirstWordMargin(first_word(processor))
     try:
         new, _ = generate_ids_sharing(
-            model, processor, questions, "plain", LONGEST_ANSWER, logits_processor=LogitsProcessorList([watched])
+            model, processor, questions, "plain", LONGEST_ANSWER, logits_processor=LogitsProcessorList([watched, near])
         )
     except ValueError as error:
         if len(questions) == 1:
-            return [questions[0].row() | {"prediction": "", "log_probabilities": [0.0], "error": str(error)}]
+            failed = {"prediction": "", "log_probabilities": [0.0], "not_medical_margin": None, "error": str(error)}
+            return [questions[0].row() | failed]
         return [row for one in questions for row in answer_batch(model, processor, [one])]
     texts = processor.batch_decode(new, skip_special_tokens=True)
     return [
-        one.row() | {"prediction": text.strip(), "log_probabilities": [round(value, 5) for value in values]}
-        for one, text, values in zip(questions, texts, watched.of_answers(new, end_ids(model)), strict=True)
+        one.row()
+        | {
+            "prediction": text.strip(),
+            "log_probabilities": [round(value, 5) for value in values],
+            "not_medical_margin": round(margin, 5),
+        }
+        for one, text, values, margin in zip(
+            questions, texts, watched.of_answers(new, end_ids(model)), near.margins, strict=True
+        )
     ]
 
 
@@ -199,6 +214,16 @@ def fit(questions: Sequence[RealQuestion], scored: Sequence[Scored]) -> AnswerCa
     own = sum(declined for declined, _ in answerable) / max(len(answerable), 1)
     kept = [confidence for declined, confidence in answerable if not declined]
     return replace(found, threshold=calibration.threshold_for(kept, max(WRONGLY_DECLINED - own, 0.0)))
+
+
+def bias_of(questions: Sequence[RealQuestion], scored: Sequence[Scored]) -> float:
+    """The bias on the first word of "This is not a medical image.", from answers to a validation split without one.
+
+    Captions are left out, for some of them begin with the same word.
+    """
+    replies = {one.question.id: one.reply for one in questions if one.question.task != REPORTS}
+    rows = [one for one in scored if one.id in replies and one.row["not_medical_margin"] is not None]
+    return fit_bias([one.row["not_medical_margin"] for one in rows], [replies[one.id] for one in rows])
 
 
 def shares(values: Iterable[bool]) -> dict[str, Any]:
@@ -361,7 +386,8 @@ def report(
         real: folder of VQA-RAD and SLAKE as published.
         limit: so many questions of each source but these two at most.
         dtype: one of `DTYPES`.
-        calibrate: whether to fit the confidence on the validation split first, and write it into `folder`.
+        calibrate: whether to fit on the validation split first how readily the model says that a picture is not
+            medical, and its confidence, and write both into `folder`.
 
     Raises:
         ValueError: for what a user can mend, in one sentence.
@@ -372,9 +398,16 @@ def report(
     questions = read_questions(data, "test", types, limit)
     out.mkdir(parents=True, exist_ok=True)
     model, processor = load(str(folder), {}, "cuda" if torch.cuda.is_available() else "cpu", dtype)
-    fixed = {"model": fingerprint(folder), "dtype": dtype}
+    fixed: dict[str, Any] = {"model": fingerprint(folder), "dtype": dtype}
+    validation: list[RealQuestion] = []
     if calibrate:
         validation = read_questions(data, "validation", types, limit)
+        model.generation_config.sequence_bias = None
+        answered = ask(model, processor, [one.question for one in validation], out / "validation_unbiased.jsonl", fixed)
+        write_bias(folder, first_word(processor), bias_of(validation, answered))
+        model.generation_config.sequence_bias = read_bias(folder)
+    fixed["sequence_bias"] = read_bias(folder)
+    if calibrate:
         answered = ask(model, processor, [one.question for one in validation], out / "validation.jsonl", fixed)
         write_calibration(folder, fit(validation, answered))
         model.config.answer_calibration = json.loads((folder / "config.json").read_text())["answer_calibration"]

@@ -184,3 +184,17 @@ def test_a_fit_writes_the_calibration_that_right_and_wrong_answers_give(reported
     short = [one for one in scored if one.id.split("/")[0] in ("slake", "busi")]
     below = sum(found.confidence(one.row["log_probabilities"]) < found.threshold for one in short)
     assert below <= real_pictures.WRONGLY_DECLINED * len(short)
+
+
+def test_the_bias_of_a_fit_makes_the_model_say_that_a_picture_is_not_medical(reported, data) -> None:
+    model, out, *_ = reported
+    questions = read_questions([data], "test", {}, None)
+    scored = real_pictures.score_file(out / "seeing.jsonl").scored
+    for one in scored:
+        one.row["not_medical_margin"] = -2.0 if one.id.startswith("photographs/") else -9.0
+    bias = real_pictures.bias_of(questions, scored)
+    assert 2.0 <= bias <= 9.0
+    loaded, processor = real_pictures.load(str(model), {}, "cpu", "auto")
+    loaded.generation_config.sequence_bias = [[[real_pictures.first_word(processor)], 1000.0]]
+    asked = [one.question for one in questions if one.source == "photographs"]
+    assert all(row["prediction"].startswith("This") for row in real_pictures.answer_batch(loaded, processor, asked))
