@@ -27,7 +27,7 @@ VARIABLES = {"none": (), "basic": ("user_variable", "password_variable"), "beare
 """Kinds of authorization, and the fields that name the variables with their secrets."""
 
 
-class ArchiveError(Exception):
+class ArchiveError(ValueError):
     """What an archive, its settings or a request to it have wrong; one sentence, without values of a patient."""
 
 
@@ -77,6 +77,23 @@ def read_settings(path: Path, name: str) -> ArchiveSettings:
     Raises:
         ArchiveError: whatever is wrong with the file, in one sentence.
     """
+    archives = _read(path)
+    if name not in archives:
+        raise ArchiveError(f"{path.name} names no archive {name}; it names {', '.join(archives)}.")
+    return _check(name, archives[name], path.parent)
+
+
+def read_all_settings(path: Path) -> list[ArchiveSettings]:
+    """All archives of a YAML, in its order.
+
+    Raises:
+        ArchiveError: whatever is wrong with the file, in one sentence.
+    """
+    return [_check(name, given, path.parent) for name, given in _read(path).items()]
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Names and unchecked settings."""
     try:
         archives = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
@@ -85,9 +102,7 @@ def read_settings(path: Path, name: str) -> ArchiveSettings:
         raise ArchiveError(f"{path.name} is no YAML; see docs/archive.md for an example.") from None
     if not isinstance(archives, dict) or not all(isinstance(entry, dict) for entry in archives.values()):
         raise ArchiveError(f"{path.name} must give each archive's name and under it its settings.")
-    if name not in archives:
-        raise ArchiveError(f"{path.name} names no archive {name}; it names {', '.join(map(str, archives))}.")
-    return _check(name, archives[name], path.parent)
+    return {str(name): given for name, given in archives.items()}
 
 
 def _check(name: str, given: dict[str, Any], folder: Path) -> ArchiveSettings:

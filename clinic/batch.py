@@ -4,9 +4,10 @@
     python -m clinic.batch STUDIES --questions questions.yaml --out runs/study
     python -m clinic.batch STUDIES --questions questions.yaml --list        # what would be asked, and what not
 
-STUDIES is a folder (DICOM series in any order, NIfTI, NRRD, MetaImage, pictures, videos, zips) or a list (CSV or
-Parquet) with a column `path`. OUT gets answers.jsonl as the run goes, and at its end answers.parquet, a JSON file for
-each study and report.html. Stopped at any moment, the same command goes on. For research only: no medical device.
+STUDIES is a folder (DICOM series in any order, NIfTI, NRRD, MetaImage, pictures, videos, zips), a list (CSV or Parquet)
+with a column `path`, or an archive that --archives names (dicomweb://NAME/studies?ModalitiesInStudy=CT). OUT
+gets answers.jsonl as the run goes, and at its end answers.parquet, a JSON file for each study and report.html. Stopped
+at any moment, the same command goes on. For research only: no medical device.
 """
 
 from __future__ import annotations
@@ -14,184 +15,51 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
+import os
 import sys
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from clinic.questions import Group, Questions, read_value
+from clinic.archive_media import ArchiveMedia
+from clinic.questions import Questions
 from clinic.results import write_results
-from clinic.studies import Series, Skipped, find_series
-from data_engine.ledger import Ledger
-from hub_model.isolated_reading_omniv_med import IsolatedReader
+from clinic.studies import Series, Skipped, find_series, is_address
+from clinic.tasks import Task, tasks_about
+from data_engine.ledger import Ledger, read_lines, remove_rows
 
 if TYPE_CHECKING:
-    from clinic.model import LocalModel
+    from clinic.engines import Settings
+    from clinic.model import Model
 
-ANSWERS = "answers.jsonl"
+ANSWERS, LOCK = "answers.jsonl", ".lock"
 SHOWN_OF_A_REASON = 5
 """Files that a listing names for each reason to skip them."""
-NO_QUESTION = "no question is about it"
 DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+ENGINES = ("local", "ray")
 
 
-@dataclass(frozen=True)
-class Task:
-    """One series and the questions that are asked together about it."""
-
-    series: Series
-    group: Group
-
-    @property
-    def row_ids(self) -> list[str]:
-        """The ids of its rows, one for each question."""
-        return [f"{self.series.key} ? {one.id}" for one in self.group.questions]
-
-    @property
-    def failed_row_id(self) -> str:
-        """The id of the one row that stands for all of them where the series cannot be read."""
-        return f"{self.series.key} ? {self.asked}"
-
-    @property
-    def asked(self) -> str:
-        """The ids of its questions."""
-        return ",".join(one.id for one in self.group.questions)
-
-    def is_done(self, rows: Mapping[str, Any]) -> bool:
-        """Whether the rows of a ledger hold all of its answers, or that there are none."""
-        return self.failed_row_id in rows or all(name in rows for name in self.row_ids)
-
-
-@dataclass(frozen=True)
-class Read:
-    """A series as the model gets it, or the sentence that says why not."""
-
-    processed: Any
-    error: str
-    seconds: float
-
-
-def tasks_about(series: Iterable[Series], questions: Questions) -> tuple[list[Task], list[Skipped]]:
-    """What is asked about which series, and the series about which nothing is."""
-    tasks, left = [], []
-    for one in series:
-        groups = questions.groups_about(one.modality, one.described)
-        tasks += [Task(one, group) for group in groups]
-        if not groups:
-            left.append(Skipped(one.path or one.series, NO_QUESTION))
-    return tasks, left
-
-
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
-    """Items with the results of a function, in order; threads work on the next ones while the caller uses one."""
-    remaining, waiting = iter(items), deque[tuple[Item, Future[Result]]]()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        waiting.extend((item, pool.submit(function, item)) for item in itertools.islice(remaining, threads + 1))
-        while waiting:
-            item, future = waiting.popleft()
-            result = future.result()
-            waiting.extend(
-                (following, pool.submit(function, following)) for following in itertools.islice(remaining, 1)
-            )
-            yield item, result
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def read(task: Task, reader: IsolatedReader, model: LocalModel) -> Read:
-    """Reads and prunes the series of a task.
-
-    Raises:
-        RuntimeError: no file at all can be read on this machine.
-    """
-    start = time.perf_counter()
-    source = task.series.source
-    options = {**model.sampling(), **task.group.reading, **task.series.options, **task.series.reading}
-    processed, sentence = None, ""
-    try:
-        clip = reader.load_clip(source if isinstance(source, str) else list(source), **options)
-        processed = model.prune(clip, task.group.pruning)
-    except ValueError as error:
-        sentence = str(error)
-    return Read(processed, sentence, time.perf_counter() - start)
-
-
-def rows_of(task: Task, read: Read, model: LocalModel, max_new_tokens: int) -> list[dict[str, Any]]:
-    """The rows of a task, without those fields that are the same in all rows of a run."""
-    start = time.perf_counter()
-    answers, error = [], read.error
-    if not error:
-        try:
-            answers = model.answer(read.processed, task.group.questions, max_new_tokens)
-        except ValueError as refused:
-            error = str(refused)
-    series = task.series
-    common: dict[str, Any] = {"study": series.study, "series": series.series, "part": series.part, "path": series.path}
-    if series.patient_id:
-        common["patient_id"] = series.patient_id
-    seconds = read.seconds + time.perf_counter() - start
-    if error:
-        return [
-            {"id": task.failed_row_id, **common, "question": task.asked, "modality": series.modality}
-            | {"seconds": round(seconds, 3), "error": error}
-        ]
-    processed = read.processed
-    common |= {
-        "kind": processed.clip.kind,
-        "modality": processed.clip.modality,
-        "frames": len(processed.clip.frames),
-        "source_frames": processed.clip.source_frames,
-        "tokens_kept": int(processed.pruned.keep_mask.sum()),
-        "tokens_total": processed.tokens_before,
-        "seconds": round(seconds / len(answers), 3),
-        "notes": list(processed.notes),
-    }
-    return [
-        {
-            "id": name,
-            **common,
-            "question": question.id,
-            "asked": question.ask,
-            "answer": answer.text,
-            "value": None if answer.declined else read_value(question, answer.text),
-            "confidence": round(answer.confidence, 6),
-            "declined": answer.declined,
-            "likeliest": answer.likeliest,
-        }
-        for name, question, answer in zip(task.row_ids, task.group.questions, answers, strict=True)
-    ]
-
-
-def answer_all(
-    tasks: Sequence[Task],
-    model: LocalModel,
-    reader: IsolatedReader,
+def record(
+    answered: Iterable[tuple[Task, Sequence[Mapping[str, Any]]]],
     ledger: Ledger,
     versions: Mapping[str, str],
-    max_new_tokens: int,
-    readers: int,
+    bar: tqdm[Any],
 ) -> None:
-    """Answers what the ledger does not hold yet; the next series are read meanwhile, `readers` at once.
+    """Writes the rows of tasks as they are answered.
 
     The questions of a task are asked together again where a kill came between their rows: the rounding of a batch
     depends on all that is in it, and a resumed run gives the rows of one that was not.
     """
-    left = [task for task in tasks if not task.is_done(ledger.rows)]
-    with tqdm(total=len(tasks), initial=len(tasks) - len(left), unit="series", desc="answering") as bar:
-        for task, done in ahead(lambda task: read(task, reader, model), left, readers):
-            for row in rows_of(task, done, model, max_new_tokens):
-                if row["id"] not in ledger.rows:
-                    ledger.append({**row, **versions})
-            bar.update()
+    for _, rows in answered:
+        for row in rows:
+            if row["id"] not in ledger.rows:
+                ledger.append({**row, **versions})
+        bar.update()
 
 
 def listing(tasks: Sequence[Task], skipped: Sequence[Skipped]) -> str:
@@ -201,9 +69,8 @@ def listing(tasks: Sequence[Task], skipped: Sequence[Skipped]) -> str:
         lines.append(study)
         for one, groups in itertools.groupby(held, key=lambda task: task.series):
             asked = ", ".join(task.asked for task in groups)
-            files = 1 if isinstance(one.source, str) else len(one.source)
             name = " ".join(filter(None, (one.series, one.part))) or one.path
-            lines.append(f"  {name}: {one.modality or 'modality unknown'}, files: {files}, asked: {asked}")
+            lines.append(f"  {name}: {one.modality or 'modality unknown'}, files: {one.file_count}, asked: {asked}")
     count = len({task.series.key for task in tasks})
     lines.append(f"{count} series of {len({task.series.study for task in tasks})} studies; {len(skipped)} passed over:")
     for reason, number in Counter(one.reason for one in skipped).most_common():
@@ -217,29 +84,60 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m clinic.batch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("studies", type=Path, help="folder, or list (CSV or Parquet) with a column 'path'")
+    parser.add_argument(
+        "studies", help="folder; list (CSV or Parquet) with a column 'path'; or dicomweb://NAME/studies"
+    )
     parser.add_argument("--questions", type=Path, required=True, help="YAML file; see docs/hospital.md")
     parser.add_argument("--out", type=Path, help="folder of the results; not in STUDIES")
     parser.add_argument("--list", action="store_true", help="say what would be asked and what is passed over, and end")
+    parser.add_argument("--archives", type=Path, metavar="FILE", help="YAML that names archives; see docs/archive.md")
+    parser.add_argument("--retry", action="store_true", help="ask again about what failed in an earlier run")
     parser.add_argument("--model", default=str(DEFAULT_MODEL), help="folder or Hub id (default: %(default)s)")
     parser.add_argument("--keep-ids", action="store_true", help="write DICOM's PatientID into the results")
     parser.add_argument("--time-limit", type=float, default=600.0, help="seconds to read one series (default 600)")
     parser.add_argument("--readers", type=int, default=2, help="series that are read at once (default 2)")
+    parser.add_argument("--engine", choices=ENGINES, default="local", help="this machine, or Ray's workers")
+    parser.add_argument("--workers", type=int, default=2, help="of --engine ray, each with a model (default 2)")
     options = parser.parse_args(arguments)
     if not options.list and options.out is None:
         parser.error("--out is needed, or --list")
-    if options.readers < 1 or options.time_limit <= 0:
-        parser.error("--readers must be at least 1, and --time-limit above 0")
-    if options.out is not None and options.studies.resolve() in (options.out.resolve(), *options.out.resolve().parents):
-        parser.error("--out lies in STUDIES, where its files would be taken for studies; name a folder elsewhere")
+    if min(options.readers, options.workers) < 1 or options.time_limit <= 0:
+        parser.error("--readers and --workers must be at least 1, and --time-limit above 0")
+    if options.out is not None and not is_address(options.studies):
+        out = options.out.resolve()
+        if Path(options.studies).resolve() in (out, *out.parents):
+            parser.error("--out lies in STUDIES, where its files would be taken for studies; name a folder elsewhere")
     return options
+
+
+def find(options: argparse.Namespace) -> tuple[list[Series], list[Skipped]]:
+    """The series of STUDIES, and what is passed over."""
+    with tqdm(unit=" series" if is_address(options.studies) else " files", desc="looking") as bar:
+        in_archive = None
+        if options.archives:
+            in_archive = ArchiveMedia(options.archives, options.keep_ids, progress=bar.update).find
+        return find_series(options.studies, options.keep_ids, bar.update, in_archive)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keeps a second run out of the folder; the lock goes with its process, however that ends.
+
+    Raises:
+        ValueError: another run writes there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(f"Another run writes to {out}; wait for it, or name another folder.") from None
 
 
 def run(options: argparse.Namespace) -> None:
     """The whole command; raises `ValueError` for what a user can mend."""
     questions = Questions.read(options.questions)
-    with tqdm(unit="file", desc="looking") as bar:
-        series, skipped = find_series(options.studies, options.keep_ids, bar.update)
+    series, skipped = find(options)
     tasks, without_question = tasks_about(series, questions)
     skipped += without_question
     if options.list:
@@ -250,22 +148,127 @@ def run(options: argparse.Namespace) -> None:
     # Not above: it takes seconds, and a mistake in the arguments should be told at once.
     from transformers.utils import logging
 
-    from clinic.model import LocalModel, code_version
+    from clinic.engines import Settings
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    with IsolatedReader(options.time_limit, processes=options.readers) as reader:
-        reader.start()
+    work = Settings(questions.max_new_tokens, options.readers, options.time_limit, options.archives)
+    asked = hashlib.sha256(questions.model_dump_json().encode()).hexdigest()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        finished = run_shared(options, questions, tasks, work, asked)
+    else:
+        finished = run_alone(options, questions, tasks, work, asked)
+    if finished is not None:
+        rows, settings = finished
+        write_results(options.out, rows, settings, skipped)
+        print(f"{len(rows)} rows: {options.out / 'answers.parquet'}. Report: {options.out / 'report.html'}.")
+
+
+Finished = tuple[list[dict[str, Any]], dict[str, Any]]
+"""All rows of a run, in the order of its tasks, and its settings."""
+
+
+def settings_of(model: Model, options: argparse.Namespace, asked: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """The versions that every row has, and what a run is not gone on with where it differs."""
+    from clinic.model import code_version
+
+    versions = {"model": model.version, "code": code_version()}
+    return versions, {**model.settings(), **versions, "questions": asked, "patient ids": options.keep_ids}
+
+
+def in_order(rows: Mapping[str, dict[str, Any]], tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """Rows in the order of the tasks, however they came; last those of studies that are no longer there."""
+    place = {name: number for number, name in enumerate(name for task in tasks for name in task.all_ids)}
+    return sorted(rows.values(), key=lambda row: place.get(row["id"], len(place)))
+
+
+def run_alone(
+    options: argparse.Namespace, questions: Questions, tasks: Sequence[Task], work: Settings, asked: str
+) -> Finished:
+    """Answers in this process, or by Ray's workers."""
+    from clinic.engines import answered_by_ray, answered_here, collect_parts
+    from clinic.model import LocalModel
+
+    with work.reader() as reader:
+        if options.engine == "local":
+            reader.start()
         model = LocalModel(options.model)
-        model.check(questions.questions)
-        versions = {"model": model.version, "code": code_version()}
-        asked = hashlib.sha256(questions.model_dump_json().encode()).hexdigest()
-        settings = {**model.settings(), **versions, "questions": asked, "patient ids": options.keep_ids}
-        with Ledger(options.out / ANSWERS, settings) as ledger:
-            answer_all(tasks, model, reader, ledger, versions, questions.max_new_tokens, options.readers)
-            rows = list(ledger.rows.values())
-    write_results(options.out, rows, settings, skipped)
-    print(f"{len(rows)} rows: {options.out / 'answers.parquet'}. Report: {options.out / 'report.html'}.")
+        model.check(questions)
+        versions, settings = settings_of(model, options, asked)
+        with locked(options.out):
+            forget_failures(options, settings)
+            with Ledger(options.out / ANSWERS, settings) as ledger:
+                collect_parts(parts_in(options.out), ledger, settings)
+                left = [task for task in tasks if not task.is_done(ledger.rows)]
+                answered: Iterator[tuple[Task, list[dict[str, Any]]]] = iter(())
+                if left and options.engine == "ray":
+                    answered = answered_by_ray(left, options.model, work, options.workers)
+                elif left:
+                    answered = answered_here(left, model, reader, work)
+                with progress(len(tasks), len(tasks) - len(left)) as bar:
+                    record(answered, ledger, versions, bar)
+                return in_order(ledger.rows, tasks), settings
+
+
+def run_shared(
+    options: argparse.Namespace, questions: Questions, tasks: Sequence[Task], work: Settings, asked: str
+) -> Finished | None:
+    """Answers this process's share of the tasks under `accelerate launch`; only the first process gets the rows.
+
+    Each process writes a ledger of its own. What a stopped run left in these is known to the next one, however many
+    processes that has.
+    """
+    import torch
+    from accelerate import PartialState
+
+    from clinic.engines import answered_here, collect_parts, share_of
+    from clinic.model import LocalModel
+
+    # Without an accelerator Accelerate must be told so, or it takes each of several processes for the only one.
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    with work.reader() as reader:
+        reader.start()
+        model = LocalModel(options.model, state.device)
+        model.check(questions)
+        versions, settings = settings_of(model, options, asked)
+        with locked(options.out) if state.is_main_process else nullcontext():
+            if state.is_main_process:
+                forget_failures(options, settings)
+                with Ledger(options.out / ANSWERS, settings) as ledger:
+                    collect_parts(parts_in(options.out), ledger, settings)
+            state.wait_for_everyone()
+            known = {row["id"]: row for _, row in read_lines(options.out / ANSWERS) if row is not None and "id" in row}
+            mine = share_of(tasks, state.process_index, state.num_processes)
+            left = [task for task in mine if not task.is_done(known)]
+            with (
+                Ledger(options.out / f"part-{state.process_index:03d}.jsonl", settings) as part,
+                progress(len(mine), len(mine) - len(left), hidden=not state.is_main_process) as bar,
+            ):
+                record(answered_here(left, model, reader, work), part, versions, bar)
+            state.wait_for_everyone()
+            if not state.is_main_process:
+                return None
+            with Ledger(options.out / ANSWERS, settings) as ledger:
+                collect_parts(parts_in(options.out), ledger, settings)
+                return in_order(ledger.rows, tasks), settings
+
+
+def parts_in(out: Path) -> list[Path]:
+    """The ledgers of several processes."""
+    return sorted(out.glob("part-*.jsonl"))
+
+
+def forget_failures(options: argparse.Namespace, settings: Mapping[str, Any]) -> None:
+    """Has `--retry` ask again about what failed, unless the run was begun with other settings."""
+    for path in [options.out / ANSWERS, *parts_in(options.out)]:
+        if options.retry and path.exists():
+            Ledger(path, settings).close()
+            remove_rows(path, lambda row: "error" in row)
+
+
+def progress(total: int, done: int, hidden: bool = False) -> tqdm[Any]:
+    """A bar with an estimate of the time that is left."""
+    return tqdm(total=total, initial=done, unit="series", desc="answering", disable=hidden)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

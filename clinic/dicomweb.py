@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,13 +31,13 @@ from tqdm import tqdm
 from clinic.archive_settings import ArchiveError, ArchiveSettings, read_settings
 from clinic.guarded_session import GuardedSession, RefusedError
 from clinic.source_series import values_stay_out_of_logs
+from clinic.uids import is_uid
 
 LISTING_BYTES = 1 << 26
 """Of one listing, however many pages it has; a series of 20,000 instances takes a tenth of it."""
 PAGE = 500
 """Matches that are asked for at once; servers have limits of their own."""
 MOST_MATCHES = 20_000
-UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 Result = TypeVar("Result")
 
@@ -82,6 +81,10 @@ class FetchLimits:
     max_bytes: int = 4 * 2**30
 
 
+class TooLargeError(ArchiveError):
+    """A listing or series beyond the limits."""
+
+
 class Archive:
     """One DICOMweb archive.
 
@@ -113,12 +116,15 @@ class Archive:
         """The archive with that name in an operator's YAML (see `clinic.archive_settings`)."""
         return cls(read_settings(path, name))
 
-    def studies(self, filters: Mapping[str, str], show_patients: bool = False) -> list[StudyListing]:
+    def studies(
+        self, filters: Mapping[str, str], show_patients: bool = False, first: int | None = None
+    ) -> list[StudyListing]:
         """Studies that match.
 
         Args:
             filters: values by DICOM keyword, as QIDO-RS takes them: {"ModalitiesInStudy": "CT", "PatientID": "4711"}.
             show_patients: whether the listing names the patients.
+            first: so many are enough; without it all are listed, and too many are an error.
         """
         fields = ["StudyDate", "ModalitiesInStudy", "StudyDescription"]
         fields += ["NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"]
@@ -138,7 +144,7 @@ class Archive:
                 patient_name=_text(found, "PatientName") if show_patients else "",
                 patient_id=_text(found, "PatientID") if show_patients else "",
             )
-            for found in self._matches(page, "StudyInstanceUID", MOST_MATCHES)
+            for found in self._matches(page, "StudyInstanceUID", MOST_MATCHES, first)
         ]
 
     def series(self, study: str) -> list[SeriesListing]:
@@ -180,7 +186,21 @@ class Archive:
         """
         _check_uids(study, series)
         limits = limits or FetchLimits()
-        instances = self._instances(study, series, limits)
+        uids = [_text(item, "SOPInstanceUID") for item in self.instances(study, series, limits)]
+        return self.fetch_instances(study, series, uids, folder, limits, progress)
+
+    def fetch_instances(
+        self,
+        study: str,
+        series: str,
+        instances: Sequence[str],
+        folder: Path,
+        limits: FetchLimits | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Path]:
+        """Fetches instances of a series, given by their UIDs, as `fetch_series` does."""
+        _check_uids(study, series, *instances)
+        limits = limits or FetchLimits()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             paths = [folder / f"{uid}.dcm" for uid in instances]
@@ -217,9 +237,16 @@ class Archive:
             if answer.get("FailedSOPSequence"):
                 raise ArchiveError(f"The archive {self.settings.name} refused to store {path.name}.")
 
-    def _instances(self, study: str, series: str, limits: FetchLimits) -> list[str]:
-        """The UIDs of a series' instances, where they are within the limits."""
-        fields = ["NumberOfFrames", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel"]
+    def instances(self, study: str, series: str, limits: FetchLimits | None = None) -> list[Dataset]:
+        """The instances of a series, where they are within the limits.
+
+        Returns:
+            For each, its UID and what the archive says of its pixels: SOPInstanceUID, Rows, Columns, NumberOfFrames,
+            SamplesPerPixel, PhotometricInterpretation, BitsAllocated.
+        """
+        _check_uids(study, series)
+        limits = limits or FetchLimits()
+        fields = ["NumberOfFrames", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation"]
 
         def page(**paging: Any) -> list[dict[str, Any]]:
             return self._client.search_for_instances(study, series, fields=fields, **paging)
@@ -227,8 +254,7 @@ class Archive:
         found = self._matches(page, "SOPInstanceUID", limits.max_instances)
         if not found:
             raise ArchiveError(f"The archive {self.settings.name} has no such series; list the study's series.")
-        uids = [_text(item, "SOPInstanceUID") for item in found]
-        _check_uids(*uids)
+        _check_uids(*(_text(item, "SOPInstanceUID") for item in found))
         claimed = sum(
             _number(item, "Rows")
             * _number(item, "Columns")
@@ -239,19 +265,21 @@ class Archive:
             for item in found
         )
         if claimed > limits.max_bytes:
-            raise ArchiveError(
+            raise TooLargeError(
                 f"The series has {claimed} bytes of pixels, over the limit of {limits.max_bytes}; nothing is fetched."
             )
-        return uids
+        return found
 
-    def _matches(self, page: Callable[..., list[dict[str, Any]]], key: str, most: int) -> list[Dataset]:
-        """All pages of a search, each match once; a server that repeats itself is at its end."""
+    def _matches(
+        self, page: Callable[..., list[dict[str, Any]]], key: str, most: int, first: int | None = None
+    ) -> list[Dataset]:
+        """All pages of a search, each match once, or the `first`; a server that repeats itself is at its end."""
         self._session.bytes_left = LISTING_BYTES
         found: dict[str, Dataset] = {}
         while True:
 
             def ask(offset: int = len(found)) -> list[Dataset]:
-                return [Dataset.from_json(item) for item in page(limit=PAGE, offset=offset)]
+                return [Dataset.from_json(item) for item in page(limit=min(PAGE, first or PAGE), offset=offset)]
 
             before, answer = len(found), self._ask(ask)
             for item in answer:
@@ -260,11 +288,11 @@ class Archive:
                     raise ArchiveError(f"The archive {self.settings.name} lists entries without their {key}.")
                 found.setdefault(uid, item)
             if len(found) > most:
-                raise ArchiveError(
+                raise TooLargeError(
                     f"The archive {self.settings.name} lists more than {most} entries, the limit; ask for fewer."
                 )
-            if len(found) == before:
-                return list(found.values())
+            if len(found) == before or (first is not None and len(found) >= first):
+                return list(found.values())[:first]
 
     def _fetch_instance(self, study: str, series: str, uid: str, path: Path) -> None:
         """Fetches one instance and writes it, in the encoding in which the archive has it."""
@@ -350,7 +378,7 @@ def _number(found: Dataset, keyword: str) -> int:
 
 def _check_uids(*uids: str) -> None:
     """UIDs become names of files and parts of addresses, so they are nothing else."""
-    if not all(UID.fullmatch(uid) for uid in uids):
+    if not all(is_uid(uid) for uid in uids):
         raise ArchiveError("A UID has digits and points only, 64 at most; copy it from a listing.")
 
 

@@ -16,7 +16,8 @@ import pyarrow
 import pyarrow.parquet
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from clinic.studies import Skipped, is_uid
+from clinic.studies import Skipped
+from clinic.uids import is_uid
 from data_engine.files import write_atomically
 
 PARQUET, STUDIES, REPORT = "answers.parquet", "studies", "report.html"

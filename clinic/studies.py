@@ -2,7 +2,8 @@
 """Finds the series in a folder, or in a list of files: what a batch run asks about, and what it passes over and why.
 
 DICOM files are grouped by their headers alone, wherever they lie; of these, UIDs, modality and frame size are kept, the
-description chooses questions, and nothing else is read. Every other file is a series, and a study, of its own.
+description chooses questions, and nothing else is read. Every other file is a series, and a study, of its own. What an
+archive holds `clinic.archive_media` finds.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from typing import Any
 import pyarrow.parquet
 import yaml
 from pydicom.dataset import Dataset
-from pydicom.uid import RE_VALID_UID
 
+from clinic.uids import is_uid
 from hub_model.archives_omniv_med import unpack_archive
 from hub_model.clip_omniv_med import MODALITY_CODES, MediaError, MediaLimits, ReadingOptions
 from hub_model.dicom_files_omniv_med import frame_count, is_colour, modality_of, open_dicom
@@ -42,6 +42,21 @@ class StudiesError(ValueError):
 
 
 @dataclass(frozen=True)
+class ArchivedSeries:
+    """A series in an archive, or those of its instances that the reader takes for one series.
+
+    Attributes:
+        archive: its name in the operator's YAML.
+        study, series, instances: UIDs.
+    """
+
+    archive: str
+    study: str
+    series: str
+    instances: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Series:
     """One series: what the model is shown at a time.
 
@@ -52,7 +67,7 @@ class Series:
             multi-frame file, the frame size of others; "" for what is not DICOM.
         path: below the folder, or as the list gives it. "" for DICOM files of a folder, which their UIDs name: what
             exports call their folders may be a patient's name.
-        source: what `load_clip` reads.
+        source: what `load_clip` reads, or what is fetched for it from an archive.
         options: arguments of `load_clip` that a list gives.
         reading: arguments of `load_clip` that find the series in its source.
         modality: DICOM code, or "".
@@ -61,7 +76,7 @@ class Series:
     """
 
     study: str
-    source: str | tuple[str, ...]
+    source: str | tuple[str, ...] | ArchivedSeries
     series: str = ""
     part: str = ""
     path: str = ""
@@ -76,6 +91,13 @@ class Series:
         """Its name in a run: the same wherever the folder lies, and whatever else is in it."""
         options = json.dumps(dict(self.options), sort_keys=True) if self.options else ""
         return " ".join(dict.fromkeys(filter(None, (self.study, self.series, self.part, self.path, options))))
+
+    @property
+    def file_count(self) -> int:
+        """How many files it is in."""
+        if isinstance(self.source, ArchivedSeries):
+            return len(self.source.instances)
+        return 1 if isinstance(self.source, str) else len(self.source)
 
     @property
     def described(self) -> str:
@@ -97,27 +119,55 @@ class Skipped:
 
 
 Found = Series | Skipped
+InArchive = Callable[[str], Iterator[Found]]
+"""Finds the series at an address of an archive."""
+ADDRESS = "dicomweb://"
+"""How addresses of an archive begin; see `clinic.archive_media`."""
 
 
 def find_series(
-    studies: Path, patient_ids: bool = False, progress: Callable[[], object] = lambda: None
+    studies: str | Path,
+    patient_ids: bool = False,
+    progress: Callable[[], object] = lambda: None,
+    in_archive: InArchive | None = None,
 ) -> tuple[list[Series], list[Skipped]]:
-    """The series of a folder, or of a list (CSV or Parquet), sorted by study; and what is passed over.
+    """The series of a folder, a list (CSV or Parquet) or an archive, sorted by study; and what is passed over.
 
     Args:
-        patient_ids: reads PatientID too.
+        studies: a path, or the address of an archive.
+        patient_ids: reads PatientID too; of archives, `in_archive` says whether it does.
         progress: called for every file that was looked at.
+        in_archive: without it no address is looked up.
 
     Raises:
         StudiesError: a path or list that cannot be used.
     """
-    tags = (*MORE_TAGS, PATIENT_ID) if patient_ids else MORE_TAGS
-    if studies.is_dir():
-        found = list(_Finder(studies, tags, progress).in_folder(studies))
-    elif studies.is_file():
-        found = list(_in_list(studies, tags, progress))
+    tags, path = (*MORE_TAGS, PATIENT_ID) if patient_ids else MORE_TAGS, Path(studies)
+    if is_address(studies):
+        found = list(_in_archive(str(studies), in_archive))
+    elif path.is_dir():
+        found = list(_Finder(path, tags, progress).in_folder(path))
+    elif path.is_file():
+        found = list(_in_list(path, tags, progress, in_archive))
     else:
         raise StudiesError(f"{studies} is neither a folder nor a list of files; check the path.")
+    return _sorted(found)
+
+
+def is_address(source: str | Path) -> bool:
+    """Whether it names an archive, and not a path."""
+    return isinstance(source, str) and source.startswith(ADDRESS)
+
+
+def _in_archive(address: str, in_archive: InArchive | None) -> Iterator[Found]:
+    if in_archive is None:
+        raise StudiesError(f"{address} is in an archive; give the YAML that names the archives (--archives).")
+    return in_archive(address)
+
+
+def _sorted(found: Iterable[Found]) -> tuple[list[Series], list[Skipped]]:
+    """The series, each once, by their keys; and what is passed over."""
+    found = list(found)
     series: dict[str, Series] = {}
     skipped = [one for one in found if isinstance(one, Skipped)]
     for one in found:
@@ -196,9 +246,7 @@ class _Finder:
         study, series, instance = (
             _uid(header, name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
         )
-        part = f"{header.get('Rows')}x{header.get('Columns')}{' colour' if is_colour(header) else ''}"
-        if frames > 1:
-            part = instance or path.name
+        part = instance or path.name if frames > 1 else frame_size(header)
         place = "" if study and series else self._below(path.parent)
         return Series(
             study or place,
@@ -251,9 +299,9 @@ def _content_of(path: Path) -> tuple[str, str]:
     return content, "" if content else "no known medical image, volume or video, or the voxels of a header beside it"
 
 
-def is_uid(text: str) -> bool:
-    """Whether a text is a DICOM UID (PS3.5 9.1)."""
-    return len(text) <= 64 and re.fullmatch(RE_VALID_UID, text) is not None
+def frame_size(header: Dataset) -> str:
+    """Rows, columns and colour, which the slices of a volume share."""
+    return f"{header.get('Rows')}x{header.get('Columns')}{' colour' if is_colour(header) else ''}"
 
 
 def _uid(header: Dataset, keyword: str) -> str:
@@ -262,12 +310,27 @@ def _uid(header: Dataset, keyword: str) -> str:
     return value if is_uid(value) else ""
 
 
-def _in_list(path: Path, tags: Sequence[str], progress: Callable[[], object]) -> Iterator[Found]:
-    """The series of the files and folders in a list, which are relative to the folder of the list."""
+def _in_list(
+    path: Path, tags: Sequence[str], progress: Callable[[], object], in_archive: InArchive | None
+) -> Iterator[Found]:
+    """The series of the files, folders and addresses in a list; paths are relative to the folder of the list."""
     for place, row in _rows_of(path):
         given, study = str(row.pop(PATH)), row.pop(STUDY, None)
         target = path.parent / given
         options = _options_of(row, f"{path}, {place}")
+        if is_address(given):
+            for one in _in_archive(given, in_archive):
+                yield (
+                    one
+                    if isinstance(one, Skipped)
+                    else replace(
+                        one,
+                        study=str(study) if study else one.study,
+                        options=options,
+                        modality=options.get("modality", one.modality),
+                    )
+                )
+            continue
         finder = _Finder(target if target.is_dir() else target.parent, tags, progress)
         content, reason = ("folder", "") if target.is_dir() else _content_of(target)
         if not target.exists() or "series" in options:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,27 @@ class Ledger:
         self.close()
 
 
+def remove_rows(path: Path, is_unwanted: Callable[[Mapping[str, Any]], bool]) -> int:
+    """Takes rows out of a ledger that no process writes, so that their questions are asked again; says how many.
+
+    Raises:
+        LedgerError: the file is damaged before its last line.
+    """
+    settings, rows = _read(path)
+    kept = [row for row in rows if not is_unwanted(row)]
+    _write_ledger(path, settings, kept)
+    return len(rows) - len(kept)
+
+
+def _write_ledger(path: Path, settings: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one ledger, whole or not at all."""
+    with write_atomically(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        for row in ({"settings": settings}, *rows):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _whole_lines(path: Path) -> bytes:
     """The file up to its last line break: what follows was cut short while it was written."""
     held = path.read_bytes()
@@ -156,11 +177,7 @@ class Merged:
 
     def write(self, path: Path) -> None:
         """Writes one ledger, whole or not at all."""
-        with write_atomically(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
-            for row in ({"settings": self.settings}, *self.rows):
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _write_ledger(path, self.settings, self.rows)
 
 
 def merge(paths: Sequence[Path], question_ids: Iterable[str]) -> Merged:

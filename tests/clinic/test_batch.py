@@ -16,11 +16,13 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from clinic.batch import ANSWERS, answer_all, main, tasks_about
+from clinic.batch import ANSWERS, locked, main
+from clinic.engines import Settings, answered_here
 from clinic.model import LocalModel
 from clinic.questions import Questions
 from clinic.studies import find_series
-from data_engine.ledger import Ledger, read_lines
+from clinic.tasks import tasks_about
+from data_engine.ledger import read_lines
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from tests.helpers.paths import ROOT
 from tests.helpers.study_files import BIRTH_DATE, UIDS, write_studies
@@ -177,15 +179,42 @@ def test_a_file_that_hangs_costs_one_row(studies: Path, questions: Path, tiny: P
         shutil.copy(studies / name, tmp_path / name)
     asked = Questions.read(questions)
     tasks, _ = tasks_about(find_series(tmp_path)[0], asked)
-    with (
-        HangingReader(SECONDS_TO_HANG, processes=1) as reader,
-        Ledger(tmp_path / "out" / ANSWERS, {}) as ledger,
-    ):
-        answer_all(tasks, LocalModel(str(tiny)), reader, ledger, {}, asked.max_new_tokens, readers=2)
-    rows = [(row["path"], row.get("error", "")) for row in ledger.rows.values()]
+    with HangingReader(SECONDS_TO_HANG, processes=1) as reader:
+        answered = answered_here(tasks, LocalModel(str(tiny)), reader, Settings(asked.max_new_tokens))
+        rows = [(row["path"], row.get("error", "")) for _, held in answered for row in held]
     assert [path for path, _ in rows] == ["film.mp4", *["head.nii.gz"] * 2, *["picture.png"] * 2]
     assert [error for _, error in rows[1:]] == [""] * 4
     assert rows[0][1].startswith("The file takes longer than 20 s to read")
+
+
+def test_what_failed_is_asked_again_on_request_alone(
+    questions: Path, studies: Path, tiny: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "studies"
+    few.mkdir()
+    for name in ("damaged.png", "picture.png"):
+        shutil.copy(studies / name, few / name)
+    command = arguments(few, questions, tmp_path / "out", tiny)
+    assert main(command) == 0
+    shutil.copy(studies / "picture.png", few / "damaged.png")
+    assert main(command) == 0
+    assert [row["path"] for row in rows_in(tmp_path / "out") if "error" in row] == ["damaged.png"]
+    answered = {row["id"]: row for row in rows_in(tmp_path / "out") if row["path"] == "picture.png"}
+    assert main([*command, "--retry"]) == 0
+    rows = {row["id"]: row for row in rows_in(tmp_path / "out")}
+    assert len(rows) == 4 and not [row for row in rows.values() if "error" in row]
+    assert answered.items() <= rows.items(), "what was answered stays as it is"
+    table = pyarrow.parquet.read_table(tmp_path / "out/answers.parquet").to_pylist()
+    assert [row["path"] for row in table] == ["damaged.png"] * 2 + ["picture.png"] * 2, "in the order of the studies"
+
+
+def test_two_runs_do_not_write_to_one_folder(
+    questions: Path, studies: Path, tiny: Path, tmp_path: Path, capsys
+) -> None:
+    with locked(tmp_path):
+        assert main(arguments(studies, questions, tmp_path, tiny)) == 2
+    assert "Another run writes to" in capsys.readouterr().err
+    assert not (tmp_path / ANSWERS).exists()
 
 
 def test_nothing_of_a_patient_is_in_any_output(whole: Path, studies: Path, questions: Path, capsys) -> None:

@@ -1,0 +1,127 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""What a batch run asks about which series, and the rows that come of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clinic.questions import Group, Questions, read_value
+from clinic.studies import Series, Skipped
+from hub_model.isolated_reading_omniv_med import IsolatedReader
+
+if TYPE_CHECKING:  # a listing should not wait for torch
+    from clinic.archive_media import Downloads
+    from clinic.model import GivenAnswer, Model
+
+NO_QUESTION = "no question is about it"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One series and the questions that are asked together about it."""
+
+    series: Series
+    group: Group
+
+    @property
+    def row_ids(self) -> list[str]:
+        """The ids of its rows, one for each question."""
+        return [f"{self.series.key} ? {one.id}" for one in self.group.questions]
+
+    @property
+    def failed_row_id(self) -> str:
+        """The id of the one row that stands for all of them where the series cannot be read."""
+        return f"{self.series.key} ? {self.asked}"
+
+    @property
+    def all_ids(self) -> list[str]:
+        """The ids of all rows that it may have, in the order of a table."""
+        return [self.failed_row_id, *self.row_ids]
+
+    @property
+    def asked(self) -> str:
+        """The ids of its questions."""
+        return ",".join(one.id for one in self.group.questions)
+
+    def is_done(self, rows: Mapping[str, Any]) -> bool:
+        """Whether the rows of a ledger hold all of its answers, or that there are none."""
+        return self.failed_row_id in rows or all(name in rows for name in self.row_ids)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A series as the model gets it, or the sentence that says why not."""
+
+    processed: Any
+    error: str
+    seconds: float
+
+
+def tasks_about(series: Iterable[Series], questions: Questions) -> tuple[list[Task], list[Skipped]]:
+    """What is asked about which series, and the series about which nothing is."""
+    tasks, left = [], []
+    for one in series:
+        groups = questions.groups_about(one.modality, one.described)
+        tasks += [Task(one, group) for group in groups]
+        if not groups:
+            left.append(Skipped(one.path or one.series, NO_QUESTION))
+    return tasks, left
+
+
+def read(task: Task, reader: IsolatedReader, downloads: Downloads, model: Model) -> Read:
+    """Fetches, reads and prunes the series of a task.
+
+    Raises:
+        RuntimeError: no file at all can be read on this machine.
+    """
+    start = time.perf_counter()
+    options = {**model.sampling(), **task.group.reading, **task.series.options, **task.series.reading}
+    processed, sentence = None, ""
+    try:
+        with downloads.files(task.series.source) as files:
+            clip = reader.load_clip(files, **options)
+            processed = model.prepare(clip, files, task.group.pruning)
+    except ValueError as error:
+        sentence = str(error)
+    return Read(processed, sentence, time.perf_counter() - start)
+
+
+def rows_of(task: Task, read: Read, model: Model, max_new_tokens: int) -> list[dict[str, Any]]:
+    """The rows of a task, without those fields that are the same in all rows of a run."""
+    start = time.perf_counter()
+    answers: Sequence[GivenAnswer] = ()
+    error = read.error
+    if not error:
+        try:
+            answers = model.answer(read.processed, task.group.questions, max_new_tokens)
+        except ValueError as refused:
+            error = str(refused)
+    series = task.series
+    common: dict[str, Any] = {"study": series.study, "series": series.series, "part": series.part, "path": series.path}
+    if series.patient_id:
+        common["patient_id"] = series.patient_id
+    seconds = read.seconds + time.perf_counter() - start
+    if error:
+        return [
+            {"id": task.failed_row_id, **common, "question": task.asked, "modality": series.modality}
+            | {"seconds": round(seconds, 3), "error": error}
+        ]
+    facts = model.facts(read.processed)
+    common |= {**facts, "seconds": round(seconds / len(answers), 3)}
+    return [
+        {
+            "id": name,
+            **common,
+            "question": question.id,
+            "asked": question.ask,
+            "answer": answer.text,
+            "value": None if answer.declined else read_value(question, answer.text),
+            "confidence": None if answer.confidence is None else round(answer.confidence, 6),
+            "declined": answer.declined,
+            "likeliest": answer.likeliest,
+        }
+        for name, question, answer in zip(task.row_ids, task.group.questions, answers, strict=True)
+    ]
