@@ -12,6 +12,7 @@ from typing import NoReturn
 
 DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
 MODEL_VARIABLE, AUTH_VARIABLE = "OMNIV_MED_MODEL", "OMNIV_MED_AUTH"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EPILOGUE = f"""environment:
   {MODEL_VARIABLE}      the model, unless --model is given
   {AUTH_VARIABLE}       user:password pairs, one per line, unless --auth-file is given
@@ -37,6 +38,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     serving.add_argument(
         "--auth-file", type=Path, metavar="FILE", help="one user:password per line; visitors must log in"
     )
+    serving.add_argument(
+        "--archives",
+        type=Path,
+        metavar="FILE",
+        help="YAML of archives whose studies visitors may choose (docs/archive.md)",
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--max-file-size", type=int, default=2048, metavar="MB", help="largest upload (default: %(default)s)"
@@ -60,6 +67,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         options.auth = read_auth(options.auth_file)
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    host = options.host or os.environ.get("GRADIO_SERVER_NAME") or LOOPBACK[0]
+    if options.archives and options.auth is None and host not in LOOPBACK:
+        parser.error("--archives shows patients' studies: give --auth-file too, or let this machine alone ask")
     return options
 
 
@@ -107,13 +117,22 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         sys.exit(f"The model {options.model} cannot be loaded; 'make model' assembles it in hub_model. {reason}")
+    studies = None
+    if options.archives:
+        # Imported here: a page without archives does without the extra `clinic`.
+        from demo.service.studies import Studies
+
+        try:
+            studies = Studies(options.archives, options.max_file_size << 20)
+        except ValueError as error:
+            sys.exit(str(error))
     print(f"Loaded {assistant.description}.", flush=True)
     # The fonts of the visitor's system; Gradio's other themes ask a font server.
     theme = gr.themes.Default(
         primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
     signal.signal(signal.SIGTERM, stop)
-    page, largest_upload = build_page(assistant, sessions), options.max_file_size << 20
+    page, largest_upload = build_page(assistant, sessions, studies), options.max_file_size << 20
     page.queue(max_size=options.queue).launch(
         server_name=options.host,
         server_port=options.port,

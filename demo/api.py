@@ -6,8 +6,8 @@ A file is an upload or a data: URI. No path and no address that a client names i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.events import api
@@ -24,6 +24,9 @@ from demo.service.export import answer_record
 from demo.service.uploads import RefusedFileError, scratch_copy, uploaded_file
 from hub_model.configuration_omniv_med import PruneStage
 from hub_model.token_pruning_omniv_med import PruneRule
+
+if TYPE_CHECKING:
+    from hub_model.media_omniv_med import Clip
 
 BESIDE_A_FILE = 1 << 20
 """Bytes of a request besides its file."""
@@ -99,6 +102,45 @@ def refuse_addresses(value: Any) -> None:
             refuse_addresses(item)
 
 
+def description(clip: Clip) -> dict[str, Any]:
+    """What a client learns of a medium that was read."""
+    count, height, width = clip.frames.shape[:3]
+    return {
+        "kind": clip.kind,
+        "frames": count,
+        "frames_in_file": clip.source_frames,
+        "height": height,
+        "width": width,
+        "pixel_spacing_mm": list(clip.pixel_spacing),
+        "positions": [round(float(position), 4) for position in clip.positions],
+        "unit": clip.unit,
+        "modality": clip.modality,
+        "notes": list(clip.notes),
+    }
+
+
+def answers(
+    assistant: Assistant, read: Callable[[], Clip | None], question: Any, changes: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The answer to a client's question, again and again until it is complete.
+
+    Args:
+        read: gives the medium that is asked about, if any; called when the rest of the request makes sense.
+        question: in English.
+        changes: of the pruning settings.
+
+    Raises:
+        ValueError: for a question or setting that means nothing, and as `read` does.
+    """
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError("Write a question.")
+    settings = assistant.defaults.changed_by_client(**changes)
+    clip = read()
+    media = (Medium("file", clip),) if clip is not None else ()
+    for answer in assistant.answer([Turn(question.strip(), media)], settings):
+        yield {**answer_record(answer)}
+
+
 class Endpoints:
     """The functions behind the endpoints. Gradio and MCP publish their names, signatures and docstrings."""
 
@@ -118,20 +160,7 @@ class Endpoints:
             DICOM code, notes.
         """
         with errors_for_visitors():
-            clip = self._read(file)
-            count, height, width = clip.frames.shape[:3]
-            return {
-                "kind": clip.kind,
-                "frames": count,
-                "frames_in_file": clip.source_frames,
-                "height": height,
-                "width": width,
-                "pixel_spacing_mm": list(clip.pixel_spacing),
-                "positions": [round(float(position), 4) for position in clip.positions],
-                "unit": clip.unit,
-                "modality": clip.modality,
-                "notes": list(clip.notes),
-            }
+            return description(self._read(file))
 
     def prune_file(
         self, file: str, rule: PruneRule = "anchor", threshold: float = 0.1, keep_ratio: float = 1.0
@@ -192,14 +221,8 @@ class Endpoints:
             of tokens; seconds.
         """
         with errors_for_visitors():
-            if not isinstance(question, str) or not question.strip():
-                raise ValueError("Write a question.")
-            settings = self._assistant.defaults.changed_by_client(
-                rule=rule, threshold=threshold, keep_ratio=keep_ratio, stage=stage
-            )
-            media = (Medium("file", self._read(file)),) if file else ()
-            for answer in self._assistant.answer([Turn(question.strip(), media)], settings):
-                yield {**answer_record(answer)}
+            changes = {"rule": rule, "threshold": threshold, "keep_ratio": keep_ratio, "stage": stage}
+            yield from answers(self._assistant, lambda: self._read(file) if file else None, question, changes)
 
     def _read(self, file: Any) -> Any:
         """Reads what a client sent as a file."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component, Navbar
 
 from demo.api import ClosedBlocks, add_endpoints
 from demo.panels.about import make_about
+from demo.panels.archive import ArchivePanel
 from demo.panels.chat import ChatPanel, pressed_exchange
 from demo.panels.components import templates, text_of
 from demo.panels.errors import CONNECTION_LOST, errors_for_visitors
@@ -33,6 +34,10 @@ from demo.service.sessions import LoadedFile, Session, Sessions
 from demo.service.shown import Shown
 from demo.service.suggestions import suggestions
 from demo.service.uploads import media_of
+from demo.study_api import add_study_endpoints
+
+if TYPE_CHECKING:
+    from demo.service.studies import Studies
 
 UPLOAD_SECONDS = 600
 """After which Gradio's copies of uploads are deleted; what a visitor loaded lies in a folder of its session."""
@@ -44,13 +49,14 @@ Updates = tuple[Any, ...]
 """The values for an event's outputs, in their order."""
 
 
-def build_page(assistant: Assistant, sessions: Sessions) -> gr.Blocks:
+def build_page(assistant: Assistant, sessions: Sessions, studies: Studies | None = None) -> gr.Blocks:
     """The page around one assistant.
 
     Args:
         sessions: hold the visitors' files; the page ends a session when its tab is closed.
+        studies: of the operator's archives, if there are any.
     """
-    return Page(assistant, sessions).blocks
+    return Page(assistant, sessions, studies).blocks
 
 
 class Page:
@@ -60,8 +66,8 @@ class Page:
         blocks: what Gradio serves.
     """
 
-    def __init__(self, assistant: Assistant, sessions: Sessions) -> None:
-        self._assistant, self._sessions = assistant, sessions
+    def __init__(self, assistant: Assistant, sessions: Sessions, studies: Studies | None) -> None:
+        self._assistant, self._sessions, self._studies = assistant, sessions, studies
         self._conversation = Conversation(assistant, sessions)
         self._examples = list(examples())
         with ClosedBlocks(
@@ -70,13 +76,18 @@ class Page:
             self._place()
             self._connect()
             add_endpoints(assistant)
+            if studies is not None:
+                add_study_endpoints(assistant, studies)
         with self.blocks.route("About", "about", show_in_navbar=False):
             make_about(assistant.description, assistant.measured.lines)
 
     def _place(self) -> None:
         Navbar(visible=False)
         gr.HTML(f"<style>{text_of('page.css')}</style>", visible="hidden")
+        self._archive = None
         with gr.Sidebar(open=False, position="right", width=380, elem_id="settings"):
+            if self._studies is not None:
+                self._archive = ArchivePanel(self._studies)
             self._pruning = PruningPanel(self._assistant.defaults)
             chart = gr.Plot(show_label=False, elem_id="kept_chart", visible=False)
         gr.HTML(elem_id="top", **templates("header"))
@@ -99,6 +110,8 @@ class Page:
         reading: dict[str, Any] = {**private, "concurrency_limit": MOST_READING, "concurrency_id": READING}
         loading: dict[str, Any] = {**reading, "show_progress_on": self._upload}
         self._upload.upload(self.load_uploads, {self._upload, *controls}, [self._upload, *shown], **loading)
+        if self._archive is not None:
+            self._archive.load.click(self.load_series, {self._archive.series, *controls}, shown, **loading)
         self._cards.pick(self.load_sample, controls, [self._chat.question, *shown], **loading)
         choosing: dict[str, Any] = {**reading, "show_progress_on": self._rail}
         self._rail.choose(self.show_file, controls, shown, **choosing)
@@ -123,6 +136,21 @@ class Page:
         session, uploads = self._session(request), [Path(upload) for upload in values[self._upload] or []]
         loaded = [self._load(session, paths, values, progress) for paths in media_of(uploads)]
         return None, *next((updates for updates in reversed(loaded) if updates), self._unchanged())
+
+    def load_series(
+        self,
+        request: gr.Request,
+        values: Values,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Updates:
+        """Fetches the chosen series of an archive and shows it."""
+        with errors_for_visitors():
+            if self._archive is None or self._studies is None or not values[self._archive.series]:
+                raise ValueError("Choose a study and one of its series.")
+            progress(0, desc="Fetching the series")
+            with self._studies.files(values[self._archive.series]) as files:
+                loaded = self._load(self._session(request), files, values, progress)
+        return loaded or self._unchanged()
 
     def load_sample(
         self,

@@ -19,6 +19,7 @@ from demo.api import app_options
 from demo.panels.page import build_page
 from demo.service.assistant import Assistant
 from demo.service.sessions import Sessions
+from demo.service.studies import Studies
 from tests.helpers.loopback import answers, free_port
 from tests.helpers.paths import ROOT
 from tests.helpers.waiting import PATIENCE, wait_until
@@ -35,13 +36,15 @@ class Served:
 
 
 @contextmanager
-def served_here(model: Path, folder: Path, queue: int = 64, largest_upload: int = 1 << 24) -> Iterator[Served]:
+def served_here(
+    model: Path, folder: Path, queue: int = 64, largest_upload: int = 1 << 24, archives: Path | None = None
+) -> Iterator[Served]:
     """The demo in a thread of this process, with its uploads in `folder`."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     sessions = Sessions()
     assistant = Assistant(str(model), is_present=sessions.is_open)
-    page = build_page(assistant, sessions)
+    page = build_page(assistant, sessions, archives and Studies(archives, largest_upload))
     try:
         _, address, _ = page.queue(max_size=queue).launch(
             server_name="127.0.0.1",

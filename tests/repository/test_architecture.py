@@ -29,6 +29,7 @@ MAY_IMPORT = {
 SIDEWAYS = {
     ("benchmarks.chat_followup", "demo.service"): "it measures what a visitor of the page waits for",
     ("benchmarks.pruning", "evaluation"): "its intervals are drawn by patient, as everywhere",
+    ("demo.service.studies", "clinic"): "visitors choose studies of the archives that batch runs read",
     ("examples.finetune", "evaluation"): "it shows the model's answers before and after, scored as everywhere",
 }
 """The few arrows between rooms of the same height: (module or folder, what it may import), and why."""
