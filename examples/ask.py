@@ -9,12 +9,15 @@ python -m examples.ask none "What is computed tomography used for?"
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import json
 import os
 import sys
 import time
 import warnings
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -73,10 +76,23 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def load(auto_class: Any, model: str, **options: Any) -> Any:
-    """`auto_class.from_pretrained`, with one sentence for whatever is wrong with the model's files."""
+def classes(model: str) -> tuple[Any, Any]:
+    """What loads the processor and the model: for the project's own folder the classes in it, so that its code is
+    neither copied nor checked nor imported twice, otherwise transformers' auto classes."""
+    if Path(model).resolve() == DEFAULT_MODEL:
+        from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+        from hub_model.processing_omniv_med import OmniVMedProcessor
+
+        return OmniVMedProcessor, OmniVMedForConditionalGeneration
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    return AutoProcessor, AutoModelForImageTextToText
+
+
+def load(loaded_class: Any, model: str, **options: Any) -> Any:
+    """`loaded_class.from_pretrained`, with one sentence for whatever is wrong with the model's files."""
     try:
-        return auto_class.from_pretrained(model, trust_remote_code=True, **options)
+        return loaded_class.from_pretrained(model, trust_remote_code=True, **options)
     except Exception as error:  # of many classes: missing, damaged, from another project, or not reachable
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise AskError(f"The model {model} cannot be loaded: {reason}") from None
@@ -184,6 +200,20 @@ def as_lines(fields: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in fields["notes"])])
 
 
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Keeps the garbage collector from going through what torch and transformers make when they are imported: it all
+    lives to the end, and looking through it again and again, the last time on leaving, takes a fifth of the start."""
+    atexit.register(gc.freeze)
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def run(arguments: list[str] | None) -> None:
     """Reads, asks, prints; raises `AskError` for wrong input."""
     options = parse_arguments(arguments)
@@ -196,7 +226,6 @@ def run(arguments: list[str] | None) -> None:
             reader.start()
         # Imported here: it takes seconds, and a wrong argument should be told at once.
         import torch
-        from transformers import AutoModelForImageTextToText, AutoProcessor
         from transformers.utils import logging
 
         from hub_model.number_format_omniv_med import preferred_dtype
@@ -205,7 +234,8 @@ def run(arguments: list[str] | None) -> None:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
 
-        processor = load(AutoProcessor, options.model)
+        processor_class, model_class = classes(options.model)
+        processor = load(processor_class, options.model)
         if not hasattr(processor, "process_clip"):
             raise AskError(f"The model {options.model} is not an OmniV-Med model.")
         start = time.perf_counter()
@@ -214,7 +244,7 @@ def run(arguments: list[str] | None) -> None:
     seconds = time.perf_counter() - start
     # The file comes first, so that a wrong one is told before the weights are read; only the model's time is left out.
     on_gpu = torch.cuda.is_available()
-    model = load(AutoModelForImageTextToText, options.model, dtype=torch.float32 if on_gpu else preferred_dtype())
+    model = load(model_class, options.model, dtype=torch.float32 if on_gpu else preferred_dtype())
     model = model.to("cuda" if on_gpu else "cpu").eval()
     answered, generating = answer(processor, model, inputs, options.max_new_tokens)
     if options.heatmap is not None:
@@ -231,7 +261,9 @@ def run(arguments: list[str] | None) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; its exit code: 0, 1 where nobody reads on, or 2 with one line on stderr for wrong input."""
     try:
-        run(arguments)
+        with without_collector():
+            run(arguments)
+        sys.stdout.flush()  # here and not when Python ends, where nothing could be done about a reader that is gone
     except AskError as error:
         print("ask:", " ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -49,13 +49,23 @@ def ask(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
-def test_who_stops_reading_sees_no_traceback() -> None:
-    """As `python -m examples.ask … | head -0` does; the output is longer than a pipe holds."""
-    program = "import sys; import examples.ask as ask; ask.run = lambda given: print('x' * 2**20); sys.exit(ask.main())"
+@pytest.mark.parametrize("length", [10, 2**20], ids=["short", "longer than a pipe holds"])
+def test_who_stops_reading_sees_no_traceback(length) -> None:
+    """As `python -m examples.ask … | head -0` does; a short output is only written when the program flushes it."""
+    program = f"import sys; import examples.ask as ask; ask.run = lambda given: print('x' * {length}); "
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program + "input(); sys.exit(ask.main())"],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     process.stdout.close()
+    process.stdin.write("\n")  # only now does it write
+    process.stdin.close()
     assert process.stderr.read() == ""
     assert process.wait() == 1
 
