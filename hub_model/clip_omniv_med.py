@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -79,6 +80,16 @@ class Geometry:
     steps: np.ndarray
 
 
+class Series(NamedTuple):
+    """A DICOM series that a source holds: the number that `load_clip` takes, its slices, its modality code, and whether
+    it is the one that was read."""
+
+    number: int
+    slices: int
+    modality: str
+    is_read: bool
+
+
 @dataclass(frozen=True)
 class Clip:
     """Frames of one medical image, volume or video, ready for the encoder.
@@ -95,6 +106,7 @@ class Clip:
         notes: what was chosen while reading (windows, orientation, sampling), one sentence each, no patient data.
         plane: how a volume is sliced, one of `PLANES`; without a meaning for images and videos.
         geometry: where the frames lie in the patient, for DICOM slices whose headers say so; else None.
+        series: the DICOM series of a folder, archive or list that holds several, those that have numbers; else empty.
     """
 
     frames: np.ndarray
@@ -106,6 +118,7 @@ class Clip:
     notes: tuple[str, ...] = ()
     plane: str = "axial"
     geometry: Geometry | None = None
+    series: tuple[Series, ...] = ()
 
     @property
     def unit(self) -> str:

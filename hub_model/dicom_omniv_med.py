@@ -14,7 +14,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_fragments
 
-from .clip_omniv_med import MediaError, ReadingOptions
+from .clip_omniv_med import MediaError, ReadingOptions, Series
 from .dicom_files_omniv_med import (
     VIDEO_SYNTAXES,
     check_pixels,
@@ -67,11 +67,16 @@ def read_dicom(path: Path, name: str, options: ReadingOptions) -> Volume | Pictu
     return read_picture(dataset, name, count, options)
 
 
-def read_dicom_series(paths: Sequence[Path], name: str, options: ReadingOptions) -> Volume | Picture | EncodedVideo:
+def read_dicom_series(
+    paths: Sequence[Path], name: str, options: ReadingOptions
+) -> tuple[Volume | Picture | EncodedVideo, tuple[Series, ...]]:
     """Reads one series among DICOM files: the one asked for by its number or UID, else the one with the most slices.
 
     A series is what shares a SeriesInstanceUID and a frame size; a multi-frame file is a series of its own. On a tie,
     also among those asked for, the first in the order of the paths is used, and of copies of a slice the first.
+
+    Returns:
+        The series, and the numbers of all if there are several: of those with one number, the one that it names.
     """
     series, copies = _group_by_series(paths, name, options)
     if not series:
@@ -81,15 +86,16 @@ def read_dicom_series(paths: Sequence[Path], name: str, options: ReadingOptions)
         result = read_dicom(chosen.files[0][0], name, options)
     else:
         result = read_slices(chosen.files, name, options)
+    listed = _listed(series, chosen) if len(series) > 1 else ()
     if isinstance(result, EncodedVideo):
-        return result
+        return result, listed
     notes = [f"{copies} files are copies of others and were left out."] if copies else []
     if options.series is not None:
         number = "" if chosen.number is None else f" number {chosen.number}"
         notes.append(f"{len(series)} series found; of those asked for,{number} with {chosen.slices} slices is used.")
     elif len(series) > 1:
         notes.append(f"{len(series)} series were found; the one with the most slices ({chosen.slices}) is used.")
-    return replace(result, notes=(*notes, *result.notes))
+    return replace(result, notes=(*notes, *result.notes)), listed
 
 
 @dataclass
@@ -147,6 +153,18 @@ def _choose_series(series: Sequence[_Series], name: str, asked: str | int | None
             f"it holds {len(series)}{f', with the numbers {held}' if held else ', without numbers'}."
         )
     return max(fitting, key=lambda item: item.slices)
+
+
+def _listed(series: Sequence[_Series], chosen: _Series) -> tuple[Series, ...]:
+    """The series that have numbers, in their order; of those with one number the one with the most slices."""
+    named: dict[int, _Series] = {}
+    for item in series:
+        if item.number is not None and (item.number not in named or item.slices > named[item.number].slices):
+            named[item.number] = item
+    return tuple(
+        Series(number, item.slices, modality_of(item.files[0][1]), item is chosen)
+        for number, item in sorted(named.items())
+    )
 
 
 def _series_number(header: Dataset) -> int | None:

@@ -28,7 +28,7 @@ from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 
-from .clip_omniv_med import Clip, Geometry, MediaError, MediaLimits, ReadingOptions
+from .clip_omniv_med import Clip, Geometry, MediaError, MediaLimits, ReadingOptions, Series
 
 try:
     import resource
@@ -226,7 +226,8 @@ class _Worker:
             spacing, notes = tuple(header.pop("pixel_spacing")), tuple(header.pop("notes"))
             if (geometry := header.pop("geometry")) is not None:
                 geometry = Geometry(**{name: np.array(value, dtype=np.float64) for name, value in geometry.items()})
-            return Clip(frames, positions=positions, pixel_spacing=spacing, notes=notes, geometry=geometry, **header)
+            known = {"geometry": geometry, "series": tuple(Series(*item) for item in header.pop("series"))}
+            return Clip(frames, positions=positions, pixel_spacing=spacing, notes=notes, **known, **header)
         except (OSError, EOFError, ValueError, TypeError, KeyError):
             raise _NoAnswerError from None
 

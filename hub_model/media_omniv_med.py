@@ -316,7 +316,8 @@ def _header_of_voxels(path: Path, job: ReadingJob) -> Path | None:
 
 def _load_series(paths: Sequence[Path], job: ReadingJob) -> Clip:
     """The series that is asked for among DICOM files, or the one with the most slices."""
-    return _render(read_dicom_series(paths, job.name, job.options), job)
+    read, series = read_dicom_series(paths, job.name, job.options)
+    return replace(_render(read, job), series=series)
 
 
 def _render(read: Volume | Picture | EncodedVideo, job: ReadingJob) -> Clip:

@@ -10,6 +10,7 @@ import av
 import nibabel
 import nilearn
 import numpy as np
+import pydicom
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -93,6 +94,15 @@ def series(folder: Path, body: np.ndarray, axes: str = "LPS", modality: str = "C
             RescaleSlope=1,
             RescaleIntercept=-1024,
         ).save_as(folder / generate_uid()[-12:], enforce_file_format=True)
+    return folder
+
+
+def number_series(folder: Path, number: int) -> Path:
+    """Gives all files of a folder a series number."""
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesNumber = number
+        dataset.save_as(path)
     return folder
 
 

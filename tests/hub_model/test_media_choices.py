@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from pydicom.uid import generate_uid
 
+from hub_model.clip_omniv_med import Series
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from hub_model.media_omniv_med import (
     Clip,
@@ -32,18 +33,9 @@ from hub_model.media_omniv_med import (
     scale_intensity,
     window_ct,
 )
-from tests.helpers.media_files import METAIMAGE, assert_sound, make_body, nifti, said, series
+from tests.helpers.media_files import METAIMAGE, assert_sound, make_body, nifti, number_series, said, series
 
 # --- Which series -------------------------------------------------------------------------------------------
-
-
-def number_series(folder: Path, number: int) -> Path:
-    """Gives all files of a folder a series number."""
-    for path in folder.iterdir():
-        dataset = pydicom.dcmread(path)
-        dataset.SeriesNumber = number
-        dataset.save_as(path)
-    return folder
 
 
 @pytest.fixture
@@ -76,9 +68,15 @@ def test_a_series_is_chosen_by_its_number_or_its_uid(study, tmp_path):
                     clip, f"3 series found; of those asked for, number {number} with {len(body)} slices is used."
                 )
                 assert study["uids"][number] not in " ".join(clip.notes)
+            listed = [Series(each, len(body), "CT", each == number) for each, body in study["bodies"].items()]
+            assert list(clip.series) == listed
         default = load_clip(source)
         np.testing.assert_array_equal(default.frames, window_ct(study["bodies"][2]))
         assert said(default, "3 series were found; the one with the most slices (12) is used.")
+        assert [each.number for each in default.series if each.is_read] == [2]
+    assert load_clip(study["folder"] / "2").series == (), "there is nothing to choose"
+    with IsolatedReader() as reader:
+        assert reader.load_clip(study["folder"]).series == default.series
 
 
 def test_a_series_that_is_not_there_is_told_with_those_that_are(study):
