@@ -35,7 +35,8 @@ costs in `docs/pruning.md`.
 - **Confidence** is the calibrated probability that an answer is right. Below a threshold the model declines, and the
   page shows what it would have said.
 - **Compare** answers again with all tokens. Where the two answers differ, pruning may have cost something.
-- **Where did it look?** draws the attention of the answer's words: a hint, not an explanation.
+- **Where did it look?** covers each part of the picture in turn and asks for the answer's probability again: brighter
+  parts matter more to it. The page offers it only where measured regions lie on findings, as the figures above say.
 - Sizes, counts and findings are where a small model is weakest. Expect wrong answers.
 
 ## Your files

@@ -27,8 +27,12 @@ class Message(TypedDict):
     content: str
 
 
-def messages(exchanges: Sequence[Exchange]) -> list[Message]:
-    """The conversation as a chat shows it; a question's files are a message of their own before it."""
+def messages(exchanges: Sequence[Exchange], with_evidence: bool) -> list[Message]:
+    """The conversation as a chat shows it; a question's files are a message of their own before it.
+
+    Args:
+        with_evidence: whether the model's evidence was measured to lie on findings, so that it is offered.
+    """
     shown: list[Message] = []
     with_files = False
     for number, exchange in enumerate(exchanges):
@@ -36,7 +40,7 @@ def messages(exchanges: Sequence[Exchange]) -> list[Message]:
         if exchange.labels:
             shown.append({"role": "user", "content": "*" + " · ".join(exchange.labels) + "*"})
         shown.append({"role": "user", "content": exchange.question})
-        shown.append({"role": "assistant", "content": card(exchange, number, with_files)})
+        shown.append({"role": "assistant", "content": card(exchange, number, with_files, with_evidence)})
     return shown
 
 
@@ -50,12 +54,13 @@ def exchange_at(exchanges: Sequence[Exchange], index: int) -> tuple[int, bool]:
     raise IndexError("There is no such message.")
 
 
-def card(exchange: Exchange, number: int, with_files: bool) -> str:
+def card(exchange: Exchange, number: int, with_files: bool, with_evidence: bool) -> str:
     """The answers of an exchange as HTML.
 
     Args:
         number: counts the exchanges of the conversation from 0.
         with_files: whether the conversation has files up to there, so that there is something to prune and to look at.
+        with_evidence: as in `messages`.
     """
     pruned, unpruned = exchange.answers.get(PRUNED), exchange.answers.get(UNPRUNED)
     if pruned is None or not pruned.complete:
@@ -67,7 +72,8 @@ def card(exchange: Exchange, number: int, with_files: bool) -> str:
     tools = ""
     if with_files:
         compare = "" if unpruned is not None else _button("compare", number, "Compare")
-        tools = f'<p class="tools">{compare}{_button("look", number, "Where did it look?")}</p>'
+        look = _button("look", number, "Where did it look?") if with_evidence else ""
+        tools = f'<p class="tools">{compare}{look}</p>' if compare or look else ""
     kind = "answer declined" if pruned.declined else "answer"
     return f'<div class="{kind}">{body}{tools}</div>'
 

@@ -139,7 +139,8 @@ class ChatPanel:
             status = _figures(exchanges)
         busy = any(exchange.waits or exchange.is_answering for exchange in exchanges)
         with_conversation = (gr.update(interactive=bool(exchanges)) for _ in self._with_conversation)
-        return messages(exchanges), status, gr.update(interactive=busy), *with_conversation
+        shown = messages(exchanges, self._conversation.assistant.measured.shows_findings)
+        return shown, status, gr.update(interactive=busy), *with_conversation
 
     def _session(self, request: gr.Request) -> Session:
         return self._conversation.sessions.open(str(request.session_hash))

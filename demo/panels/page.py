@@ -190,7 +190,7 @@ class Page:
             return self._display(session, session.files[-1] if session.files else None, settings)
 
     def look(self, request: gr.Request, values: Values, event: gr.EventData) -> Updates:
-        """Finds where the model looked for an answer; shows a file of its conversation, if another one is shown."""
+        """Finds what an answer depends on; shows the file that it depends on most, if another one is shown."""
         session, shown = self._session(request), values[self._viewing.shown]
         with errors_for_visitors():
             exchange = pressed_exchange(session, event)
@@ -199,14 +199,17 @@ class Page:
             if not keys:
                 raise ValueError("The model was asked without a file, so it looked at nothing.")
             inputs, media = self._assistant.inputs(turns, exchange.settings)
-            evidence = self._assistant.find_evidence(inputs, exchange.answers[PRUNED].token_ids, exchange.settings)
-            now = next((file for file in session.files if shown is not None and file.paths == shown.paths), None)
-            if now is not None and str(now.number) in keys:
-                others, updates = [gr.skip() for _ in self._choice(session, now)], self._viewing.unchanged()
+            token_ids = exchange.answers[PRUNED].token_ids
+            evidence = self._assistant.find_evidence(inputs, media, token_ids, exchange.settings)
+            medium = evidence.strongest.medium
+            file, processed = session.file(int(keys[medium])), media[medium]
+            if file is None:
+                raise ValueError("The file of this answer is gone; load it again.")
+            if shown is not None and shown.paths == file.paths and shown.processed.grid == processed.grid:
+                others, updates = [gr.skip() for _ in self._choice(session, file)], self._viewing.unchanged()
             else:
-                now = session.file(int(keys[-1]))
-                *others, updates = self._parts(session, now, self._pruning.settings(values))
-            return *others, *self._viewing.with_evidence(updates, evidence, media, keys.index(str(now and now.number)))
+                *others, updates = self._parts(session, file, exchange.settings)
+            return *others, *self._viewing.with_evidence(updates, evidence, processed)
 
     def leave(self, request: gr.Request) -> None:
         """Forgets a visitor."""

@@ -2,7 +2,7 @@
 """The slice viewer of the page: a canvas, and the messages that the browser draws it from.
 
 The slices travel once, in two pictures: as the file has them, and as the encoder gets them. Kept tokens, scores and
-attention follow as small pictures with one square per token, and stand-ins as numbers. Every picture, called a sheet,
+evidence follow as small pictures with one square per token, and stand-ins as numbers. Every picture, called a sheet,
 has all slices in the same rows and columns, so that the browser copies the same cell from each. Nothing is written to
 disk. A CT is shown in grey, in a window that fits; what the model sees, three windows as colours, is one click away.
 
@@ -38,9 +38,7 @@ MOST_THUMBNAILS = 16
 THUMBNAIL = 64
 HIGHEST_SCORE = 2.0
 """The end of the scale on which scores are drawn; 1 is the threshold."""
-EVIDENCE_PERCENTILE = 98
-"""The percentile of a clip's attention that is drawn as 1: single tokens often gather far more than all others."""
-KEPT, REMOVED, ATTENDED = "#2dd4bf", "#6366f1", "#f59e0b"
+KEPT, REMOVED, DEPENDED = "#2dd4bf", "#6366f1", "#f59e0b"
 TINT = 64
 """Opacity, of 255, of a removed token's tint: it leaves the anatomy to see, and shows on black, too."""
 SCALE = [ImageColor.getrgb(colour) for colour in sample_colorscale("Plasma", np.linspace(0, 1, 256).tolist())]
@@ -48,7 +46,7 @@ SCALE = [ImageColor.getrgb(colour) for colour in sample_colorscale("Plasma", np.
 STYLE = {
     "--kept": KEPT,
     "--removed": REMOVED,
-    "--attended": ATTENDED,
+    "--depended": DEPENDED,
     "--scale": "linear-gradient(90deg, {})".format(", ".join(f"rgb{colour}" for colour in SCALE[::15])),
 }
 """The same colours for the legend."""
@@ -274,18 +272,16 @@ def pruning(processed: Any) -> dict[str, Any]:
     }
 
 
-def evidence(weights: np.ndarray) -> dict[str, Any]:
-    """The message with the attention on a clip's tokens (frames, rows, columns), relative to the strongest.
+def evidence(weights: np.ndarray, frame: int) -> dict[str, Any]:
+    """The message with what an answer depends on (frames, rows, columns), relative to the strongest.
 
     Returns:
-        The sheet "weight"; `first`, the frame with the strongest attention, to show first; bars for the sum in each
-        frame, relative to the frame with the largest.
+        The sheet "weight"; `first`, the `frame` to show first; bars for the strongest part of each frame.
     """
-    scale = float(np.percentile(weights, EVIDENCE_PERCENTILE)) or 1.0
-    shades = (np.clip(weights / scale, 0, 1) * 255).round().astype(np.uint8)
-    in_frames = weights.sum(axis=(1, 2))
-    style = {"--attention-bars": bars(in_frames / (in_frames.max() or 1.0), ATTENDED)}
-    return {"sheets": {"weight": painted(shades, SCALE)}, "style": style, "first": int(in_frames.argmax())}
+    shares = weights / (weights.max() or 1.0)
+    shades = (shares * 255).round().astype(np.uint8)
+    style = {"--evidence-bars": bars(shares.max(axis=(1, 2)), DEPENDED)}
+    return {"sheets": {"weight": painted(shades, SCALE)}, "style": style, "first": frame}
 
 
 def show(processed: Any, window: Window | None = None, grey: np.ndarray | None = None) -> dict[str, Any]:
@@ -316,6 +312,6 @@ def show_window(clip: Any, window: Window, grey: np.ndarray) -> dict[str, Any]:
     return gr.update(value=slices(clip, window, grey))
 
 
-def show_evidence(weights: np.ndarray | None) -> dict[str, Any]:
-    """The update that shows attention (frames, rows, columns), or hides it for None."""
-    return gr.update(evidence=NO_EVIDENCE if weights is None else evidence(weights))
+def show_evidence(weights: np.ndarray, frame: int) -> dict[str, Any]:
+    """The update that shows what an answer depends on (frames, rows, columns), beginning at a frame."""
+    return gr.update(evidence=evidence(weights, frame))

@@ -1,10 +1,9 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The viewing half of the page: the slices, what pruning does to them, and where the answer's attention lay."""
+"""The viewing half of the page: the slices, what pruning does to them, and what an answer depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -12,7 +11,7 @@ from gradio.components import Component
 
 from demo.panels.charts import kept_chart
 from demo.panels.components import templates
-from demo.panels.errors import errors_for_visitors, visible_error
+from demo.panels.errors import errors_for_visitors
 from demo.panels.facts import facts
 from demo.panels.pruning_panel import PruningPanel
 from demo.panels.queues import MOST_READING, READING
@@ -33,15 +32,6 @@ Update = dict[str, Any]
 """What `gr.update` and `gr.skip` return."""
 
 
-@dataclass(frozen=True)
-class Explained:
-    """The evidence of an answer, the media of its conversation in their order, and which of them is shown."""
-
-    evidence: Evidence
-    media: tuple[ProcessedClip, ...]
-    index: int
-
-
 class ViewingPanel:
     """The viewing half, placed in the layout block around the call, with everything that happens inside it connected.
 
@@ -59,28 +49,23 @@ class ViewingPanel:
     def __init__(self, assistant: Assistant, panel: PruningPanel, chart: gr.Plot) -> None:
         self._assistant, self._panel, self._chart = assistant, panel, chart
         self._place()
-        self._explained: list[Component] = [self._evidence, self._words]
         self.outputs: list[Component] = [
             self.shown,
             self._viewer,
             self._volume,
             self._numbers,
             self._chart,
-            *self._explained,
         ]
         self._connect()
 
     def _place(self) -> None:
-        self.shown, self._evidence = gr.State(time_to_live=KEEP_SECONDS), gr.State(time_to_live=KEEP_SECONDS)
+        self.shown = gr.State(time_to_live=KEEP_SECONDS)
         self._in_space = gr.State(False)
         with gr.Tabs(elem_id="views"):
             with gr.Tab("Slices") as self._slices_tab:
                 self._viewer = make_viewer()
             with gr.Tab("Planes and 3D") as self._space_tab:
                 self._volume = make_volume_view()
-        self._words = gr.CheckboxGroup(
-            [], label="Words of the answer that looked there", visible=False, elem_id="words"
-        )
         self._numbers = gr.HTML(value="", more="", elem_id="numbers", **templates("numbers"))
 
     def _connect(self) -> None:
@@ -106,44 +91,33 @@ class ViewingPanel:
             concurrency_id=READING,
             **quiet,
         )
-        self._words.change(self.mark, [self._evidence, self._words, self.shown], self._viewer, **quiet)
 
     def display(self, shown: Shown | None) -> tuple[Any, ...]:
         """The values of `outputs` that show a medium; for None they empty the panel."""
         if shown is None:
             values = [show(None), show_volume(None), gr.update(value="", more=""), gr.update(visible=False)]
-            return None, *values, *self._no_evidence()
+            return None, *values
         processed, clip = shown.processed, shown.processed.clip
         window = fitting_window(clip.frames) if is_ct(clip) else None
         grey = in_window(clip.frames, window) if window else None
         # The volume is sent only when its tab is opened: few visitors do, and it is the largest message of all.
         values = [show(processed, window, grey), show_volume(None), self._numbers_of(shown), self._chart_of(shown)]
-        return shown, *values, *self._no_evidence()
+        return shown, *values
 
     def unchanged(self) -> tuple[Any, ...]:
         """The values of `outputs` that leave what is shown."""
         return tuple(gr.skip() for _ in self.outputs)
 
-    def with_evidence(
-        self, updates: Sequence[Any], evidence: Evidence, media: Sequence[ProcessedClip], index: int
-    ) -> tuple[Any, ...]:
-        """The values of `outputs` that show an answer's evidence, and its words, all of them chosen.
+    def with_evidence(self, updates: Sequence[Any], evidence: Evidence, processed: ProcessedClip) -> tuple[Any, ...]:
+        """The values of `outputs` that show the evidence of an answer in the medium that it depends on most.
 
         Args:
-            updates: values of `outputs` that show the file, or leave it.
-            media: the conversation's media in their order.
-            index: which of them is shown.
+            updates: values of `outputs` that show this medium, or leave it.
+            processed: the medium as the answer was given about it.
         """
-        choices = [(word, place) for place, word in enumerate(evidence.words)]
-        chosen = list(range(len(choices)))
-        drawn = show_evidence(evidence.on_tokens(chosen, media)[index])
-        explained = Explained(evidence, tuple(media), index)
-        state, viewer, *others = updates[: -len(self._explained)]
-        words = gr.update(choices=choices, value=chosen, visible=True)
-        return state, {**viewer, **drawn}, *others, explained, words
-
-    def _no_evidence(self) -> tuple[None, Update]:
-        return None, gr.update(choices=[], value=[], visible=False)
+        weights = evidence.on_tokens(evidence.strongest.medium, processed)
+        state, viewer, *others = updates
+        return state, {**viewer, **show_evidence(weights, evidence.frame)}, *others
 
     def _numbers_of(self, shown: Shown) -> Update:
         model = self._assistant.model
@@ -164,8 +138,7 @@ class ViewingPanel:
         processed = changed.processed
         slices = show_pruning(processed, resized=processed.grid != shown.processed.grid)
         volume = show_mask(processed) if values[self._in_space] else gr.skip()
-        # The evidence goes, because its attention lay on tokens that were pruned differently.
-        return changed, slices, volume, self._numbers_of(changed), self._chart_of(changed), *self._no_evidence()
+        return changed, slices, volume, self._numbers_of(changed), self._chart_of(changed)
 
     def change_window(self, shown: Shown | None, event: gr.EventData) -> Update:
         """Shows the slices of a CT in another window; what the model gets does not change."""
@@ -186,11 +159,3 @@ class ViewingPanel:
     def open_space(self, shown: Shown | None) -> tuple[bool, Update]:
         """Sends the volume when its tab is opened."""
         return True, show_volume(shown and shown.processed)
-
-    def mark(self, explained: Explained | None, chosen: list[int], shown: Shown | None) -> Update:
-        """Draws the attention of the chosen words."""
-        if explained is None or shown is None or not chosen:
-            return show_evidence(None)
-        if explained.media[explained.index].grid != shown.processed.grid:
-            raise visible_error("The answer was given about frames of another size; ask again with the present budget.")
-        return show_evidence(explained.evidence.on_tokens(chosen, explained.media)[explained.index])

@@ -21,7 +21,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeatur
 from demo.service.bounded_memory import BoundedMemory
 from demo.service.conversation_cache import ConversationCache
 from demo.service.dialogue import Answer, Turn
-from demo.service.evidence import Evidence, attention_evidence
+from demo.service.evidence import Evidence, occlusion_evidence
 from demo.service.generation import SECONDS_BETWEEN_CHECKS, Generation, Request
 from demo.service.measured import read_measured
 from demo.service.pruning_settings import PruningSettings
@@ -182,18 +182,26 @@ class Assistant:
         finally:
             stop.set()  # without waiting for the thread: Gradio closes generators in the loop that serves everybody
 
-    def _find_evidence(self, inputs: BatchFeature, answer_ids: Sequence[int], settings: PruningSettings) -> Evidence:
-        """Finds where the model's attention lay when it chose the words of an answer.
+    def _find_evidence(
+        self,
+        inputs: BatchFeature,
+        media: Sequence[ProcessedClip],
+        answer_ids: Sequence[int],
+        settings: PruningSettings,
+    ) -> Evidence:
+        """Finds which parts of the media an answer depends on; waits until no answer is computed.
 
         Args:
-            inputs: as `inputs` returned them for the conversation.
+            inputs, media: as `inputs` returned them for the conversation.
             answer_ids: the answer's tokens.
             settings: of the answer.
 
         Raises:
             ValueError: without an answer or a medium; the message is for the visitor.
         """
-        return attention_evidence(self.model, self.processor.tokenizer, inputs, answer_ids, settings.stage)
+        with self.model_is_free:
+            self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+            return occlusion_evidence(self.model, inputs, media, answer_ids, settings.stage)
 
 
 def _newest(updates: queue.Queue[Answer | Exception], seconds: float) -> Answer | None:

@@ -1,152 +1,216 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Where a model's attention lay when it chose the words of an answer. A hint, not an explanation.
+"""Which parts of the media an answer depends on: each is covered in turn, and the answer's probability asked again.
 
-The attention weights are averaged over heads and layers. They say where the model looked, not what it made of it: a
-token can have a high weight for other reasons (Jain and Wallace, "Attention is not Explanation", NAACL 2019).
+Occlusion (Zeiler and Fergus, ECCV 2014), here of groups of visual tokens: a group's embeddings become the mean of its
+medium's, and the fall of the answer's log-probability is the group's weight. Attention says where a model looked, not
+what it made of it (Jain and Wallace, NAACL 2019), and ours pointed at air. `benchmarks.evidence` measures how often the
+strongest group lies on the finding.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import BatchFeature, PreTrainedModel
+from transformers import BatchFeature
+
+from hub_model.token_pruning_omniv_med import EMPTY_LEVEL
 
 if TYPE_CHECKING:
     from hub_model.configuration_omniv_med import PruneStage
     from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
     from hub_model.processing_omniv_med import ProcessedClip
 
+SIDE = 2
+"""Rows and columns of tokens in a group."""
+MOST_GROUPS = 32
+"""Groups that are covered; in longer clips, a group holds the same place of several frames."""
+MOST_AT_ONCE = 16
+LARGEST_CACHE = 1 << 28
+"""Groups that go through the model together, and the bytes of their keys and values."""
 
-LARGEST_ATTENTION = 1 << 28
-"""Bytes of attention weights in memory at once; longer answers go through the model in several pieces."""
+
+@dataclass(frozen=True)
+class Group:
+    """Kept tokens that are covered together.
+
+    Attributes:
+        medium: counts the media of the conversation from 0.
+        places: of the tokens, as frame · tokens per frame + place in the frame.
+    """
+
+    medium: int
+    places: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The attention of an answer's words on the visual tokens of a conversation.
+    """How much the answer depends on each group.
 
     Attributes:
-        words: the words of the answer, without spaces.
-        weights: float32 (words, kept visual tokens of all media), the mean attention of a word's tokens; the rest of
-            its attention lay on text.
+        groups: everything in the media but empty background.
+        falls: float32 (groups,), how much the answer's log-probability falls when the group is covered.
+        frame: of the strongest group's frames the one that the answer depends on most.
     """
 
-    words: tuple[str, ...]
-    weights: npt.NDArray[np.float32]
+    groups: tuple[Group, ...]
+    falls: npt.NDArray[np.float32]
+    frame: int
 
-    def on_tokens(self, chosen: Sequence[int], media: Sequence[ProcessedClip]) -> list[npt.NDArray[np.float32]]:
-        """Mean attention of chosen words on every token of every medium; a removed token has that of its stand-in.
+    @cached_property
+    def strongest(self) -> Group:
+        """The group that the answer depends on most."""
+        return self.groups[int(self.falls.argmax())]
 
-        Args:
-            chosen: indices of words; an empty sequence means all words.
-            media: the clips that the inputs were made of, in their order.
+    def on_tokens(self, medium: int, processed: ProcessedClip) -> npt.NDArray[np.float32]:
+        """What every token of a medium has of the falls: float32 (frames, rows, columns).
 
-        Returns:
-            For each medium float32 (frames, rows, columns), on one scale for the whole conversation.
+        A removed token has that of its stand-in; background, and what the answer is surer without, have none.
         """
-        rows = list(chosen) or list(range(len(self.words)))
-        mean = self.weights[rows].mean(axis=0)
-        maps, start = [], 0
-        for processed in media:
-            keep = processed.pruned.keep_mask.cpu().numpy()
-            of_kept = np.zeros(keep.shape, dtype=np.float32)
-            end = start + int(keep.sum())
-            of_kept[keep] = mean[start:end]
-            spread = of_kept.ravel()[processed.pruned.stand_in.cpu().numpy()]
-            maps.append(spread.reshape(len(keep), *processed.grid))
-            start = end
-        return maps
+        keep = processed.pruned.keep_mask
+        of_kept = np.zeros(keep.numel(), dtype=np.float32)
+        for group, fall in zip(self.groups, self.falls, strict=True):
+            if group.medium == medium:
+                of_kept[list(group.places)] = max(float(fall), 0.0)
+        return of_kept[processed.pruned.stand_in.cpu().numpy()].reshape(len(keep), *processed.grid)
 
 
-def group_words(tokenizer: Any, token_ids: Sequence[int]) -> list[tuple[str, list[int]]]:
-    """Splits an answer into words at its spaces.
+def groups_of(media: Sequence[ProcessedClip], most: int = MOST_GROUPS) -> list[Group]:
+    """The kept tokens of media in groups: `SIDE` × `SIDE` neighbours, in so many frames that there are `most` or fewer.
 
-    Returns:
-        For each word its text and the places of its tokens in `token_ids`; tokens without text (the end of the
-        answer) belong to no word.
+    Empty background, by the pruner's measure of what is dark, belongs to no group.
     """
-    groups: list[list[int]] = []
-    text = ""
-    for place, token in enumerate(token_ids):
-        if token in tokenizer.all_special_ids:
-            continue
-        before, text = text, tokenizer.decode(token_ids[: place + 1], skip_special_tokens=True)
-        added = text[len(before) :]
-        if added.isspace():
-            continue
-        # A token that adds nothing completes a letter whose first bytes are in the token before it.
-        if not groups or added[:1].isspace() or (added and before[-1:].isspace()):
-            groups.append([])
-        groups[-1].append(place)
-    return [(tokenizer.decode([token_ids[place] for place in group]).strip(), group) for group in groups]
+    frames = 1
+    while True:
+        groups = [group for index, processed in enumerate(media) for group in _groups(index, processed, frames)]
+        if len(groups) <= most or frames >= max(len(processed.tokens) for processed in media):
+            return groups
+        frames += 1
+
+
+def _groups(index: int, processed: ProcessedClip, frames: int) -> Iterator[Group]:
+    """The groups of one medium, in the order of their first tokens."""
+    rows, columns = processed.grid
+    brightest = processed.tokens.float().mean(dim=(2, 4, 5)).amax(dim=-1)
+    usable = (processed.pruned.keep_mask.to(brightest.device) & (brightest > EMPTY_LEVEL)).cpu().numpy()
+    found: dict[tuple[int, int, int], list[int]] = {}
+    for frame, place in np.argwhere(usable).tolist():
+        row, column = divmod(place, columns)
+        found.setdefault((frame // frames, row // SIDE, column // SIDE), []).append(frame * rows * columns + place)
+    for places in found.values():
+        yield Group(index, tuple(places))
 
 
 @torch.inference_mode()
-def attention_evidence(
+def occlusion_evidence(
     model: OmniVMedForConditionalGeneration,
-    tokenizer: Any,
     inputs: BatchFeature,
+    media: Sequence[ProcessedClip],
     answer_ids: Sequence[int],
     stage: PruneStage | None = None,
 ) -> Evidence:
-    """Runs the prompt and the answer through the model once more and reads its attention.
-
-    The attention that chose a token is that of the position before it.
+    """Covers the groups of a conversation's media one by one.
 
     Args:
         model: answers other visitors meanwhile; it is not changed.
-        tokenizer: the processor's.
         inputs: the processor's inputs for one conversation with media in it, up to the answer.
+        media: the clips that the inputs were made of, in their order.
         answer_ids: the answer's token ids.
         stage: the model's argument `prune_stage`.
 
     Raises:
-        ValueError: without an answer, without a medium, or for several conversations.
+        ValueError: without an answer or a medium, for several conversations, and where all media are background.
     """
-    words = group_words(tokenizer, answer_ids)
-    if not words:
+    if not answer_ids:
         raise ValueError("There is no answer yet; ask about a file first.")
-    if "pixel_values" not in inputs or len(inputs["input_ids"]) != 1:
+    if not media or "pixel_values" not in inputs or len(inputs["input_ids"]) != 1:
         raise ValueError("Evidence is shown for one conversation about a file; load one and ask about it.")
-    tensors = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-    prompt = tensors.pop("input_ids")
-    tensors.pop("attention_mask", None)  # one conversation has no padding
-    placeholders = (prompt[0, :-1] == model.config.image_token_id).nonzero().squeeze(1)
-
-    before = model(input_ids=prompt[:, :-1], prune_stage=stage, use_cache=True, logits_to_keep=1, **tensors)
-    cache = before.past_key_values
-    answer = torch.tensor([answer_ids], device=prompt.device)
-    choosing = torch.cat([prompt[:, -1:], answer[:, :-1]], dim=1)  # the positions whose outputs are the answer
-    language = _with_eager_attention(model.model.language_model)
-    text = model.config.get_text_config()
-    row_bytes = text.num_hidden_layers * text.num_attention_heads * (prompt.shape[1] + choosing.shape[1]) * 4
-    rows = []
-    for piece in torch.split(choosing, max(LARGEST_ATTENTION // row_bytes, 1), dim=1):
-        outputs = language(
-            inputs_embeds=language.get_input_embeddings()(piece),
-            past_key_values=cache,
-            use_cache=True,
-            output_attentions=True,
-        )
-        cache = outputs.past_key_values
-        layers = [weights[0, :, :, placeholders].float().mean(dim=0) for weights in outputs.attentions]
-        rows.append(torch.stack(layers).mean(dim=0))
-    of_tokens = torch.cat(rows).cpu().numpy()
-    return Evidence(tuple(word for word, _ in words), np.stack([of_tokens[places].mean(axis=0) for _, places in words]))
+    groups = groups_of(media)
+    if not groups:
+        raise ValueError("The file shows nothing but empty background, so there is nothing to look at.")
+    asked = _Asked(model, inputs, media, answer_ids, stage)
+    falls = asked.falls(groups)
+    best = groups[int(falls.argmax())]
+    tokens = media[best.medium].pruned.keep_mask.shape[1]
+    in_frames: dict[int, list[int]] = {}
+    for place in best.places:
+        in_frames.setdefault(place // tokens, []).append(place)
+    parts = [Group(best.medium, tuple(places)) for places in in_frames.values()]
+    strongest = int(asked.falls(parts).argmax()) if len(parts) > 1 else 0
+    return Evidence(tuple(groups), falls, list(in_frames)[strongest])
 
 
-def _with_eager_attention(module: PreTrainedModel) -> PreTrainedModel:
-    """A copy of a model, on the same weights, whose attention returns its weights; takes milliseconds.
+class _Asked:
+    """A question with its answer, encoded once; asks for the answer's probability with some tokens covered."""
 
-    Only the backend "eager" returns them. The model itself keeps its configuration, on which other requests rely.
-    """
-    weights = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    other = copy.deepcopy(module, memo=weights)
-    other.set_attn_implementation("eager")
-    return other
+    def __init__(
+        self,
+        model: OmniVMedForConditionalGeneration,
+        inputs: BatchFeature,
+        media: Sequence[ProcessedClip],
+        answer_ids: Sequence[int],
+        stage: PruneStage | None,
+    ) -> None:
+        tensors = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        prompt = tensors.pop("input_ids")
+        tensors.pop("attention_mask", None)  # one conversation has no padding
+        encoded = model.get_image_features(**tensors, prune_stage=stage, return_dict=True)
+        features = cast("tuple[torch.Tensor, ...]", encoded.pooler_output)  # a tensor for each medium
+        self._language, self._head = model.model.language_model, model.lm_head
+        self._answer = torch.tensor([answer_ids], device=prompt.device)
+        ids = torch.cat([prompt, self._answer[:, :-1]], dim=1)
+        is_visual = ids[0] == model.config.image_token_id
+        self._embeddings = self._language.get_input_embeddings()(ids).clone()
+        self._embeddings[0, is_visual] = torch.cat(features).to(self._embeddings.dtype)
+        self._means = [part.mean(dim=0).to(self._embeddings.dtype) for part in features]
+        self._positions = _positions(is_visual.nonzero().squeeze(1).tolist(), media)
+        self._cache: Any = None
+        self._whole, self._cache = self._log_probability(self._embeddings, None)
+
+    def falls(self, groups: Sequence[Group]) -> npt.NDArray[np.float32]:
+        """How much covering each group lowers the answer's log-probability: float32 (groups,)."""
+        falls = np.zeros(len(groups), np.float32)
+        first = [min(self._positions[group.medium][place] for place in group.places) for group in groups]
+        order = np.argsort(first, kind="stable").tolist()
+        config = self._language.config
+        bytes_each = self._embeddings.shape[1] * config.num_hidden_layers * config.hidden_size * 4
+        at_once = max(min(LARGEST_CACHE // bytes_each, MOST_AT_ONCE), 1)
+        for start in range(0, len(order), at_once):
+            chosen = order[start : start + at_once]
+            shared = first[chosen[0]]  # what comes before the first covered token is the same for all
+            embeddings = self._embeddings.repeat(len(chosen), 1, 1)
+            for row, index in enumerate(chosen):
+                group = groups[index]
+                covered = [self._positions[group.medium][place] for place in group.places]
+                embeddings[row, covered] = self._means[group.medium]
+            cache = copy.deepcopy(self._cache)
+            cache.crop(shared - self._embeddings.shape[1])
+            cache.batch_repeat_interleave(len(chosen))
+            found, _ = self._log_probability(embeddings[:, shared:], cache)
+            falls[chosen] = (self._whole - found).cpu().numpy()
+        return falls
+
+    def _log_probability(self, embeddings: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+        """The answer's log-probability in each row, float32 (rows,), and all keys and values up to there."""
+        outputs = self._language(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+        length = self._answer.shape[1]
+        logits = self._head(outputs.last_hidden_state[:, -length:]).float()
+        wanted = self._answer.expand(len(embeddings), -1).unsqueeze(-1)
+        chosen = logits.log_softmax(dim=-1).gather(2, wanted).squeeze(-1)
+        return chosen.sum(dim=1), outputs.past_key_values
+
+
+def _positions(visual: Sequence[int], media: Sequence[ProcessedClip]) -> list[dict[int, int]]:
+    """For each medium, where in the prompt each of its kept tokens stands."""
+    found, start = [], 0
+    for processed in media:
+        kept = processed.pruned.keep_mask.flatten().nonzero().squeeze(1).tolist()
+        found.append(dict(zip(kept, visual[start : start + len(kept)], strict=True)))
+        start += len(kept)
+    return found

@@ -1,7 +1,8 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """What was measured of the model that runs: the kinds of questions it answers better than blind, and its first figures.
 
-`evaluation.nano_report` writes `metrics.json` into the model's folder; a model without that file promises nothing.
+`evaluation.nano_report` writes `metrics.json` into the model's folder, and `benchmarks.evidence` writes `evidence.json`
+there; a model without these files promises nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 METRICS = "metrics.json"
+EVIDENCE = "evidence.json"
+MODEL = "weights_and_configuration_sha256"
+"""In both files, which model was measured."""
 BENCHMARKS = {"slake": "SLAKE, English test", "vqa-rad": "VQA-RAD, official test"}
 
 
@@ -24,22 +28,48 @@ class Measured:
         answered: task of the evaluation -> whether answers are right oftener than with another picture in the
             picture's place, by the whole 95 % interval; tasks that were not measured are missing.
         lines: sentences for the "About" page, empty where nothing was measured.
+        shows_findings: whether the evidence of its answers lies on findings more often than chance has it.
     """
 
     answered: Mapping[str, bool]
     lines: tuple[str, ...]
+    shows_findings: bool = False
 
 
 def read_measured(model: str) -> Measured:
     """The figures in a model's folder; none for a Hub id or a folder without them."""
-    try:
-        figures = json.loads((Path(model) / METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return Measured({}, ())
+    figures, evidence = _read(Path(model) / METRICS), _read(Path(model) / EVIDENCE)
     real = figures.get("real_pictures", {})
     # What real pictures tell stands before what generated samples do.
     tasks = {**figures.get("test", {}).get("task", {}), **real.get("task", {})}
-    return Measured({name: _above_blind(row) for name, row in tasks.items()}, tuple(_lines(real)))
+    if figures and evidence.get(MODEL) != figures.get(MODEL):
+        evidence = {}  # of another model, such as the one before a training
+    lines = (*_lines(real), *_evidence_lines(evidence))
+    answered = {name: _above_blind(row) for name, row in tasks.items()}
+    return Measured(answered, lines, bool(evidence.get("beats_chance")))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The figures in a file; {} where there are none."""
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return figures if isinstance(figures, dict) else {}
+
+
+def _evidence_lines(evidence: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, row in evidence.get("sets", {}).items():
+        overlap = row["overlap"]
+        lines.append(
+            f"**Where did it look?** The strongest region overlaps the finding in {overlap['value']:.1%} of "
+            f"{row['count']} {name}; any region would in {overlap['chance']:.1%}, and the strongest place of another "
+            f"one in {overlap['elsewhere']:.1%}."
+        )
+    if lines and not evidence.get("beats_chance"):
+        lines.append("That is not clearly more often than chance, so the page does not offer it.")
+    return lines
 
 
 def _above_blind(row: Mapping[str, Any]) -> bool:

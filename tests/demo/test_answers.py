@@ -51,42 +51,51 @@ def classes(html: str) -> list[str]:
 
 
 def test_every_answer_about_a_file_has_its_confidence_and_two_buttons():
-    shown = card(exchange(SURE), 3, with_files=True)
+    shown = card(exchange(SURE), 3, with_files=True, with_evidence=True)
     assert "Confidence: 87 %" in shown
     assert {"compare", "look", "exchange-3"} <= set(classes(shown)) and "declined" not in classes(shown)
 
 
 def test_without_a_file_there_is_nothing_to_compare_or_to_look_at():
-    shown = card(exchange(Answer("Hello.", step=""), files=()), 0, with_files=False)
+    shown = card(exchange(Answer("Hello.", step=""), files=()), 0, with_files=False, with_evidence=True)
     assert not {"compare", "look"} & set(classes(shown)) and "not known" in shown
     first, second = [
-        each["content"] for each in messages([exchange(SURE), exchange(SURE, files=())]) if each["role"] == "assistant"
+        each["content"]
+        for each in messages([exchange(SURE), exchange(SURE, files=())], True)
+        if each["role"] == "assistant"
     ]
     assert "exchange-0" in first and "exchange-1" in second, "a further question is about the same files"
 
 
+def test_evidence_that_was_not_measured_to_lie_on_findings_is_not_offered():
+    shown = card(exchange(SURE), 0, with_files=True, with_evidence=False)
+    assert "compare" in classes(shown) and "look" not in classes(shown)
+    compared = card(exchange(SURE, SURE), 0, with_files=True, with_evidence=False)
+    assert "tools" not in classes(compared), "no empty row of buttons"
+
+
 def test_a_declined_answer_looks_different_and_says_what_it_would_have_been():
-    shown = card(exchange(UNSURE), 0, with_files=True)
+    shown = card(exchange(UNSURE), 0, with_files=True, with_evidence=True)
     assert "declined" in classes(shown) and "not sure enough: a &lt;cyst&gt;" in shown and "31 %" in shown
 
 
 def test_a_comparison_is_two_rows_of_one_card_with_the_differences_marked():
     other = Answer("a large nodule", step="", visual_tokens=224, seconds=3.4, confidence=0.7)
-    shown = card(exchange(SURE, other), 0, with_files=True)
+    shown = card(exchange(SURE, other), 0, with_files=True, with_evidence=True)
     assert classes(shown).count("row") == 2 and classes(shown).count("answer") == 1
     assert "<mark>large</mark>" in shown and "40 visual tokens" in shown and "224 visual tokens" in shown
     assert "compare" not in classes(shown) and "look" in classes(shown)
-    running = card(exchange(SURE, Answer("a la", step="Answering")), 0, with_files=True)
+    running = card(exchange(SURE, Answer("a la", step="Answering")), 0, with_files=True, with_evidence=True)
     assert "<mark>" not in running and classes(running).count("row") == 2
 
 
 @pytest.mark.parametrize(
-    ("more", "words"), [({"stopped": True}, "(stopped)"), ({"problem": "It is <b>full</b>."}, "It is &lt;b&gt;full")]
+    ("more", "said"), [({"stopped": True}, "(stopped)"), ({"problem": "It is <b>full</b>."}, "It is &lt;b&gt;full")]
 )
-def test_what_was_not_answered_says_so(more, words):
-    shown = card(exchange(**more), 0, with_files=True)
-    assert words in shown and not {"compare", "look"} & set(classes(shown))
-    assert words in card(exchange(SURE, Answer("a", step="Answering"), **more), 0, with_files=True)
+def test_what_was_not_answered_says_so(more, said):
+    shown = card(exchange(**more), 0, with_files=True, with_evidence=True)
+    assert said in shown and not {"compare", "look"} & set(classes(shown))
+    assert said in card(exchange(SURE, Answer("a", step="Answering"), **more), 0, with_files=True, with_evidence=True)
 
 
 @given(text=st.text("ab <&", max_size=12), other=st.text("ab <&", max_size=12))

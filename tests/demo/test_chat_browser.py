@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,34 +16,28 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.demo_server import started
+from tests.helpers.page_visits import IN_CHROMIUM, chromium, nano, playwright
 from tests.helpers.paths import ROOT
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOLUME = ROOT / "examples" / "media" / "ct_volume.nii.gz"
 PICTURE = ROOT / "examples" / "media" / "xray.png"
 PATIENCE = 240_000
 """Milliseconds; the machine may be busy with other work."""
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install -y chromium)"),
-]
+pytestmark = IN_CHROMIUM
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Address and temporary folder of the demo with the Nano."""
     folder = tmp_path_factory.mktemp("demo")
-    with started(folder, "-m", "demo") as (address, _, _):
+    with started(folder, "-m", "demo", "--model", str(nano(folder / "hub_model"))) as (address, _, _):
         yield address, folder
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as tools:
-        browser = tools.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -202,7 +195,7 @@ def test_an_example_brings_its_question_and_the_answer_shows_where_it_looked(pag
     answered(page, 1)
     picture(page, "example", full=False)
     page.get_by_role("button", name="Where did it look?").click()
-    page.locator("#words input").first.wait_for()
+    page.locator("#viewer [value=weight]:checked").wait_for(state="attached")
     picture(page, "evidence")
 
 
@@ -217,3 +210,19 @@ def test_a_question_appears_at_once_and_a_file_that_comes_meanwhile_joins_the_ne
     shown = "\n".join(words(page))
     assert "File 1: volume, 14 slices · File 2" not in shown
     assert shown.index("Which part of the body") < shown.index("File 2: image") < shown.index("Which imaging modality")
+
+
+def test_a_question_that_waits_is_shown_with_its_place_in_line(browser, page, demo):
+    other = browser.new_page()
+    other.set_default_timeout(PATIENCE)
+    other.goto(demo[0])
+    other.locator("#question textarea").wait_for()
+    ask(page, "What is computed tomography used for? Explain in many words.")
+    page.wait_for_function("(document.querySelector('#chat .message.bot')?.textContent ?? '').length > 1")
+    other.locator("#question textarea").fill("Say hello.")
+    other.locator("#question textarea").press("Enter")
+    other.locator("#chat .message.user", has_text="Say hello.").wait_for()
+    other.locator("#status", has_text="2nd in line").wait_for()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    answered(other, 1)
+    other.close()

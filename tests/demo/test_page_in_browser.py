@@ -5,12 +5,8 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,59 +16,39 @@ from transformers import AutoProcessor
 
 from hub_model.media_omniv_med import load_clip
 from tests.helpers.demo_server import started
+from tests.helpers.page_visits import (
+    CT,
+    IN_CHROMIUM,
+    LONG,
+    SHORT,
+    WINDOWS,
+    XRAY,
+    chromium,
+    expect,
+    nano,
+    playwright,
+    screenshot,
+    settings,
+    upload,
+    visit,
+)
 from tests.helpers.paths import ROOT
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-expect = playwright.expect
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
-SHORT, LONG = 60_000, 240_000
-"""Milliseconds for what takes one, and for what computes; other work may share the machine."""
-CT, XRAY = (ROOT / "examples" / "media" / name for name in ("ct_volume.nii.gz", "xray.png"))
-expect.set_options(timeout=SHORT)
-WINDOWS = [(1440, 900), (1280, 720), (390, 844)]
-"""Sizes of a desktop's, a laptop's and a phone's window."""
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install -y chromium)"),
-]
+pytestmark = IN_CHROMIUM
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the running demo."""
-    with started(tmp_path_factory.mktemp("demo"), "-m", "demo") as (address, _, _):
+    folder = tmp_path_factory.mktemp("demo")
+    with started(folder, "-m", "demo", "--model", str(nano(folder / "hub_model"))) as (address, _, _):
         yield address
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as tools:
-        chromium = tools.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@contextmanager
-def visit(
-    browser: playwright.Browser, address: str, size: tuple[int, int] = (1360, 900), theme: str = "light", view: str = ""
-) -> Iterator[playwright.Page]:
-    """A visitor's page; errors of our JavaScript and requests to other servers fail the test."""
-    width, height = size
-    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=width < 500)
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: problems.append(request.url) if is_elsewhere(request.url, address) else None)
-    page.set_default_timeout(LONG)
-    page.goto(f"{address}?__theme={theme}{view}")
-    expect(page.locator("#samples .card").first).to_be_attached(timeout=LONG)
-    expect(page.locator("#question textarea")).to_be_visible(timeout=LONG)
-    page.set_default_timeout(SHORT)
-    yield page
-    context.close()
-    assert problems == []
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -86,15 +62,6 @@ def processed_ct() -> Any:
     """The CT as the demo prunes it at first."""
     processor = AutoProcessor.from_pretrained(str(ROOT / "hub_model"), trust_remote_code=True)
     return processor.process_clip(load_clip(CT))
-
-
-def is_elsewhere(url: str, address: str) -> bool:
-    return not url.startswith((address, "data:", "blob:"))
-
-
-def upload(page: playwright.Page, path: Path) -> None:
-    page.locator("#files input[type=file]").set_input_files(path)
-    expect(page.locator("#viewer .stage")).to_be_visible(timeout=LONG)
 
 
 def picture(page: playwright.Page, canvas: str = "picture") -> str:
@@ -116,25 +83,11 @@ def mode(page: playwright.Page, name: str) -> None:
     page.locator("#viewer .modes").get_by_text(name, exact=True).click()
 
 
-def settings(page: playwright.Page) -> None:
-    """Opens the drawer."""
-    page.get_by_role("button", name="Settings", exact=True).click()
-    expect(page.get_by_role("spinbutton", name="Pruning threshold")).to_be_in_viewport()
-
-
 def box(page: playwright.Page, name: str) -> dict[str, float]:
     """Where the part with that id lies in the window."""
     found = page.locator(f"#{name}").bounding_box()
     assert found is not None, name
     return found
-
-
-def screenshot(page: playwright.Page, name: str) -> None:
-    """Keeps a picture of the page, if OMNIV_MED_SCREENSHOTS names a folder for them."""
-    folder = os.environ.get("OMNIV_MED_SCREENSHOTS")
-    if folder:
-        page.wait_for_timeout(800)
-        page.screenshot(path=Path(folder) / f"page_{name}.png")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -465,7 +418,7 @@ def test_a_browser_that_cannot_draw_volumes_says_so_and_draws_the_next_one_where
     expect(page.locator("#volume .hint")).to_be_hidden()
 
 
-def test_where_an_answer_looked_is_drawn_in_its_file(page):
+def test_what_an_answer_depends_on_is_drawn_in_its_file(page):
     upload(page, CT)
     question = page.locator("#question textarea")
     question.fill("Which imaging modality is this?")
@@ -474,14 +427,31 @@ def test_where_an_answer_looked_is_drawn_in_its_file(page):
     page.locator("#files input[type=file]").set_input_files(XRAY)
     expect(page.get_by_role("radio", name="File 2: image")).to_be_checked(timeout=LONG)
     page.get_by_role("button", name="Where did it look?").click()
-    words = page.locator("#words input[type=checkbox]")
-    expect(words.first).to_be_checked(timeout=LONG)
-    expect(page.get_by_role("radio", name="File 1: volume, 14 slices")).to_be_checked()
-    expect(page.locator("#viewer .legend")).to_contain_text("A hint, not an explanation")
+    expect(page.get_by_role("radio", name="File 1: volume, 14 slices")).to_be_checked(timeout=LONG)
+    expect(page.locator("#viewer .legend")).to_contain_text("covering it makes this answer less likely")
     assert page.locator("#viewer [value=weight]").is_checked()
-    for word in words.all():
-        word.uncheck()
+    screenshot(page, "evidence")
+    brightest = """canvas => {
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return Math.max(...data.filter((_, index) => index % 4 === 0));
+    }"""
+    assert page.locator("#viewer canvas.overlay").evaluate(brightest) > 200, "the strongest slice is shown first"
+    mode(page, "Kept")
+    settings(page)
+    threshold = page.get_by_role("spinbutton", name="Pruning threshold")
+    threshold.fill("0.25")
+    threshold.press("Enter")
     expect(page.locator("#viewer label.with-evidence")).to_be_hidden(timeout=LONG)
+
+
+def test_evidence_that_was_not_measured_to_lie_on_findings_is_not_offered(browser, tmp_path):
+    model = nano(tmp_path / "hub_model", shows_findings=False)
+    with started(tmp_path, "-m", "demo", "--model", str(model)) as (address, _, _), visit(browser, address) as page:
+        upload(page, XRAY)
+        page.locator("#question textarea").fill("Which imaging modality is this?")
+        page.locator("#question textarea").press("Enter")
+        expect(page.get_by_role("button", name="Compare")).to_be_visible(timeout=LONG)
+        expect(page.get_by_role("button", name="Where did it look?")).to_have_count(0)
 
 
 def test_a_file_that_cannot_be_read_is_a_sentence(page, tmp_path):

@@ -25,8 +25,7 @@ from demo.panels.example_cards import SIDE
 from demo.panels.facts import facts
 from demo.panels.tiles import in_units, saved_share, savings, tiles
 from demo.panels.viewer import (
-    ATTENDED,
-    EVIDENCE_PERCENTILE,
+    DEPENDED,
     HIGHEST_SCORE,
     KEPT,
     LARGEST_SHEET,
@@ -51,7 +50,8 @@ from demo.panels.volume_view import KEPT as KEPT_VOXEL
 from demo.panels.volume_view import LARGEST_SIDE, NIIVUE, background, mask, show_mask, show_volume, why_not
 from demo.panels.volume_view import REMOVED as REMOVED_VOXEL
 from demo.service.cost import cache_bytes, convolutional_flops, encoder_flops, estimate, language_flops, projector_flops
-from demo.service.evidence import attention_evidence, group_words
+from demo.service.evidence import SIDE as SIDE_OF_GROUP
+from demo.service.evidence import groups_of, occlusion_evidence
 from demo.service.pruning_settings import PruningSettings
 from demo.service.samples import examples
 from demo.service.shown import Shown
@@ -500,89 +500,100 @@ def question(processor, processed):
     return processor(text=prompt, clips=[processed])
 
 
-@pytest.mark.parametrize("stage", ["language", "encoder"])
-@pytest.mark.parametrize("largest", [1 << 28, 1], ids=["at once", "in pieces"])
-def test_weights_are_those_of_one_eager_pass_over_everything(
-    make_model, processor, processed, question, stage, largest, monkeypatch
-):
-    monkeypatch.setattr("demo.service.evidence.LARGEST_ATTENTION", largest)
-    answer = processor.tokenizer(" a beating heart", add_special_tokens=False).input_ids
-    model = make_model()
-    found = attention_evidence(model, processor.tokenizer, question, answer, stage)
+@pytest.fixture(scope="module")
+def answer_ids(processor):
+    return processor.tokenizer(" a beating heart", add_special_tokens=False).input_ids
 
-    reference = make_model(prune_stage=stage)
-    reference.set_attn_implementation("eager")
-    ids = torch.cat([question["input_ids"], torch.tensor([answer])], dim=1)
-    inputs = {name: value for name, value in question.items() if name not in ("input_ids", "attention_mask")}
+
+def log_probability(model, inputs, answer_ids, features) -> float:
+    """Of an answer in one pass over everything, with these visual tokens."""
+    ids = torch.cat([inputs["input_ids"], torch.tensor([answer_ids])], dim=1)
+    embeddings = model.get_input_embeddings()(ids).clone()
+    embeddings[ids == model.config.image_token_id] = features
     with torch.no_grad():
-        layers = reference(input_ids=ids, output_attentions=True, **inputs).attentions
-    length, visual = question["input_ids"].shape[1], ids[0] == model.config.image_token_id
-    rows = torch.stack(layers)[:, 0, :, length - 1 : -1][..., visual].mean(dim=(0, 1)).numpy()
-    assert found.words == ("a", "beating", "heart")
-    pieces = [rows[places].mean(axis=0) for _, places in group_words(processor.tokenizer, answer)]
-    assert found.weights == pytest.approx(np.stack(pieces), abs=1e-6)
-    assert model.model.language_model.config._attn_implementation == "sdpa", "others' requests go on as before"
+        logits = model(inputs_embeds=embeddings).logits[0, inputs["input_ids"].shape[1] - 1 : -1]
+    return logits.log_softmax(dim=-1)[range(len(answer_ids)), answer_ids].sum().item()
 
 
-def test_removed_tokens_have_the_weight_of_their_stand_in(processor, model, processed, question):
-    answer = processor.tokenizer(" one two", add_special_tokens=False).input_ids
-    found = attention_evidence(model, processor.tokenizer, question, answer)
-    (weights,) = found.on_tokens([0], [processed])
-    assert weights.shape == (6, *processed.grid)
-    keep, flat = processed.pruned.keep_mask.numpy(), weights.reshape(6, -1)
-    assert flat[keep] == pytest.approx(found.weights[0])
-    assert (flat == flat.ravel()[processed.pruned.stand_in.numpy()]).all()
-    (every,) = found.on_tokens([], [processed])
-    assert every == pytest.approx(sum(found.on_tokens([word], [processed])[0] for word in (0, 1)) / 2)
+@pytest.mark.parametrize("stage", ["language", "encoder"])
+@pytest.mark.parametrize("at_once", [16, 1])
+def test_falls_are_those_of_whole_passes_with_one_group_covered(
+    make_model, processed, question, answer_ids, stage, at_once, monkeypatch
+):
+    monkeypatch.setattr("demo.service.evidence.MOST_AT_ONCE", at_once)
+    model = make_model()
+    found = occlusion_evidence(model, question, [processed], answer_ids, stage)
+    visual = {name: value for name, value in question.items() if name not in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        (features,) = model.get_image_features(**visual, prune_stage=stage, return_dict=True).pooler_output
+    whole = log_probability(model, question, answer_ids, features)
+    order = processed.pruned.keep_mask.flatten().nonzero().squeeze(1).tolist()
+    for group, fall in zip(found.groups, found.falls, strict=True):
+        covered = features.clone()
+        covered[[order.index(place) for place in group.places]] = features.mean(dim=0)
+        assert fall == pytest.approx(whole - log_probability(model, question, answer_ids, covered), abs=1e-4)
+    tokens = processed.pruned.keep_mask.shape[1]
+    assert found.frame in {place // tokens for place in found.strongest.places}
 
 
-def test_each_medium_gets_its_own_weights(processor, model, processed, picture):
-    other = processor.process_clip(load_clip(picture(seed=3)))
-    parts = [{"type": "video"}, {"type": "image"}, {"type": "text", "text": "Compare."}]
-    prompt = processor.apply_chat_template(
-        [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
+def test_groups_are_neighbours_without_background_and_few(processor, picture, film_clip):
+    frame = picture(seed=3).copy()
+    frame[:, :8] = 0  # the first column of tokens is air
+    clip = processor.process_clip(load_clip(frame))
+    rows, columns = clip.grid
+    groups = groups_of([clip])
+    covered = sorted(place for group in groups for place in group.places)
+    assert covered == [place for place in range(rows * columns) if place % columns > 0]
+    for group in groups:
+        at = np.array([divmod(place, columns) for place in group.places])
+        assert (at.max(axis=0) // SIDE_OF_GROUP == at.min(axis=0) // SIDE_OF_GROUP).all()
+    film = processor.process_clip(film_clip, prune_rule="none")
+    few, many = groups_of([film], most=3), groups_of([film, clip], most=100)
+    assert len(few) <= 3 and {group.medium for group in many} == {0, 1}
+    assert sorted(place for group in few for place in group.places) == sorted(
+        place for group in many if group.medium == 0 for place in group.places
     )
-    inputs = processor(text=prompt, clips=[processed, other])
-    answer = processor.tokenizer("same", add_special_tokens=False).input_ids
-    found = attention_evidence(model, processor.tokenizer, inputs, answer)
-    first, second = found.on_tokens([], [processed, other])
-    assert second.ravel() == pytest.approx(found.weights.mean(axis=0)[-second.size :])
-    assert first.reshape(6, -1)[processed.pruned.keep_mask.numpy()] == pytest.approx(
-        found.weights.mean(axis=0)[: -second.size]
-    )
 
 
-def test_words_are_told_apart_by_spaces_whatever_their_tokens(processor):
-    # The end of the answer belongs to no word, and in the first text a token that is one space does not.
-    for text in (" Multiple cysts, é and 12.5 mm", "X-ray", "naïve 肺 ok"):
-        ids = [*processor.tokenizer(text, add_special_tokens=False).input_ids, processor.tokenizer.eos_token_id]
-        groups = group_words(processor.tokenizer, ids)
-        assert [word for word, _ in groups] == text.split()
-        places = [place for _, of_word in groups for place in of_word]
-        assert places == sorted(set(places)) and set(range(len(ids))) - set(places) <= {5, len(ids) - 1}
+def test_removed_tokens_have_the_weight_of_their_stand_in_and_nothing_is_below_zero(
+    model, processed, question, answer_ids
+):
+    found = occlusion_evidence(model, question, [processed], answer_ids)
+    weights = found.on_tokens(0, processed)
+    assert weights.shape == (6, *processed.grid) and weights.min() >= 0
+    flat = weights.ravel()
+    assert (flat == flat[processed.pruned.stand_in.numpy().ravel()]).all()
+    for group, fall in zip(found.groups, found.falls, strict=True):
+        assert flat[list(group.places)] == pytest.approx(max(fall, 0))
+    assert not found.on_tokens(1, processed).any(), "another medium has its own"
 
 
-def test_evidence_without_an_answer_or_a_medium_is_a_sentence(processor, model, question):
+def test_evidence_without_an_answer_a_medium_or_anything_to_see_is_a_sentence(
+    processor, model, processed, question, answer_ids
+):
     with pytest.raises(ValueError, match="no answer yet"):
-        attention_evidence(model, processor.tokenizer, question, [])
-    text = processor(text="Hello?")
+        occlusion_evidence(model, question, [processed], [])
     with pytest.raises(ValueError, match="load one"):
-        attention_evidence(model, processor.tokenizer, text, [100])
+        occlusion_evidence(model, processor(text="Hello?"), [], answer_ids)
+    black = processor.process_clip(load_clip(np.zeros((16, 16, 3), np.uint8)))
+    inputs = processor(text=processor.image_token, clips=[black])
+    with pytest.raises(ValueError, match="nothing but empty background"):
+        occlusion_evidence(model, inputs, [black], answer_ids)
 
 
-def test_evidence_message_is_relative_to_the_strongest():
+def test_evidence_message_is_relative_to_the_strongest_and_begins_where_it_is_told():
     weights = np.random.default_rng(0).random((4, 5, 5)).astype(np.float32)
     weights[2] *= 10
-    message = evidence(weights)
+    message = evidence(weights, 1)
     shades = shades_of(message["sheets"]["weight"], 4)
     assert shades.shape == weights.shape
-    assert (shades == 255).mean() == pytest.approx(1 - EVIDENCE_PERCENTILE / 100, abs=0.02)
-    bars = picture_of(message["style"]["--attention-bars"])[0].reshape(4, THUMBNAIL, 4)
+    assert shades == pytest.approx(weights / weights.max() * 255, abs=1)
+    bars = picture_of(message["style"]["--evidence-bars"])[0].reshape(4, THUMBNAIL, 4)
     lengths = (bars[..., 3] > 0).sum(axis=1)
     assert lengths.argmax() == 2 and lengths[2] == THUMBNAIL - 2
-    assert tuple(bars[2, 0, :3]) == ImageColor.getrgb(ATTENDED)
-    assert message["first"] == 2, "where the attention is strongest"
-    assert not picture_of(evidence(np.zeros((2, 1, 1), np.float32))["style"]["--attention-bars"])[..., 3].any()
+    assert tuple(bars[2, 0, :3]) == ImageColor.getrgb(DEPENDED)
+    assert message["first"] == 1
+    assert not picture_of(evidence(np.zeros((2, 1, 1), np.float32), 0)["style"]["--evidence-bars"])[..., 3].any()
 
 
 # Files

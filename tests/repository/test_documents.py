@@ -65,6 +65,7 @@ RUN_BY = {
     "benchmarks.convert_memory": "tests/benchmarks/test_convert_memory.py",
     "benchmarks.data_engine": "tests/benchmarks/test_data_plan.py",
     "benchmarks.encoder": "tests/benchmarks/test_benchmarks.py",
+    "benchmarks.evidence": "tests/benchmarks/test_evidence.py",
     "benchmarks.fuzz_media": "tests/benchmarks/test_fuzzing.py",
     "benchmarks.media": "tests/hub_model/test_media_formats.py",
     "benchmarks.media_outcomes": "tests/hub_model/test_media_formats.py",

@@ -28,6 +28,7 @@ MODEL_FILES = (
     "generation_config.json",
     "special_tokens_map.json",
     "metrics.json",
+    "evidence.json",
     "model.safetensors",
     "model-?????-of-?????.safetensors",
     "model.safetensors.index.json",
