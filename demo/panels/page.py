@@ -29,6 +29,7 @@ from demo.service.conversation import Conversation
 from demo.service.dialogue import PRUNED
 from demo.service.errors import message_for_visitor
 from demo.service.pruning_settings import PruningSettings
+from demo.service.reading_choice import ReadingChoice
 from demo.service.samples import examples
 from demo.service.sessions import LoadedFile, Session, Sessions
 from demo.service.shown import Shown
@@ -90,7 +91,7 @@ class Page:
                 self._archive = ArchivePanel(self._studies)
             self._pruning = PruningPanel(self._assistant.defaults)
             chart = gr.Plot(show_label=False, elem_id="kept_chart", visible=False)
-        gr.HTML(elem_id="top", **templates("header"))
+        gr.HTML(elem_id="top", **templates("header", "uploads"))
         with gr.Row(elem_id="work"):
             with gr.Column(elem_id="see"):
                 with gr.Column(elem_id="shelf"):
@@ -116,6 +117,7 @@ class Page:
         choosing: dict[str, Any] = {**reading, "show_progress_on": self._rail}
         self._rail.choose(self.show_file, controls, shown, **choosing)
         self._rail.remove(self.remove_file, controls, shown, **choosing)
+        self._viewing.slicing(self.slice_again, {self._viewing.shown, *controls}, shown, **choosing)
         self._chat.buttons.look(
             self.look,
             {self._viewing.shown, *controls},
@@ -189,6 +191,24 @@ class Page:
                 self._sessions.remove(session, file)
             return self._display(session, session.files[-1] if session.files else None, settings)
 
+    def slice_again(self, request: gr.Request, values: Values, event: gr.EventData) -> Updates:
+        """Reads another series or another plane of the shown file.
+
+        It takes the file's place, unless a question was asked about it: then it is a file of its own, for the next one.
+        """
+        session, shown = self._session(request), values[self._viewing.shown]
+        with errors_for_visitors():
+            file = next((file for file in session.files if shown is not None and file.paths == shown.paths), None)
+            if file is None:
+                raise ValueError(CONNECTION_LOST)
+            plane, series = (getattr(event, name, None) for name in ("plane", "series"))
+            choice = file.choice.changed(plane, series, file.series)
+            is_pending = file in self._conversation.pending(session)
+            again = self._sessions.load_again(session, file, self._assistant.read, choice, is_pending)
+            if is_pending:  # the model may remember the file as it was, from a question that was taken back
+                self._assistant.memory.drop(session.key)
+            return self._display(session, again, self._pruning.settings(values))
+
     def look(self, request: gr.Request, values: Values, event: gr.EventData) -> Updates:
         """Finds what an answer depends on; shows the file that it depends on most, if another one is shown."""
         session, shown = self._session(request), values[self._viewing.shown]
@@ -224,9 +244,11 @@ class Page:
     def _load(self, session: Session, uploads: list[Path], values: Values, progress: gr.Progress) -> Updates | None:
         """Reads files as one medium; the values that show it, or None after telling the visitor why there are none."""
 
-        def read(paths: list[Path]) -> Any:
+        def read(paths: list[Path], choice: ReadingChoice) -> Any:
             progress(0, desc="Reading the file")
-            return self._assistant.read(paths, lambda done, total: progress((done, total), desc="Reading the file"))
+            return self._assistant.read(
+                paths, choice, lambda done, total: progress((done, total), desc="Reading the file")
+            )
 
         file = None
         try:
@@ -253,7 +275,7 @@ class Page:
         shown = None
         if file is not None:
             clip = self._sessions.clip(session, file, self._assistant.read)
-            shown = Shown(file.paths, self._assistant.prune(clip, settings), settings)
+            shown = Shown(file.paths, self._assistant.prune(clip, settings), settings, file.choice)
         return *self._choice(session, file), self._viewing.display(shown)
 
     def _choice(self, session: Session, file: LoadedFile | None) -> Updates:

@@ -29,12 +29,18 @@ def show_files(
     Args:
         shown: the one in the viewer.
         removable: those that belong to no question yet.
+
+    Of each file the browser gets its `number`, also as words (`label`, `short`), its `picture`, whether it is
+    `removable`, and the made-up name that the browser sent its first file under (`upload`), with how many followed
+    (`more`): so the browser can show the true name, which never leaves it.
     """
     listed = [
         {
             "number": file.number,
             "label": file.label,
             "short": str(file.number),
+            "upload": file.upload,
+            "more": len(file.paths) - 1,
             "picture": f"data:image/webp;base64,{base64.b64encode(file.thumbnail).decode()}",
             "removable": file in removable,
         }

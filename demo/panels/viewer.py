@@ -25,6 +25,7 @@ from plotly.colors import sample_colorscale
 
 from demo.panels.components import templates
 from demo.service.windows import MODELS, PRESETS, Window
+from hub_model.clip_omniv_med import PLANES, Series
 
 LARGEST_SIDE = 448
 """Longest side of a drawn slice in pixels; larger slices are scaled down."""
@@ -160,7 +161,8 @@ def slices(clip: Any, window: Window | None = None, grey: np.ndarray | None = No
         The sheet "original"; `rows` and `columns` of all sheets; `frames`, how many slices, and their `kind`; `grey`,
         whether they have no colours; `scale`, the values that are black (`low`) and white (`low` + `width`); `windows`,
         those that a CT can be shown in, and the name of the `window` that it is shown in; `letters`, as `orientation`
-        gives them; `millimetres`, width and height of a slice, or None.
+        gives them; `millimetres`, width and height of a slice, or None; `planes` that it can be sliced in and its
+        `plane`; `series` to choose from, each with its `name`, its `number`, and whether it `is_read`.
     """
     frames = clip.frames
     width, height = display_size(clip)
@@ -176,6 +178,7 @@ def slices(clip: Any, window: Window | None = None, grey: np.ndarray | None = No
     }
     offered = [*PRESETS.values(), *MODELS] if window is not None else []
     spacing = clip.pixel_spacing
+    has_planes = clip.kind == "volume" and all(spacing)
     return {
         "sheets": {"original": photographs(frames, (width, height))},
         "style": style,
@@ -189,7 +192,15 @@ def slices(clip: Any, window: Window | None = None, grey: np.ndarray | None = No
         "windows": [{"name": each.name, "width": each.width, "level": each.level} for each in offered],
         "letters": orientation(clip),
         "millimetres": [spacing[1] * clip.frames.shape[2], spacing[0] * clip.frames.shape[1]] if all(spacing) else None,
+        "planes": list(PLANES) if has_planes else [],
+        "plane": clip.plane,
+        "series": [{"name": series_name(each), "number": each.number, "is_read": each.is_read} for each in clip.series],
     }
+
+
+def series_name(series: Series) -> str:
+    """What the page calls a DICOM series: by its number, what made it, and how many slices it has."""
+    return f"Series {series.number}: {f'{series.modality}, ' if series.modality else ''}{series.slices} slices"
 
 
 def is_grey(frames: np.ndarray) -> bool:

@@ -44,6 +44,7 @@ class ViewingPanel:
     Attributes:
         shown: the medium that is shown, a `Shown` or None.
         outputs: the components that show a medium; `display` makes their values.
+        slicing: the event of a visitor who wants another `series` or another `plane` of the file.
     """
 
     def __init__(self, assistant: Assistant, panel: PruningPanel, chart: gr.Plot) -> None:
@@ -56,6 +57,7 @@ class ViewingPanel:
             self._numbers,
             self._chart,
         ]
+        self.slicing = self._viewer.slicing
         self._connect()
 
     def _place(self) -> None:
@@ -149,7 +151,7 @@ class ViewingPanel:
             window = chosen_window(getattr(event, "width", None), getattr(event, "level", None))
             if window.is_known:
                 return show_window(clip, window, in_window(clip.frames, window))
-            again = self._assistant.read_in_window(list(shown.paths), window.width, window.level)
+            again = self._assistant.read_in_window(list(shown.paths), shown.choice, window.width, window.level)
             return show_window(clip, window, again.frames[..., 0])
 
     def follow_in_space(self, shown: Shown | None, in_space: bool) -> Update:

@@ -25,6 +25,7 @@ from demo.service.evidence import Evidence, occlusion_evidence
 from demo.service.generation import SECONDS_BETWEEN_CHECKS, Generation, Request
 from demo.service.measured import read_measured
 from demo.service.pruning_settings import PruningSettings
+from demo.service.reading_choice import AS_FOUND, ReadingChoice
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from hub_model.number_format_omniv_med import preferred_dtype
 
@@ -89,7 +90,12 @@ class Assistant:
         place = "GPU" if torch.cuda.is_available() else "CPU"
         return f"{self.name} in {str(self.model.dtype).removeprefix('torch.')} on the {place}"
 
-    def read(self, source: str | Path | list[Path], progress: Callable[[int, int], None] | None = None) -> Clip:
+    def read(
+        self,
+        source: str | Path | list[Path],
+        choice: ReadingChoice = AS_FOUND,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Clip:
         """Reads a file or a `data:` URI, or several files as one DICOM series or the frames of a video.
 
         Files are decoded in a separate process, because strangers upload them.
@@ -97,21 +103,23 @@ class Assistant:
         Raises:
             ValueError: when the files cannot be read; the message is for the visitor.
         """
-        return self._load(source, progress=progress)
+        return self._load(source, choice, progress=progress)
 
-    def read_in_window(self, source: list[Path], width: float, level: float) -> Clip:
+    def read_in_window(self, source: list[Path], choice: ReadingChoice, width: float, level: float) -> Clip:
         """Reads a CT again in one window, its width and level in HU: grey frames.
 
         Raises:
             ValueError: when the files cannot be read; the message is for the visitor.
         """
-        return self._load(source, windows=[(width, level)] * 3)
+        return self._load(source, choice, windows=[(width, level)] * 3)
 
-    def _load(self, source: str | Path | list[Path], **options: Any) -> Clip:
+    def _load(self, source: str | Path | list[Path], choice: ReadingChoice, **options: Any) -> Clip:
         if isinstance(source, list) and len(source) == 1:
             source = source[0]
-        sampling = {"max_frames": self.processor.max_frames, "fps": self.processor.fps}
-        return self.reader.load_clip(source, **sampling, **options)
+        options |= {"max_frames": self.processor.max_frames, "fps": self.processor.fps, "plane": choice.plane}
+        if choice.series is not None:
+            options["series"] = choice.series
+        return self.reader.load_clip(source, **options)
 
     def prune(self, clip: Clip, settings: PruningSettings) -> ProcessedClip:
         """Prunes a clip.

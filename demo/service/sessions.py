@@ -10,22 +10,24 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from demo.service.bounded_memory import BoundedMemory
 from demo.service.dialogue import Exchange
+from demo.service.reading_choice import AS_FOUND, ReadingChoice
 from demo.service.thumbnails import thumbnail
-from demo.service.uploads import adopt
+from demo.service.uploads import adopt, made_up_name
 
 if TYPE_CHECKING:
+    from hub_model.clip_omniv_med import Series
     from hub_model.media_omniv_med import Clip
 
 THUMBNAIL = 96
 """Pixels of a thumbnail's side."""
-ReadFiles = Callable[[list[Path]], "Clip"]
-"""Reads files as one clip."""
+ReadFiles = Callable[[list[Path], ReadingChoice], "Clip"]
+"""Reads files as one clip, as they are chosen to be read."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class LoadedFile:
         modality: the DICOM modality code in the header, or "".
         notes: what the reader chose, one sentence each.
         thumbnail: its middle frame, a small picture.
+        upload: the name that the browser made up for its first file; "" for a file under any other name.
+        choice: how it is read.
+        series: those to choose from, where there are several.
     """
 
     number: int
@@ -48,6 +53,9 @@ class LoadedFile:
     modality: str
     notes: tuple[str, ...]
     thumbnail: bytes = field(default=b"", repr=False)
+    upload: str = ""
+    choice: ReadingChoice = AS_FOUND
+    series: tuple[Series, ...] = ()
 
     @property
     def label(self) -> str:
@@ -128,12 +136,15 @@ class Sessions:
             self.end(key)
         self._root.cleanup()
 
-    def load(self, session: Session, uploads: list[Path], read: ReadFiles) -> LoadedFile:
+    def load(
+        self, session: Session, uploads: list[Path], read: ReadFiles, choice: ReadingChoice = AS_FOUND
+    ) -> LoadedFile:
         """Copies uploads into the session's folder, reads them as one medium and adds it to the session.
 
         Args:
             uploads: paths that `uploaded_file` let pass, or samples of the page.
             read: reads all paths as one clip.
+            choice: how they are read.
 
         Raises:
             ValueError: when they cannot be read; the message is for the visitor. The copies are deleted.
@@ -141,26 +152,46 @@ class Sessions:
         folder = Path(tempfile.mkdtemp(prefix="medium_", dir=session.folder))
         try:
             names = ["file"] if len(uploads) == 1 else [f"file_{index:05}" for index in range(len(uploads))]
-            paths = [adopt(upload, folder, name) for upload, name in zip(uploads, names, strict=True)]
-            clip = read(paths)
-            small = thumbnail(clip, THUMBNAIL)
+            paths = tuple(adopt(upload, folder, name) for upload, name in zip(uploads, names, strict=True))
+            clip = read(list(paths), choice)
+            facts = _facts(clip)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         with self._lock:  # a visitor may load two at once
             session.loaded += 1
-            number = session.loaded
-            facts = (clip.kind, len(clip.frames), clip.modality, tuple(clip.notes))
-            file = LoadedFile(number, tuple(paths), *facts, thumbnail=small)
+            file = LoadedFile(session.loaded, paths, upload=made_up_name(uploads[0]), choice=choice, **facts)
             session.files.append(file)
-        self.clips.put(session.key, str(number), clip, clip.frames.nbytes)
+        self.clips.put(session.key, str(file.number), clip, clip.frames.nbytes)
         return file
+
+    def load_again(
+        self, session: Session, file: LoadedFile, read: ReadFiles, choice: ReadingChoice, in_its_place: bool
+    ) -> LoadedFile:
+        """Reads a loaded file in another way.
+
+        Args:
+            in_its_place: whether the result takes the file's place; else it is a file of its own, with copies.
+
+        Raises:
+            ValueError: when it cannot be read so; the message is for the visitor, and nothing changes.
+        """
+        if not in_its_place:
+            other = self.load(session, list(file.paths), read, choice)
+            named = replace(other, upload=file.upload)
+        else:
+            clip = read(list(file.paths), choice)
+            other, named = file, replace(file, choice=choice, **_facts(clip))
+            self.clips.put(session.key, str(file.number), clip, clip.frames.nbytes)
+        with self._lock:
+            session.files[session.files.index(other)] = named
+        return named
 
     def clip(self, session: Session, file: LoadedFile, read: ReadFiles) -> Clip:
         """The clip of a loaded file; reads it again if it is no longer in memory."""
         clip = self.clips.get(session.key, str(file.number))
         if clip is None:
-            clip = read(list(file.paths))
+            clip = read(list(file.paths), file.choice)
             self.clips.put(session.key, str(file.number), clip, clip.frames.nbytes)
         return clip
 
@@ -169,3 +200,15 @@ class Sessions:
         session.files.remove(file)
         self.clips.take(session.key, str(file.number))
         shutil.rmtree(file.paths[0].parent, ignore_errors=True)
+
+
+def _facts(clip: Clip) -> dict[str, Any]:
+    """What a `LoadedFile` says of a clip."""
+    return {
+        "kind": clip.kind,
+        "frames": len(clip.frames),
+        "modality": clip.modality,
+        "notes": tuple(clip.notes),
+        "thumbnail": thumbnail(clip, THUMBNAIL),
+        "series": tuple(clip.series),
+    }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo.service.pruning_settings import PruningSettings
+from demo.service.reading_choice import AS_FOUND, ReadingChoice
 
 if TYPE_CHECKING:
     from hub_model.processing_omniv_med import OmniVMedProcessor, ProcessedClip
@@ -21,11 +22,13 @@ class Shown:
         paths: the copies of the files that it was read from.
         processed: the pruned clip.
         settings: how it was pruned; `settings.stage` is the stage of requests about it.
+        choice: how the files were read.
     """
 
     paths: tuple[Path, ...]
     processed: ProcessedClip
     settings: PruningSettings
+    choice: ReadingChoice = AS_FOUND
 
     def pruned_as(self, settings: PruningSettings, processor: OmniVMedProcessor) -> Shown:
         """The same clip under other settings, without reading the file again.
@@ -36,4 +39,4 @@ class Shown:
         if replace(settings, stage=self.settings.stage) == self.settings:  # the stage decides nothing about tokens
             return replace(self, settings=settings)
         processed = processor.process_clip(self.processed.clip, **settings.options())
-        return Shown(self.paths, processed, settings)
+        return replace(self, processed=processed, settings=settings)

@@ -16,6 +16,8 @@ from hub_model.file_types_omniv_med import identify
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 NUMBER = re.compile(r"\d+")
+MADE_UP = re.compile(r"upload-[a-z]+-\d+(\.[a-z0-9]+)*")
+"""The names that the page's browser gives to uploads in place of their own (`uploads.js`)."""
 FEWEST_FRAMES = 3
 """Pictures named alike from which they are taken for the frames of a video."""
 LONGEST_SUFFIX = 12
@@ -44,6 +46,11 @@ def media_of(uploads: Sequence[Path]) -> list[list[Path]]:
         is_one = name in ("dicom", "volume") or len(group) >= FEWEST_FRAMES
         media += [group] if is_one else [[path] for path in group]
     return media
+
+
+def made_up_name(upload: Path) -> str:
+    """The name of an upload where the browser made it up; "" for any other name, which may be a patient's."""
+    return upload.name if MADE_UP.fullmatch(upload.name) else ""
 
 
 def adopt(upload: Path, folder: Path, name: str) -> Path:

@@ -24,6 +24,7 @@ from demo.service.measured import read_measured
 from demo.service.sessions import LoadedFile, Session, Sessions
 from demo.service.suggestions import suggestions
 from demo.service.uploads import media_of, uploaded_file
+from tests.helpers.media_files import make_body, nifti
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -289,6 +290,34 @@ def test_a_clip_that_is_no_longer_in_memory_is_read_again(sessions, assistant, c
     before = sessions.clip(session, file, assistant.read)
     sessions.clips.drop("visitor")
     assert np.array_equal(sessions.clip(session, file, assistant.read).frames, before.frames)
+
+
+def test_another_plane_takes_the_place_of_a_file_or_is_a_file_of_its_own(
+    sessions, assistant, conversation, session, tmp_path
+):
+    nifti(tmp_path / "upload-a-00001.nii", make_body((4, 16, 20)))
+    file = sessions.load(session, [tmp_path / "upload-a-00001.nii"], assistant.read)
+    coronal = file.choice.changed("coronal", None, file.series)
+    again = sessions.load_again(session, file, assistant.read, coronal, in_its_place=True)
+    assert (again.number, again.paths, again.frames) == (1, file.paths, 16) and session.files == [again]
+    sessions.clips.drop("visitor")
+    assert sessions.clip(session, again, assistant.read).plane == "coronal", "read again as it was chosen"
+    sagittal = again.choice.changed("sagittal", None, again.series)
+    other = sessions.load_again(session, again, assistant.read, sagittal, in_its_place=False)
+    assert (other.number, other.frames, other.upload) == (2, 20, "upload-a-00001.nii")
+    assert session.files == [again, other] and other.paths[0].parent != again.paths[0].parent
+    sessions.remove(session, other)
+    assert again.paths[0].exists()
+    for wrong in ({"plane": "oblique", "series": None}, {"plane": None, "series": 7}):
+        with pytest.raises(ValueError, match=r"planes|series"):
+            again.choice.changed(**wrong, offered=again.series)
+
+
+def test_of_an_upload_only_a_made_up_name_is_remembered(sessions, assistant, session, film, tmp_path):
+    for name, kept in (("upload-ab-00003.npy", "upload-ab-00003.npy"), ("DOE_JANE.npy", ""), ("upload-a-1.DOE", "")):
+        np.save(tmp_path / "film.npy", film(0, frames=4))
+        path = (tmp_path / "film.npy").rename(tmp_path / name)
+        assert sessions.load(session, [path], assistant.read).upload == kept
 
 
 def test_a_file_that_cannot_be_read_leaves_nothing(sessions, assistant, session, tmp_path):

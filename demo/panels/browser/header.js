@@ -1,4 +1,4 @@
-// The page's head: settings, the description of the API, and files that are dropped or pasted anywhere on the page.
+// The page's head: settings, the description of the API, and how far an upload is.
 
 // Opens Gradio's description of the API. Its footer, which our style sheet hides, has the button; an address with
 // ?view=api means that it is open, but Gradio 6.31 shows it only after a click.
@@ -9,14 +9,13 @@ async function openApi() {
   button()?.click();
 }
 
-// Hands files to Gradio's own upload, so that its limits and its progress hold for them, too.
-function upload(files) {
-  const input = document.querySelector("#files input[type=file]");
-  if (!input || !files.length) return;
-  const chosen = new DataTransfer();
-  for (const file of files) chosen.items.add(file);
-  input.files = chosen.files;
-  input.dispatchEvent(new Event("change", { bubbles: true }));
+function showUpload(percent, words) {
+  const bar = part(".sending");
+  bar.hidden = percent === null;
+  if (percent === null) return;
+  bar.ariaValueNow = percent;
+  bar.style.setProperty("--sent", `${percent}%`);
+  bar.textContent = `Uploading ${words}: ${percent} %`;
 }
 
 function header() {
@@ -24,17 +23,5 @@ function header() {
   part(".api").addEventListener("click", openApi);
   part(".open-settings").addEventListener("click", () => document.querySelector("#settings .toggle-button").click());
   if (new URLSearchParams(location.search).get("view") === "api") openApi();
-
-  const outside = ({ target }) => !target.closest?.("#files"); // there, Gradio takes them itself
-  document.addEventListener("dragover", (event) => { if (outside(event)) event.preventDefault(); });
-  document.addEventListener("drop", (event) => {
-    if (!event.dataTransfer?.files.length || !outside(event)) return;
-    event.preventDefault();
-    upload(event.dataTransfer.files);
-  });
-  document.addEventListener("paste", (event) => {
-    if (!event.clipboardData?.files.length) return;
-    event.preventDefault();
-    upload(event.clipboardData.files);
-  });
+  takeFiles(showUpload);
 }

@@ -4,6 +4,7 @@
 function viewer() {
   const shown = part(".shown"), stage = part(".stage"), film = part(".film"), slider = part(".slice"), play = part(".play");
   const picture = part(".picture"), overlay = part(".overlay"), windows = part(".windows");
+  const planes = part(".planes"), series = part(".series");
   const store = sheetStore(shown, draw), measured = ruler(stage, film, part(".ruler"), part(".measure"));
   const view = zoomable(stage, film, () => scaleBar(part(".scale-bar"), film, value?.millimetres));
   let value, model, pruning, evidence, captions, standIns, grey, slice = 0, timer = null;
@@ -78,9 +79,16 @@ function viewer() {
     grey = { width: value.scale.width, level: value.scale.low + value.scale.width / 2 };
     const names = value.windows.map(({ name }) => name), values = [...windows.options].map((option) => option.value);
     windows.selectedIndex = names.includes(value.window) ? names.indexOf(value.window) : values.indexOf(`${grey.width}/${grey.level}`);
+    offer(planes, value.planes.map((plane) => [plane[0].toUpperCase() + plane.slice(1), plane, plane === value.plane]));
+    offer(series, value.series.map(({ name, number, is_read }) => [name, number, is_read]));
     for (const input of shown.querySelectorAll("[name=width], [name=level]")) input.disabled = !value.grey;
     part(".grey").hidden = !value.grey;
     showWindow();
+  }
+
+  function offer(list, options) { // [words, value, whether it is chosen]
+    list.hidden = options.length === 0;
+    list.replaceChildren(...options.map(([words, each, isChosen]) => new Option(words, each, isChosen, isChosen)));
   }
 
   follow({ value, model, pruning, evidence }, (messages) => {
@@ -120,6 +128,8 @@ function viewer() {
     changeWindow({ width, level });
     askForWindow();
   });
+  planes.addEventListener("change", () => trigger("slicing", { plane: planes.value }));
+  series.addEventListener("change", () => trigger("slicing", { series: Number(series.value) }));
   part(".reset").addEventListener("click", () => {
     view.reset();
     if (!value.windows.length) changeWindow({ width: 255, level: 127.5 });
