@@ -8,11 +8,12 @@ to is a class of the button (`chat.js`).
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from html import escape
 from typing import TypedDict
 
-from demo.service.dialogue import PRUNED, UNPRUNED, Answer, Exchange
+from demo.service.dialogue import PRUNED, UNPRUNED, Answer, Arm, Exchange
 
 WAITING = '<p class="said waiting">…</p>'
 """Stands in the chat until the first word comes."""
@@ -42,6 +43,33 @@ def messages(exchanges: Sequence[Exchange], with_evidence: bool) -> list[Message
         shown.append({"role": "user", "content": exchange.question})
         shown.append({"role": "assistant", "content": card(exchange, number, with_files, with_evidence)})
     return shown
+
+
+def words(exchanges: Sequence[Exchange]) -> str:
+    """What a browser keeps of a conversation, as JSON: no more than it shows, and nothing of the files themselves.
+
+    A list of {`question`, `files`, what the page calls those that came with it, `answers`: [{`text`, `detail`}]}.
+    """
+    kept = []
+    for exchange in exchanges:
+        answers = [
+            {"text": answer.text or "(no answer)", "detail": _detail(exchange, arm, answer)}
+            for arm, answer in exchange.answers.items()
+        ]
+        if exchange.problem and not answers:
+            answers = [{"text": f"Not answered: {exchange.problem}", "detail": ""}]
+        kept.append({"question": exchange.question, "files": " · ".join(exchange.labels), "answers": answers})
+    return json.dumps(kept, ensure_ascii=False)
+
+
+def _detail(exchange: Exchange, arm: Arm, answer: Answer) -> str:
+    """Which of two answers this is, how sure it is, and whether it is whole, in words."""
+    details = ["pruned" if arm == PRUNED else "all tokens"] if len(exchange.answers) > 1 else []
+    if not answer.complete:
+        details.append("stopped" if exchange.stopped else "unfinished")
+    elif answer.confidence is not None:
+        details.append(f"confidence {answer.confidence:.0%}")
+    return ", ".join(details)
 
 
 def exchange_at(exchanges: Sequence[Exchange], index: int) -> tuple[int, bool]:

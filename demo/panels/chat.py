@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.blocks import Block
 from gradio.components import Component
 
-from demo.panels.answers import exchange_at, messages
+from demo.panels.answers import exchange_at, messages, words
 from demo.panels.components import templates
 from demo.panels.errors import CONNECTION_LOST, errors_for_visitors, visible_error
 from demo.panels.pruning_panel import PruningPanel
@@ -56,7 +56,7 @@ class ChatPanel:
     def __init__(self, conversation: Conversation, panel: PruningPanel) -> None:
         self._conversation, self._panel = conversation, panel
         self._place()
-        self._answers = [self.chat, self._status, self._stop, *self._with_conversation]
+        self._answers = [self.chat, self._status, self._stop, *self._with_conversation, self._earlier]
         self._connect()
 
     def _place(self) -> None:
@@ -65,6 +65,7 @@ class ChatPanel:
             self._save_json = gr.Button("Save as JSON", min_width=60, size="sm", interactive=False)
             self._save_markdown = gr.Button("Save as Markdown", min_width=60, size="sm", interactive=False)
         self._with_conversation = [self._clear, self._save_json, self._save_markdown]
+        self._earlier = gr.HTML(value="[]", elem_id="earlier", **templates("earlier"))
         self.chat = gr.Chatbot(
             show_label=False,
             height=200,  # the style sheet makes it as tall as there is room
@@ -129,7 +130,7 @@ class ChatPanel:
             pack.success(None, self._packed, None, js=SAVE_IN_BROWSER, api_visibility="private")
 
     def view(self, session: Session, status: str | None = None) -> Updates:
-        """What the chat, the line under it and the buttons show of a session.
+        """What the chat, the line under it and the buttons show of a session, and what the browser keeps of it.
 
         Args:
             status: the line; by default what the model is doing, or what the last answer took.
@@ -140,7 +141,7 @@ class ChatPanel:
         busy = any(exchange.waits or exchange.is_answering for exchange in exchanges)
         with_conversation = (gr.update(interactive=bool(exchanges)) for _ in self._with_conversation)
         shown = messages(exchanges, self._conversation.assistant.measured.shows_findings)
-        return shown, status, gr.update(interactive=busy), *with_conversation
+        return shown, status, gr.update(interactive=busy), *with_conversation, words(exchanges)
 
     def _session(self, request: gr.Request) -> Session:
         return self._conversation.sessions.open(str(request.session_hash))
@@ -230,7 +231,8 @@ class ChatPanel:
         """Forgets the conversation; its files stay and come with the next question."""
         session = self._session(request)
         session.exchanges.clear()
-        return "", *self.view(session)
+        *shown, _ = self.view(session)
+        return "", *shown, "null"  # what the browser kept goes, too
 
     def after_stop(self, request: gr.Request) -> Updates:
         """Marks the answers that the visitor stopped."""

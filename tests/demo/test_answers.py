@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.panels.answers import card, marked, messages
+from demo.panels.answers import card, marked, messages, words
 from demo.panels.chat import ordinal
 from demo.service.dialogue import PRUNED, UNPRUNED, Answer, Exchange
 from demo.service.pruning_settings import PruningSettings
@@ -72,6 +73,27 @@ def test_evidence_that_was_not_measured_to_lie_on_findings_is_not_offered():
     assert "compare" in classes(shown) and "look" not in classes(shown)
     compared = card(exchange(SURE, SURE), 0, with_files=True, with_evidence=False)
     assert "tools" not in classes(compared), "no empty row of buttons"
+
+
+def test_the_browser_keeps_words_and_nothing_else():
+    asked = [
+        exchange(SURE),
+        exchange(SURE, Answer("a large nodule", step="", confidence=0.7)),
+        exchange(Answer("a no", step="Answering"), stopped=True, files=()),
+        exchange(problem="It is full."),
+    ]
+    kept = json.loads(words(asked))
+    assert kept[0] == {
+        "question": "What is it?",
+        "files": "File 1",
+        "answers": [{"text": "a nodule", "detail": "confidence 87%"}],
+    }
+    assert [answer["detail"] for answer in kept[1]["answers"]] == [
+        "pruned, confidence 87%",
+        "all tokens, confidence 70%",
+    ]
+    assert kept[2]["answers"] == [{"text": "a no", "detail": "stopped"}] and kept[2]["files"] == ""
+    assert kept[3]["answers"] == [{"text": "Not answered: It is full.", "detail": ""}]
 
 
 def test_a_declined_answer_looks_different_and_says_what_it_would_have_been():

@@ -128,3 +128,40 @@ def test_what_has_no_planes_or_series_offers_none(page):
     choose(page, XRAY)
     expect(page.locator("#viewer .planes")).to_be_hidden()
     expect(page.locator("#viewer .series")).to_be_hidden()
+
+
+def test_loading_the_page_again_brings_the_words_back_and_says_that_files_must_be_loaded(page):
+    choose(page, XRAY)
+    expect(page.locator("#earlier .earlier")).to_be_hidden()
+    page.locator("#question textarea").fill("Which imaging modality is <b>this</b>?")
+    page.locator("#question textarea").press("Enter")
+    expect(page.locator("#chat .answer .sure")).to_contain_text("Confidence", timeout=LONG)
+    said = page.locator("#chat .answer .said").inner_text()
+    page.reload()
+    earlier = page.locator("#earlier .earlier")
+    expect(earlier).to_be_visible(timeout=LONG)
+    expect(earlier).to_contain_text("load the files again")
+    expect(earlier.locator(".asked")).to_contain_text("Which imaging modality is <b>this</b>? File 1: image")
+    expect(earlier.locator(".words")).to_contain_text(said)
+    expect(page.locator("#rail .tile")).to_have_count(0)
+    screenshot(page, "reloaded")
+
+    page.locator("#question textarea").fill("Say hello.")
+    page.locator("#question textarea").press("Enter")
+    expect(page.locator("#chat .answer .sure")).to_be_visible(timeout=LONG)
+    page.reload()
+    expect(earlier.locator(".asked")).to_have_count(2, timeout=LONG)
+    earlier.get_by_role("button", name="Forget").click()
+    expect(earlier).to_be_hidden()
+    page.reload()
+    expect(page.locator("#samples .card").first).to_be_visible(timeout=LONG)
+    expect(earlier).to_be_hidden()
+
+
+def test_a_new_conversation_is_forgotten_by_the_browser_too(page):
+    page.locator("#question textarea").fill("Say hello.")
+    page.locator("#question textarea").press("Enter")
+    expect(page.locator("#chat .answer .sure")).to_be_visible(timeout=LONG)
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator("#chat .message")).to_have_count(0)
+    page.wait_for_function("sessionStorage.getItem('omniv-med conversation') === '[]'")
