@@ -93,7 +93,7 @@ def test_an_upload_shows_its_percentage(page, tmp_path):
     shown = page.evaluate("window.shown")
     percents = [percent for _, percent in shown]
     assert percents == sorted(percents) and len(set(percents)) > 3
-    assert all(words == f"Uploading large.npy: {percent} %" for words, percent in shown)
+    assert all(words == f"{percent} % uploaded: large.npy" for words, percent in shown)
 
 
 def test_of_several_series_any_can_be_shown_and_a_volume_in_any_plane(page, tmp_path):
@@ -165,3 +165,12 @@ def test_a_new_conversation_is_forgotten_by_the_browser_too(page):
     page.get_by_role("button", name="New conversation").click()
     expect(page.locator("#chat .message")).to_have_count(0)
     page.wait_for_function("sessionStorage.getItem('omniv-med conversation') === '[]'")
+
+
+def test_on_a_phone_the_plane_is_chosen_among_the_settings_of_the_view(browser, demo):
+    with visit(browser, demo[0], (390, 844)) as page:
+        choose(page, CT)
+        page.locator("#viewer .more summary").click()
+        expect(page.locator("#viewer .panel .planes")).to_be_visible()
+        bar = page.locator("#viewer .bar").evaluate("bar => [bar.scrollWidth, bar.clientWidth]")
+        assert bar[0] <= bar[1], "nothing is pushed out of the bar"

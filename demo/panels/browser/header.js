@@ -15,7 +15,7 @@ function showUpload(percent, words) {
   if (percent === null) return;
   bar.ariaValueNow = percent;
   bar.style.setProperty("--sent", `${percent}%`);
-  bar.textContent = `Uploading ${words}: ${percent} %`;
+  bar.textContent = `${percent} % uploaded: ${words}`; // a phone has room for the beginning
 }
 
 function header() {

@@ -128,6 +128,7 @@ function viewer() {
     changeWindow({ width, level });
     askForWindow();
   });
+  if (matchMedia("(max-width: 768px)").matches) part(".panel").prepend(planes, series); // a phone's bar has no room for them
   planes.addEventListener("change", () => trigger("slicing", { plane: planes.value }));
   series.addEventListener("change", () => trigger("slicing", { series: Number(series.value) }));
   part(".reset").addEventListener("click", () => {
