@@ -15,13 +15,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -31,17 +30,12 @@ from clinic.questions import Questions
 from clinic.results import write_results
 from clinic.studies import Series, Skipped, find_series, is_address
 from clinic.tasks import Task, tasks_about
-from data_engine.ledger import Ledger, read_lines, remove_rows
-
-if TYPE_CHECKING:
-    from clinic.engines import Settings
-    from clinic.model import Model
+from data_engine.ledger import Ledger, remove_rows
 
 ANSWERS, LOCK = "answers.jsonl", ".lock"
 SHOWN_OF_A_REASON = 5
 """Files that a listing names for each reason to skip them."""
 DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
-ENGINES = ("local", "ray")
 
 
 def record(
@@ -96,13 +90,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep-ids", action="store_true", help="write DICOM's PatientID into the results")
     parser.add_argument("--time-limit", type=float, default=600.0, help="seconds to read one series (default 600)")
     parser.add_argument("--readers", type=int, default=2, help="series that are read at once (default 2)")
-    parser.add_argument("--engine", choices=ENGINES, default="local", help="this machine, or Ray's workers")
-    parser.add_argument("--workers", type=int, default=2, help="of --engine ray, each with a model (default 2)")
     options = parser.parse_args(arguments)
     if not options.list and options.out is None:
         parser.error("--out is needed, or --list")
-    if min(options.readers, options.workers) < 1 or options.time_limit <= 0:
-        parser.error("--readers and --workers must be at least 1, and --time-limit above 0")
+    if options.readers < 1 or options.time_limit <= 0:
+        parser.error("--readers must be at least 1, and --time-limit above 0")
     if options.out is not None and not is_address(options.studies):
         out = options.out.resolve()
         if Path(options.studies).resolve() in (out, *out.parents):
@@ -148,32 +140,29 @@ def run(options: argparse.Namespace) -> None:
     # Not above: it takes seconds, and a mistake in the arguments should be told at once.
     from transformers.utils import logging
 
-    from clinic.engines import Settings
+    from clinic.engines import Settings, answered_here
+    from clinic.model import LocalModel, code_version
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     work = Settings(questions.max_new_tokens, options.readers, options.time_limit, options.archives)
-    asked = hashlib.sha256(questions.model_dump_json().encode()).hexdigest()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        finished = run_shared(options, questions, tasks, work, asked)
-    else:
-        finished = run_alone(options, questions, tasks, work, asked)
-    if finished is not None:
-        rows, settings = finished
-        write_results(options.out, rows, settings, skipped)
-        print(f"{len(rows)} rows: {options.out / 'answers.parquet'}. Report: {options.out / 'report.html'}.")
-
-
-Finished = tuple[list[dict[str, Any]], dict[str, Any]]
-"""All rows of a run, in the order of its tasks, and its settings."""
-
-
-def settings_of(model: Model, options: argparse.Namespace, asked: str) -> tuple[dict[str, str], dict[str, Any]]:
-    """The versions that every row has, and what a run is not gone on with where it differs."""
-    from clinic.model import code_version
-
-    versions = {"model": model.version, "code": code_version()}
-    return versions, {**model.settings(), **versions, "questions": asked, "patient ids": options.keep_ids}
+    with work.reader() as reader:
+        reader.start()
+        model = LocalModel(options.model)
+        model.check(questions)
+        versions = {"model": model.version, "code": code_version()}
+        asked = hashlib.sha256(questions.model_dump_json().encode()).hexdigest()
+        settings = {**model.settings(), **versions, "questions": asked, "patient ids": options.keep_ids}
+        with locked(options.out):
+            if options.retry:
+                forget_failures(options.out / ANSWERS, settings)
+            with Ledger(options.out / ANSWERS, settings) as ledger:
+                left = [task for task in tasks if not task.is_done(ledger.rows)]
+                with tqdm(total=len(tasks), initial=len(tasks) - len(left), unit="series", desc="answering") as bar:
+                    record(answered_here(left, model, reader, work), ledger, versions, bar)
+                rows = in_order(ledger.rows, tasks)
+            write_results(options.out, rows, settings, skipped)
+    print(f"{len(rows)} rows: {options.out / 'answers.parquet'}. Report: {options.out / 'report.html'}.")
 
 
 def in_order(rows: Mapping[str, dict[str, Any]], tasks: Sequence[Task]) -> list[dict[str, Any]]:
@@ -182,93 +171,11 @@ def in_order(rows: Mapping[str, dict[str, Any]], tasks: Sequence[Task]) -> list[
     return sorted(rows.values(), key=lambda row: place.get(row["id"], len(place)))
 
 
-def run_alone(
-    options: argparse.Namespace, questions: Questions, tasks: Sequence[Task], work: Settings, asked: str
-) -> Finished:
-    """Answers in this process, or by Ray's workers."""
-    from clinic.engines import answered_by_ray, answered_here, collect_parts
-    from clinic.model import LocalModel
-
-    with work.reader() as reader:
-        if options.engine == "local":
-            reader.start()
-        model = LocalModel(options.model)
-        model.check(questions)
-        versions, settings = settings_of(model, options, asked)
-        with locked(options.out):
-            forget_failures(options, settings)
-            with Ledger(options.out / ANSWERS, settings) as ledger:
-                collect_parts(parts_in(options.out), ledger, settings)
-                left = [task for task in tasks if not task.is_done(ledger.rows)]
-                answered: Iterator[tuple[Task, list[dict[str, Any]]]] = iter(())
-                if left and options.engine == "ray":
-                    answered = answered_by_ray(left, options.model, work, options.workers)
-                elif left:
-                    answered = answered_here(left, model, reader, work)
-                with progress(len(tasks), len(tasks) - len(left)) as bar:
-                    record(answered, ledger, versions, bar)
-                return in_order(ledger.rows, tasks), settings
-
-
-def run_shared(
-    options: argparse.Namespace, questions: Questions, tasks: Sequence[Task], work: Settings, asked: str
-) -> Finished | None:
-    """Answers this process's share of the tasks under `accelerate launch`; only the first process gets the rows.
-
-    Each process writes a ledger of its own. What a stopped run left in these is known to the next one, however many
-    processes that has.
-    """
-    import torch
-    from accelerate import PartialState
-
-    from clinic.engines import answered_here, collect_parts, share_of
-    from clinic.model import LocalModel
-
-    # Without an accelerator Accelerate must be told so, or it takes each of several processes for the only one.
-    state = PartialState(cpu=not torch.accelerator.is_available())
-    with work.reader() as reader:
-        reader.start()
-        model = LocalModel(options.model, state.device)
-        model.check(questions)
-        versions, settings = settings_of(model, options, asked)
-        with locked(options.out) if state.is_main_process else nullcontext():
-            if state.is_main_process:
-                forget_failures(options, settings)
-                with Ledger(options.out / ANSWERS, settings) as ledger:
-                    collect_parts(parts_in(options.out), ledger, settings)
-            state.wait_for_everyone()
-            known = {row["id"]: row for _, row in read_lines(options.out / ANSWERS) if row is not None and "id" in row}
-            mine = share_of(tasks, state.process_index, state.num_processes)
-            left = [task for task in mine if not task.is_done(known)]
-            with (
-                Ledger(options.out / f"part-{state.process_index:03d}.jsonl", settings) as part,
-                progress(len(mine), len(mine) - len(left), hidden=not state.is_main_process) as bar,
-            ):
-                record(answered_here(left, model, reader, work), part, versions, bar)
-            state.wait_for_everyone()
-            if not state.is_main_process:
-                return None
-            with Ledger(options.out / ANSWERS, settings) as ledger:
-                collect_parts(parts_in(options.out), ledger, settings)
-                return in_order(ledger.rows, tasks), settings
-
-
-def parts_in(out: Path) -> list[Path]:
-    """The ledgers of several processes."""
-    return sorted(out.glob("part-*.jsonl"))
-
-
-def forget_failures(options: argparse.Namespace, settings: Mapping[str, Any]) -> None:
-    """Has `--retry` ask again about what failed, unless the run was begun with other settings."""
-    for path in [options.out / ANSWERS, *parts_in(options.out)]:
-        if options.retry and path.exists():
-            Ledger(path, settings).close()
-            remove_rows(path, lambda row: "error" in row)
-
-
-def progress(total: int, done: int, hidden: bool = False) -> tqdm[Any]:
-    """A bar with an estimate of the time that is left."""
-    return tqdm(total=total, initial=done, unit="series", desc="answering", disable=hidden)
+def forget_failures(path: Path, settings: Mapping[str, Any]) -> None:
+    """Takes what failed out of a ledger, unless it was begun with other settings."""
+    if path.exists():
+        Ledger(path, settings).close()
+        remove_rows(path, lambda row: "error" in row)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""The models that answer batch runs, and the versions that their answers are cited with."""
+"""The model that answers a batch run, and the versions that its answers are cited with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -38,62 +38,11 @@ def code_version() -> str:
     return digest.hexdigest()[:16]
 
 
-class GivenAnswer(Protocol):
-    """What a model answers; see `hub_model.answering_omniv_med.Answer`. The confidence is None where nobody knows."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def confidence(self) -> float | None: ...
-    @property
-    def declined(self) -> bool: ...
-    @property
-    def likeliest(self) -> str | None: ...
-
-
-class Model(Protocol):
-    """What a batch run asks: a model on this machine, or on a server."""
-
-    @property
-    def version(self) -> str:
-        """What its answers are cited with."""
-
-    def settings(self) -> dict[str, Any]:
-        """What its answers depend on, as JSON values: a run does not go on with others."""
-
-    def sampling(self) -> dict[str, Any]:
-        """The arguments of `load_clip` where nobody gives others."""
-
-    def prepare(self, clip: Clip, files: str | Sequence[str], options: Mapping[str, Any]) -> Any:
-        """A clip, and the files that it was read from, as the model is asked about them."""
-
-    def facts(self, processed: Any) -> dict[str, Any]:
-        """What rows say of a prepared series."""
-
-    def answer(self, processed: Any, questions: Sequence[Question], max_new_tokens: int) -> Sequence[GivenAnswer]:
-        """Answers questions about a prepared series; raises `ValueError` for what it refuses."""
-
-    def check(self, questions: Questions) -> None:
-        """Raises `ModelError` for questions that it cannot answer as they ask."""
-
-
-def clip_facts(clip: Clip) -> dict[str, Any]:
-    """What rows say of what was read."""
-    return {
-        "kind": clip.kind,
-        "modality": clip.modality,
-        "frames": len(clip.frames),
-        "source_frames": clip.source_frames,
-        "notes": list(clip.notes),
-    }
-
-
 class LocalModel:
     """A model on this machine, on its GPU if it has one.
 
     Args:
         name: a folder, or an id on the Hub.
-        device: where it computes; None takes the GPU if there is one.
 
     Attributes:
         version: fingerprint of the weights and settings.
@@ -102,9 +51,8 @@ class LocalModel:
         ModelError: it cannot be loaded, or is none of this project's.
     """
 
-    def __init__(self, name: str, device: torch.device | None = None) -> None:
-        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        on_gpu = device.type != "cpu"
+    def __init__(self, name: str) -> None:
+        on_gpu = torch.cuda.is_available()
         dtype = torch.float32 if on_gpu else preferred_dtype()
         try:
             folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(name))
@@ -116,7 +64,7 @@ class LocalModel:
             raise ModelError(f"The model {name} cannot be loaded: {reason}") from None
         if not hasattr(self._processor, "process_clip"):
             raise ModelError(f"The model {name} is not an OmniV-Med model.")
-        self._model = model.to(device).eval()
+        self._model = model.to("cuda" if on_gpu else "cpu").eval()
         # A tokenizer cannot pad in one thread while it encodes in another, so those that prune have their own.
         self._pruner = copy.deepcopy(self._processor)
 
@@ -133,14 +81,21 @@ class LocalModel:
         """The arguments of `load_clip` where nobody gives others."""
         return {"max_frames": self._processor.max_frames, "fps": self._processor.fps}
 
-    def prepare(self, clip: Clip, files: str | Sequence[str], options: Mapping[str, Any]) -> Any:
-        """Sizes and prunes a clip; other threads may do so at the same time. The files are not read again."""
+    def prune(self, clip: Clip, options: Mapping[str, Any]) -> Any:
+        """Sizes and prunes a clip; other threads may do so at the same time."""
         return self._pruner.process_clip(clip, **options)
 
     def facts(self, processed: Any) -> dict[str, Any]:
         """What rows say of a prepared series: what was read, and its visual tokens."""
-        tokens = {"tokens_kept": int(processed.pruned.keep_mask.sum()), "tokens_total": processed.tokens_before}
-        return clip_facts(processed.clip) | tokens | {"notes": list(processed.notes)}
+        return {
+            "kind": processed.clip.kind,
+            "modality": processed.clip.modality,
+            "frames": len(processed.clip.frames),
+            "source_frames": processed.clip.source_frames,
+            "tokens_kept": int(processed.pruned.keep_mask.sum()),
+            "tokens_total": processed.tokens_before,
+            "notes": list(processed.notes),
+        }
 
     def answer(self, processed: Any, questions: Sequence[Question], max_new_tokens: int) -> list[Answer]:
         """Answers questions about one pruned clip.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from hub_model.isolated_reading_omniv_med import IsolatedReader
 
 if TYPE_CHECKING:  # a listing should not wait for torch
     from clinic.archive_media import Downloads
-    from clinic.model import GivenAnswer, Model
+    from clinic.model import LocalModel
 
 NO_QUESTION = "no question is about it"
 
@@ -71,7 +71,7 @@ def tasks_about(series: Iterable[Series], questions: Questions) -> tuple[list[Ta
     return tasks, left
 
 
-def read(task: Task, reader: IsolatedReader, downloads: Downloads, model: Model) -> Read:
+def read(task: Task, reader: IsolatedReader, downloads: Downloads, model: LocalModel) -> Read:
     """Fetches, reads and prunes the series of a task.
 
     Raises:
@@ -83,17 +83,16 @@ def read(task: Task, reader: IsolatedReader, downloads: Downloads, model: Model)
     try:
         with downloads.files(task.series.source) as files:
             clip = reader.load_clip(files, **options)
-            processed = model.prepare(clip, files, task.group.pruning)
+            processed = model.prune(clip, task.group.pruning)
     except ValueError as error:
         sentence = str(error)
     return Read(processed, sentence, time.perf_counter() - start)
 
 
-def rows_of(task: Task, read: Read, model: Model, max_new_tokens: int) -> list[dict[str, Any]]:
+def rows_of(task: Task, read: Read, model: LocalModel, max_new_tokens: int) -> list[dict[str, Any]]:
     """The rows of a task, without those fields that are the same in all rows of a run."""
     start = time.perf_counter()
-    answers: Sequence[GivenAnswer] = ()
-    error = read.error
+    answers, error = [], read.error
     if not error:
         try:
             answers = model.answer(read.processed, task.group.questions, max_new_tokens)
@@ -119,7 +118,7 @@ def rows_of(task: Task, read: Read, model: Model, max_new_tokens: int) -> list[d
             "asked": question.ask,
             "answer": answer.text,
             "value": None if answer.declined else read_value(question, answer.text),
-            "confidence": None if answer.confidence is None else round(answer.confidence, 6),
+            "confidence": round(answer.confidence, 6),
             "declined": answer.declined,
             "likeliest": answer.likeliest,
         }

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,22 +49,6 @@ def _run_local(function: Callable[[Task], Result], tasks: Sequence[Task], proces
 
 
 def _run_ray(function: Callable[[Task], Result], tasks: Sequence[Task], processes: int) -> Iterator[Result]:
-    with ray_running(processes) as ray:
-
-        def step(row: dict[str, Any]) -> dict[str, Any]:
-            return {"result": function(row["item"])}
-
-        for row in ray.data.from_items([{"item": task} for task in tasks]).map(step).iter_rows():
-            yield row["result"]
-
-
-@contextmanager
-def ray_running(processes: int) -> Iterator[Any]:
-    """The package ray, on so many cores of this machine; on the cluster of RAY_ADDRESS, where that is set.
-
-    Raises:
-        ValueError: it is not installed.
-    """
     try:
         import ray
     except ImportError:
@@ -79,7 +62,12 @@ def ray_running(processes: int) -> Iterator[Any]:
         ray.init(runtime_env=environment, log_to_driver=False, configure_logging=False, **cores)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
-        yield ray
+
+        def step(row: dict[str, Any]) -> dict[str, Any]:
+            return {"result": function(row["item"])}
+
+        for row in ray.data.from_items([{"item": task} for task in tasks]).map(step).iter_rows():
+            yield row["result"]
     finally:
         if started:
             ray.shutdown()

@@ -120,10 +120,12 @@ def main(arguments: list[str] | None = None) -> None:
     studies = None
     if options.archives:
         # Imported here: a page without archives does without the extra `clinic`.
-        from demo.service.studies import Studies
-
         try:
+            from demo.service.studies import Studies
+
             studies = Studies(options.archives, options.max_file_size << 20)
+        except ImportError as error:
+            sys.exit(f"--archives needs the extra clinic: pip install -e '.[demo,clinic]'. {error}")
         except ValueError as error:
             sys.exit(str(error))
     print(f"Loaded {assistant.description}.", flush=True)
