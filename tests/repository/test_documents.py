@@ -70,6 +70,7 @@ RUN_BY = {
     "benchmarks.media": "tests/hub_model/test_media_formats.py",
     "benchmarks.media_outcomes": "tests/hub_model/test_media_formats.py",
     "benchmarks.pruning": "tests/benchmarks/test_pruning_comparison.py",
+    "benchmarks.quantization": "tests/benchmarks/test_quantization.py",
     "clinic.batch": "tests/clinic/test_batch.py",
     "clinic.dicomweb": "tests/clinic/test_dicomweb.py",
     "clinic.export": "tests/clinic/test_export.py",

@@ -29,6 +29,7 @@ EXTRA_OF = {
     "clinic": "clinic",
     "demo": "demo",
     "benchmarks": "dev",
+    "benchmarks.quantization": "quantization",
     "examples": "dev",
 }
 """The extra with which a room, or a module of it, must run; None: without any."""
