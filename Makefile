@@ -45,7 +45,7 @@ types: venv ## check types (minutes at first, seconds after that)
 
 test: model lint types ## lint, check types, then run the tests
 	$(RUN) -m tests.helpers.transformers_suite
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 8 --dist loadfile -m "not slow"
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-clinic: model ## the tests of clinic/ alone; with a real archive where Orthanc is installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/clinic

@@ -25,6 +25,7 @@ from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConf
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import OmniVMedProcessor
 from hub_model.prompt_omniv_med import MEDIA_TOKEN
+from tests.helpers.long_files import put_long_files_first
 from tests.helpers.paths import HUB_MODEL
 from tests.helpers.tiny_models import PROCESSOR_OPTIONS, TINY_TEXT, TINY_VISION
 from train.checkpoints.assemble import write_configuration
@@ -39,6 +40,10 @@ settings.load_profile("repeatable")
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["HF_MODULES_CACHE"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    put_long_files_first(items)
 
 
 @pytest.fixture(scope="module")

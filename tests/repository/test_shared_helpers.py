@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.helpers.long_files import LONG_FILES
 from tests.helpers.paths import ROOT
 
 TESTS = ROOT / "tests"
@@ -57,3 +58,7 @@ def test_helpers_hold_no_tests_and_no_test_module_is_a_helper() -> None:
     assert not list((TESTS / "helpers").rglob("test_*.py"))
     outside = [path for path in TESTS.rglob("*.py") if path.parent.name != "helpers"]
     assert [path for path in outside if not path.name.startswith("test_") and path.name != "conftest.py"] == []
+
+
+def test_the_files_that_are_started_first_are_there():
+    assert [name for name in LONG_FILES if not (TESTS / name).is_file()] == []
