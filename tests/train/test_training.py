@@ -35,7 +35,7 @@ from train.checkpoints.trained_tensors import load_parts, merge_lora, read_train
 from train.config import ConfigError, StageConfig
 from train.conversation_loss import ConversationLoss, answer_weights, summed_cross_entropy
 from train.dataset.conversations import pack
-from train.dataset.text_replay import replay_conversations
+from train.dataset.text_replay import PROMPTS, TOPICS, USEFUL, replay_conversations
 from train.nano.run import CONFIGS, DATA_CONFIGS, STAGES, read_settings
 from train.stage import (
     CHECKPOINT_FILE,
@@ -233,8 +233,11 @@ def test_a_batch_of_text_alone_reaches_no_encoder_weight_but_all_take_part(make_
 
 
 def test_what_is_replayed_are_the_answers_of_the_model_as_it_was(make_config, tiny, tmp_path, monkeypatch) -> None:
-    for longest in ("LONGEST_ANSWER", "LONGEST_PROSE"):
-        monkeypatch.setattr(f"train.dataset.text_replay.{longest}", 6)  # a random model writes on to the last token
+    # A random model writes on to the last token; and several batches show as much as all 800 prompts.
+    smaller = {"LONGEST_ANSWER": 6, "LONGEST_PROSE": 6, "BATCH_SIZE": 16}
+    smaller |= {"PROMPTS": PROMPTS[:20], "USEFUL": USEFUL[:2], "TOPICS": TOPICS[:3]}
+    for name, value in smaller.items():
+        monkeypatch.setattr(f"train.dataset.text_replay.{name}", value)
     path = tmp_path / "replay.json"
     data = {"folders": make_config().data.folders, "shares": {"2d": 0.5, "text": 0.5}, "text_replay": path}
     stage = build_stage(make_config(data=data))
