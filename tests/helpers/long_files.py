@@ -25,7 +25,7 @@ LONG_FILES = (
     "data_engine/test_executors.py",
     "train/test_convert.py",
 )
-"""Files in tests/ that take half a minute and more of one core, the longest first."""
+"""Files that take long: first those that were seen to hold up a run, then those with trainings or processes."""
 
 
 def put_long_files_first(items: list[pytest.Item]) -> None:
