@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install --disable-pip-version-check
+SERVING := serving/.venv/bin/python
+NEW := $(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model demo lint types test test-clinic release-check requirements data-mini train-nano clean
+.PHONY: help venv model demo lint types test test-clinic serving test-serving release-check requirements data-mini train-nano clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -23,12 +25,12 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt requirements-lmms-eval
 	$(PIP) --no-deps --requirement requirements-lmms-eval.txt
 	@touch $@
 
-# Debian's python3 comes without ensurepip; there the system's own pip fills the new environment.
+# In the folder $(NEW). Debian's python3 comes without ensurepip; there the system's own pip fills the new environment.
 .PHONY: new-venv
 new-venv:
-	@$(PYTHON) -m venv --clear $(VENV) 2>/dev/null \
-	|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(RUN) install --quiet pip; } \
-	|| { echo 'Could not make $(VENV): this Python has neither ensurepip nor pip. Name another: make PYTHON=/path/to/python3 ...' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(NEW) 2>/dev/null \
+	|| { $(PYTHON) -m venv --clear --without-pip $(NEW) && $(PYTHON) -m pip --python $(NEW)/bin/python install --quiet pip; } \
+	|| { echo 'Could not make $(NEW): this Python has neither ensurepip nor pip. Name another: make PYTHON=/path/to/python3 ...' >&2; exit 1; }
 
 model: venv ## assemble OmniV-Med-Nano in hub_model/ (skipped when it is up to date)
 	$(RUN) -m train.checkpoints.assemble
@@ -50,6 +52,21 @@ test: model lint types ## lint, check types, then run the tests
 test-clinic: model ## the tests of clinic/ alone; with a real archive where Orthanc is installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/clinic
 
+serving: serving/.venv/.installed ## install vLLM and its plugin into serving/.venv, an environment of its own
+
+# Of torch the tested release, which vLLM's build for CPUs was made for; everything else as it is written down.
+serving/.venv/.installed: serving/requirements.txt serving/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("vLLM needs Python 3.11 or newer, and $(PYTHON) is %d.%d. Name a newer one: make serving PYTHON=python3.11" % sys.version_info[:2])'
+	@test -x $(SERVING) && $(SERVING) -m pip --version >/dev/null 2>&1 || $(MAKE) --no-print-directory new-venv NEW=serving/.venv
+	$(SERVING) -m pip install --disable-pip-version-check --quiet --upgrade pip
+	$(SERVING) -m pip install --disable-pip-version-check --constraint constraints.txt torch
+	$(SERVING) -m pip install --disable-pip-version-check --no-deps --requirement serving/requirements.txt
+	$(SERVING) -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable serving
+	@touch $@
+
+test-serving: model serving ## start a vLLM server, ask it through the OpenAI client, and compare every answer with generate's
+	HF_HUB_OFFLINE=1 $(SERVING) -m pytest --confcutdir tests/serving tests/serving
+
 requirements: venv ## write requirements*.txt again, from pyproject.toml
 	$(RUN) -m tests.helpers.requirements
 
@@ -63,5 +80,5 @@ train-nano: venv ## train OmniV-Med-Nano again from the start
 	$(RUN) -m train.nano.run
 
 clean: ## remove what make installed, downloaded and assembled (trained runs and built data stay)
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis hub_model/model.safetensors hub_model/.assembled.json
+	rm -rf $(VENV) serving/.venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis hub_model/model.safetensors hub_model/.assembled.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

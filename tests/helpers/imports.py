@@ -45,7 +45,10 @@ def room_of(module: str) -> str:
 def source_files() -> dict[str, Path]:
     """Every module of the rooms and its file."""
     folders = [folder for folder in ROOT.iterdir() if folder.is_dir() and folder.name.isidentifier()]
-    files = [file for folder in folders if folder.name not in NOT_SOURCE for file in folder.rglob("*.py")]
+    rooms = [folder for folder in folders if folder.name not in NOT_SOURCE]
+    # serving/.venv, where it was made, has thousands of files.
+    inner = [folder for room in rooms for folder in (room, *room.glob("[!.]*")) if folder.is_dir()]
+    files = [file for folder in inner for file in (folder.glob("*.py") if folder in rooms else folder.rglob("*.py"))]
     return {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
 
 

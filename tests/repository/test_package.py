@@ -34,6 +34,9 @@ EXTRA_OF = {
 }
 """The extra with which a room, or a module of it, must run; None: without any."""
 
+OWN_PACKAGE = "serving"
+"""A room that is a package of its own, with its own pyproject.toml; it runs where its requirements.txt is installed."""
+
 ELSEWHERE = {"lmms-eval", "loguru", "pip", "xformers"}
 """Packages of requirements-lmms-eval.txt and of the extra gpu, and pip: whoever imports them does without."""
 
@@ -47,7 +50,7 @@ def test_requirements_are_those_of_the_package(name, content):
 
 
 def test_every_room_is_packaged():
-    assert {room_of(module) for module in source_files()} == {room_of(module) for module in EXTRA_OF}
+    assert {room_of(module) for module in source_files()} == {*map(room_of, EXTRA_OF), OWN_PACKAGE}
 
 
 def test_every_package_that_is_imported_is_declared():
@@ -55,6 +58,10 @@ def test_every_package_that_is_imported_is_declared():
     core = requirements.project()["dependencies"]
 
     def declared(module: str) -> set[str]:
+        if room_of(module) == OWN_PACKAGE:
+            lines = (ROOT / OWN_PACKAGE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+            pinned = {canonicalize_name(Requirement(line).name) for line in lines if not line.startswith("#")}
+            return {*pinned, "torch", "vllm"}
         extra = next(EXTRA_OF[known] for known in sorted(EXTRA_OF, key=len, reverse=True) if within(module, known))
         wanted = [*core, *(requirements.extra(extra) if extra else [])]
         return {canonicalize_name(Requirement(line).name) for line in wanted} | ELSEWHERE
