@@ -112,6 +112,8 @@ MADE_BY = {
     "train-nano": "tests/train/test_run_nano.py",
     "requirements": "tests/repository/test_package.py",
     "test-clinic": "tests/clinic/test_dicomweb.py",
+    "serving": "tests/serving/test_server.py",
+    "test-serving": "tests/serving/test_server.py",
     "release-check": "tests/repository/test_release_check.py",
     "test": "tests/repository/test_documents.py",
     "venv": "Makefile",
