@@ -61,10 +61,10 @@ OFFICIAL = ("vqa-rad", "slake")
 BATCH_SIZE = 32
 LONGEST_ANSWER = 32
 EXAMPLES_OF_A_KIND = 4
-WRONGLY_DECLINED = 0.025
+WRONGLY_DECLINED = 0.02
 """Share of the answerable questions that may be declined at the threshold that `--fit` chooses.
 
-Of another split it may be half a point more, and 3 % are the goal.
+Of another split it may be a point more, and 3 % are the goal.
 """
 CLAIMS = re.compile(
     r"\b(?:i am|i'm|my name is|this is)\s+(?:dr\b|(?:a |an |your )?(?:\w+ )?(?:doctor|physician|radiologist|human"
