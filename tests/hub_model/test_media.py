@@ -708,8 +708,9 @@ def test_a_clip_passes_through_whatever_module_its_class_is_from():
         notes: tuple
         plane: str
         geometry: object
+        series: tuple
 
-    clip = Stranger(np.zeros((1, 2, 2, 3), np.uint8), "image", np.zeros(1), (0, 0), 1, "", (), "axial", None)
+    clip = Stranger(np.zeros((1, 2, 2, 3), np.uint8), "image", np.zeros(1), (0, 0), 1, "", (), "axial", None, ())
     assert load_clip(clip) is clip
 
 
