@@ -36,6 +36,7 @@ from hub_model.isolated_reading_omniv_med import _read_header as read_header
 from hub_model.media_omniv_med import load_clip
 from tests.helpers.demo_server import Served, served_here
 from tests.helpers.paths import ROOT
+from tests.helpers.waiting import PATIENCE
 
 VOLUME = ROOT / "examples" / "media" / "ct_volume.nii.gz"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -236,8 +237,12 @@ def test_an_mcp_client_lists_and_calls_the_tools(served):
         assert "root:" not in text
 
 
-def test_twenty_clients_at_once_get_their_own_answer_or_are_told_to_try_again(served, film_file):
-    """Eight may wait; whoever is refused asks again, and in the end all have the answer that is theirs."""
+def test_twenty_clients_at_once_get_their_own_answer_or_are_told_to_try_again(served, film_file, monkeypatch):
+    """Eight may wait; whoever is refused asks again, and in the end all have the answer that is theirs.
+
+    The first answer waits until somebody was refused, so that the queue is full however fast the machine is.
+    """
+    monkeypatch.setattr("demo.service.generation.MAX_NEW_TOKENS", 8)  # a random model writes on to the last token
     questions = [f"Question {seed}: which modality is this?" for seed in range(20)]
     expected = []
     for seed, question in enumerate(questions):
@@ -246,8 +251,15 @@ def test_twenty_clients_at_once_get_their_own_answer_or_are_told_to_try_again(se
         expected.append(answer.text)
     assert len(set(expected)) >= 15, "the answers tell the clients apart"
     clients = [Client(served.address, verbose=False) for _ in questions]
-    gate = threading.Barrier(20)
+    gate, refused = threading.Barrier(20), threading.Event()
     busy = []
+    put = AnswerStreamer.put
+
+    def put_when_refused(self: AnswerStreamer, value: Any) -> None:
+        refused.wait(PATIENCE)
+        put(self, value)
+
+    monkeypatch.setattr(AnswerStreamer, "put", put_when_refused)
 
     def ask(seed: int) -> str:
         gate.wait()
@@ -259,6 +271,7 @@ def test_twenty_clients_at_once_get_their_own_answer_or_are_told_to_try_again(se
             except Exception as error:  # of several classes, by where the queue was full
                 assert "full" in str(error) and "try again" in str(error).lower(), repr(error)
                 busy.append(seed)
+                refused.set()
                 time.sleep(0.5)
         pytest.fail("never answered")
 
