@@ -81,11 +81,9 @@ def prepare_trainable_parts(model: OmniVMedForConditionalGeneration, config: Sta
 def freeze_convolutional_features(vision_model: OmniVMedVisionModel) -> None:
     """Freezes the convolutional network beside the patches, where there is one, but for what leads from it to them."""
     if (features := vision_model.convolutional_features) is not None:
-        trained = [*features.from_fine.parameters(), *features.from_head.parameters()]
-        moving = [parameter.requires_grad for parameter in trained]
-        features.requires_grad_(False)
-        for parameter, moves in zip(trained, moving, strict=True):
-            parameter.requires_grad_(moves)
+        for name, parameter in features.named_parameters():
+            if not name.startswith(("from_fine.", "from_head.")):
+                parameter.requires_grad_(False)
 
 
 def add_lora(model: OmniVMedForConditionalGeneration, lora: LoraSettings) -> None:
