@@ -375,6 +375,28 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def calibrate_on(
+    validation: Sequence[RealQuestion],
+    model: OmniVMedForConditionalGeneration,
+    processor: OmniVMedProcessor,
+    folder: Path,
+    out: Path,
+    fixed: dict[str, Any],
+) -> None:
+    """Fits the bias on the first word of "This is not a medical image.", and with it the confidence.
+
+    Both are written into the model's folder and given to the model. The arguments are those of `report` and `ask`.
+    """
+    questions = [one.question for one in validation]
+    model.generation_config.sequence_bias = None
+    unbiased = ask(model, processor, questions, out / "validation_unbiased.jsonl", fixed)
+    write_bias(folder, first_word(processor), bias_of(validation, unbiased))
+    bias = model.generation_config.sequence_bias = read_bias(folder)
+    answered = ask(model, processor, questions, out / "validation.jsonl", fixed | {"sequence_bias": bias})
+    write_calibration(folder, fit(validation, answered))
+    model.config.answer_calibration = json.loads((folder / "config.json").read_text())["answer_calibration"]
+
+
 def report(
     folder: Path, data: Sequence[Path], real: Path, out: Path, limit: int | None, dtype: str, *, calibrate: bool = False
 ) -> dict[str, Any]:
@@ -399,18 +421,9 @@ def report(
     out.mkdir(parents=True, exist_ok=True)
     model, processor = load(str(folder), {}, "cuda" if torch.cuda.is_available() else "cpu", dtype)
     fixed: dict[str, Any] = {"model": fingerprint(folder), "dtype": dtype}
-    validation: list[RealQuestion] = []
     if calibrate:
-        validation = read_questions(data, "validation", types, limit)
-        model.generation_config.sequence_bias = None
-        answered = ask(model, processor, [one.question for one in validation], out / "validation_unbiased.jsonl", fixed)
-        write_bias(folder, first_word(processor), bias_of(validation, answered))
-        model.generation_config.sequence_bias = read_bias(folder)
+        calibrate_on(read_questions(data, "validation", types, limit), model, processor, folder, out, fixed)
     fixed["sequence_bias"] = read_bias(folder)
-    if calibrate:
-        answered = ask(model, processor, [one.question for one in validation], out / "validation.jsonl", fixed)
-        write_calibration(folder, fit(validation, answered))
-        model.config.answer_calibration = json.loads((folder / "config.json").read_text())["answer_calibration"]
 
     seeing = ask(model, processor, [one.question for one in questions], out / "seeing.jsonl", fixed)
     answerable = [one.question for one in questions if one.reply == "answer" and one.question.task != REPORTS]

@@ -198,3 +198,20 @@ def test_the_bias_of_a_fit_makes_the_model_say_that_a_picture_is_not_medical(rep
     loaded.generation_config.sequence_bias = [[[real_pictures.first_word(processor)], 1000.0]]
     asked = [one.question for one in questions if one.source == "photographs"]
     assert all(row["prediction"].startswith("This") for row in real_pictures.answer_batch(loaded, processor, asked))
+
+
+def test_calibrated_first_the_model_is_asked_with_the_bias_that_its_folder_then_holds(
+    data, tiny, tmp_path, monkeypatch
+) -> None:
+    model = shutil.copytree(tiny, tmp_path / "model")
+    monkeypatch.setattr(real_pictures, "official_types", lambda real: {})
+    # A random model is never right, and a regression needs both kinds of answers.
+    monkeypatch.setattr(real_pictures, "is_right", lambda reply, one, answered: one.id.endswith("0"))
+    found = real_pictures.report(model, [data], tmp_path, tmp_path / "out", None, "auto", calibrate=True)
+    bias = json.loads((model / "generation_config.json").read_text(encoding="utf-8"))["sequence_bias"]
+    assert found["about"]["sequence_bias"] == bias
+    held = json.loads((model / "config.json").read_text(encoding="utf-8"))["answer_calibration"]
+    assert found["calibration"]["threshold"] == held["threshold"]
+    for name, expected in (("validation_unbiased", None), ("validation", bias), ("seeing", bias)):
+        settings = json.loads((tmp_path / "out" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[0])
+        assert settings["settings"].get("sequence_bias") == expected
