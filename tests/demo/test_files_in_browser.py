@@ -12,7 +12,18 @@ import pytest
 
 from tests.helpers.demo_server import started
 from tests.helpers.media_files import make_body, number_series, series
-from tests.helpers.page_visits import CT, IN_CHROMIUM, LONG, XRAY, chromium, expect, playwright, screenshot, visit
+from tests.helpers.page_visits import (
+    CT,
+    IN_CHROMIUM,
+    LONG,
+    XRAY,
+    chromium,
+    expect,
+    playwright,
+    screenshot,
+    upload,
+    visit,
+)
 
 pytestmark = IN_CHROMIUM
 
@@ -37,24 +48,18 @@ def page(browser: playwright.Browser, demo: tuple[str, Path]) -> Iterator[playwr
         yield page
 
 
-def choose(page: playwright.Page, *paths: Path) -> None:
-    """Chooses files in the box, and waits until the viewer shows one."""
-    page.locator("#files input[type=file]").set_input_files(list(paths))
-    expect(page.locator("#viewer .stage")).to_be_visible(timeout=LONG)
-
-
 def test_a_file_s_name_is_shown_and_never_leaves_the_browser(page, demo, tmp_path):
     sent: list[bytes] = []
     page.on("request", lambda request: sent.append((request.url.encode()) + (request.post_data_buffer or b"")))
     named = tmp_path / "DOE_JANE_19340217.nii.gz"
     named.write_bytes(CT.read_bytes())
-    choose(page, named)
+    upload(page, named)
     expect(page.get_by_role("radio", name="File 1: volume, 14 slices · DOE_JANE_19340217.nii.gz")).to_be_checked()
     expect(page.locator("#rail em")).to_have_text("DOE_JANE_19340217.nii.gz")
     frames = [tmp_path / f"Smith{number}.png" for number in (1, 2, 10)]
     for frame in frames:
         frame.write_bytes(XRAY.read_bytes())
-    choose(page, *frames)
+    upload(page, *frames)
     expect(page.get_by_role("radio", name=re.compile(r"File 2: video, .* · Smith1\.png and 2 more"))).to_be_checked(
         timeout=LONG
     )
@@ -102,7 +107,7 @@ def test_of_several_series_any_can_be_shown_and_a_volume_in_any_plane(page, tmp_
     for number, depth in ((2, 12), (5, 9)):
         folder = number_series(series(tmp_path / str(number), make_body((depth, 20, 16))), number)
         paths += sorted(folder.iterdir())
-    choose(page, *paths)
+    upload(page, *paths)
     listed = page.get_by_role("combobox", name="Series")
     assert listed.locator("option").all_inner_texts() == ["Series 2: CT, 12 slices", "Series 5: CT, 9 slices"]
     expect(listed).to_have_value("2")
@@ -126,13 +131,13 @@ def test_of_several_series_any_can_be_shown_and_a_volume_in_any_plane(page, tmp_
 
 
 def test_what_has_no_planes_or_series_offers_none(page):
-    choose(page, XRAY)
+    upload(page, XRAY)
     expect(page.locator("#viewer .planes")).to_be_hidden()
     expect(page.locator("#viewer .series")).to_be_hidden()
 
 
 def test_loading_the_page_again_brings_the_words_back_and_says_that_files_must_be_loaded(page):
-    choose(page, XRAY)
+    upload(page, XRAY)
     expect(page.locator("#earlier .earlier")).to_be_hidden()
     page.locator("#question textarea").fill("Which imaging modality is <b>this</b>?")
     page.locator("#question textarea").press("Enter")
@@ -170,7 +175,7 @@ def test_a_new_conversation_is_forgotten_by_the_browser_too(page):
 
 def test_on_a_phone_the_plane_is_chosen_among_the_settings_of_the_view(browser, demo):
     with visit(browser, demo[0], (390, 844)) as page:
-        choose(page, CT)
+        upload(page, CT)
         page.locator("#viewer .more summary").click()
         expect(page.locator("#viewer .panel .planes")).to_be_visible()
         bar = page.locator("#viewer .bar").evaluate("bar => [bar.scrollWidth, bar.clientWidth]")

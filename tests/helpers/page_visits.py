@@ -78,8 +78,9 @@ def is_elsewhere(url: str, address: str) -> bool:
     return not url.startswith((address, "data:", "blob:"))
 
 
-def upload(page: playwright.Page, path: Path) -> None:
-    page.locator("#files input[type=file]").set_input_files(path)
+def upload(page: playwright.Page, *paths: Path) -> None:
+    """Chooses files in the box, and waits until the viewer shows one."""
+    page.locator("#files input[type=file]").set_input_files(list(paths))
     expect(page.locator("#viewer .stage")).to_be_visible(timeout=LONG)
 
 
