@@ -25,6 +25,7 @@ from hub_model.isolated_reading_omniv_med import IsolatedReader
 
 if TYPE_CHECKING:
     from hub_model.answering_omniv_med import Answer
+    from hub_model.processing_omniv_med import ProcessedClip
 
 NO_MEDIUM = "none"
 READING_SECONDS = 600.0
@@ -98,7 +99,7 @@ def load(loaded_class: Any, model: str, **options: Any) -> Any:
         raise AskError(f"The model {model} cannot be loaded: {reason}") from None
 
 
-def read_medium(reader: IsolatedReader, processor: Any, source: str) -> Any:
+def read_medium(reader: IsolatedReader, processor: Any, source: str) -> ProcessedClip:
     """Reads and prunes one file; the reader's own sentence says what is wrong with it."""
     try:
         clip = reader.load_clip(source, max_frames=processor.max_frames, fps=processor.fps)
@@ -107,7 +108,7 @@ def read_medium(reader: IsolatedReader, processor: Any, source: str) -> Any:
         raise AskError(str(error)) from None
 
 
-def prepare(processor: Any, question: str, processed: Any | None) -> Any:
+def prepare(processor: Any, question: str, processed: ProcessedClip | None) -> Any:
     """The model's inputs for one question, with the clip that was read already."""
     parts = [{"type": "text", "text": question}]
     if processed is not None:
@@ -154,7 +155,7 @@ def answer(processor: Any, model: Any, inputs: Any, max_new_tokens: int) -> tupl
     return answered, clock.arrivals[1] - clock.start
 
 
-def report(answered: Answer, seconds: float, processed: Any | None) -> dict[str, Any]:
+def report(answered: Answer, seconds: float, processed: ProcessedClip | None) -> dict[str, Any]:
     """The result under the stable names of `--json`."""
     fields: dict[str, Any] = {
         "answer": answered.text,

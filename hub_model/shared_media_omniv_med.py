@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import LogitsProcessorList
@@ -17,6 +17,9 @@ from transformers import LogitsProcessorList
 from .answering_omniv_med import Answer, AnswerCalibration, GreedyLogProbabilities, end_ids, judge
 from .configuration_omniv_med import PruneStage
 from .prompt_omniv_med import split_after_media
+
+if TYPE_CHECKING:
+    from .processing_omniv_med import ProcessedClip
 
 
 @torch.inference_mode()
@@ -83,7 +86,7 @@ def generate_sharing_media(
 def answer_questions(
     model: Any,
     processor: Any,
-    processed: Any,
+    processed: ProcessedClip,
     questions: Sequence[str],
     thresholds: Sequence[float | None],
     max_new_tokens: int = 64,

@@ -25,7 +25,8 @@ from plotly.colors import sample_colorscale
 
 from demo.panels.components import templates
 from demo.service.windows import MODELS, PRESETS, Window
-from hub_model.clip_omniv_med import PLANES, Series
+from hub_model.clip_omniv_med import PLANES, Clip, Series
+from hub_model.processing_omniv_med import ProcessedClip
 
 LARGEST_SIDE = 448
 """Longest side of a drawn slice in pixels; larger slices are scaled down."""
@@ -110,7 +111,7 @@ def painted(indices: np.ndarray, colours: Sequence[tuple[int, ...]], **options: 
     return _data_uri(picture, "PNG", compress_level=1, **options)
 
 
-def display_size(clip: Any) -> tuple[int, int]:
+def display_size(clip: Clip) -> tuple[int, int]:
     """Width and height in pixels at which a clip's frames are drawn, in the body's true proportions."""
     count, height, width = clip.frames.shape[:3]
     rows, columns = clip.pixel_spacing
@@ -142,14 +143,14 @@ def bars(shares: np.ndarray, colour: str) -> str:
     return f"url({painted(pixels, [(0, 0, 0), ImageColor.getrgb(colour)], transparency=0)})"
 
 
-def orientation(clip: Any) -> str:
+def orientation(clip: Clip) -> str:
     """The letters at the top, bottom, left and right of a clip's slices; "" where its file does not state them."""
     known = clip.kind == "volume" and all(clip.pixel_spacing)
     known = known and not any(NO_ORIENTATION in note for note in clip.notes)
     return LETTERS[clip.plane] if known else ""
 
 
-def slices(clip: Any, window: Window | None = None, grey: np.ndarray | None = None) -> dict[str, Any]:
+def slices(clip: Clip, window: Window | None = None, grey: np.ndarray | None = None) -> dict[str, Any]:
     """The message with the slices of a clip as the file has them.
 
     Args:
@@ -209,7 +210,7 @@ def is_grey(frames: np.ndarray) -> bool:
     return bool((some == some[..., :1]).all())
 
 
-def encoder_slices(processed: Any) -> dict[str, Any]:
+def encoder_slices(processed: ProcessedClip) -> dict[str, Any]:
     """The message with the slices of a `ProcessedClip` as the encoder gets them.
 
     Returns:
@@ -233,7 +234,7 @@ def first_to_show(keep: np.ndarray) -> int:
     return int(np.argmin(np.abs(np.arange(len(keep)) - middle) + np.where(mixed, 0, len(keep))))
 
 
-def captions(clip: Any, kept: np.ndarray, tokens: int) -> list[str]:
+def captions(clip: Clip, kept: np.ndarray, tokens: int) -> list[str]:
     """The caption of each slice: its number, its position, and how many of its tokens are kept.
 
     An image has no position, nor have slices whose file gives no millimetres.
@@ -257,7 +258,7 @@ def outlined(keep: np.ndarray, side: int) -> np.ndarray:
     return np.where(large, np.where(inside, 0, 1), 2).astype(np.uint8)
 
 
-def pruning(processed: Any) -> dict[str, Any]:
+def pruning(processed: ProcessedClip) -> dict[str, Any]:
     """The message with what the pruner decided.
 
     Returns:
@@ -295,7 +296,9 @@ def evidence(weights: np.ndarray, frame: int) -> dict[str, Any]:
     return {"sheets": {"weight": painted(shades, SCALE)}, "style": style, "first": frame}
 
 
-def show(processed: Any, window: Window | None = None, grey: np.ndarray | None = None) -> dict[str, Any]:
+def show(
+    processed: ProcessedClip | None, window: Window | None = None, grey: np.ndarray | None = None
+) -> dict[str, Any]:
     """The update that shows a `ProcessedClip` in the viewer, or empties it for None; `window` and `grey` as above."""
     if processed is None:
         return gr.update(value=None, model=None, pruning=None, evidence=NO_EVIDENCE)
@@ -307,7 +310,7 @@ def show(processed: Any, window: Window | None = None, grey: np.ndarray | None =
     )
 
 
-def show_pruning(processed: Any, resized: bool = False) -> dict[str, Any]:
+def show_pruning(processed: ProcessedClip, resized: bool = False) -> dict[str, Any]:
     """The update that shows other kept tokens on the same slices.
 
     Args:
@@ -318,7 +321,7 @@ def show_pruning(processed: Any, resized: bool = False) -> dict[str, Any]:
     return gr.update(**changes, model=encoder_slices(processed)) if resized else gr.update(**changes)
 
 
-def show_window(clip: Any, window: Window, grey: np.ndarray) -> dict[str, Any]:
+def show_window(clip: Clip, window: Window, grey: np.ndarray) -> dict[str, Any]:
     """The update that shows the same slices of a CT in another window."""
     return gr.update(value=slices(clip, window, grey))
 

@@ -156,8 +156,8 @@ class ViewingPanel:
 
     def follow_in_space(self, shown: Shown | None, in_space: bool) -> Update:
         """Shows another file in 3D too, if the visitor is looking at planes and 3D."""
-        return show_volume(shown and shown.processed) if in_space else gr.skip()
+        return show_volume(shown.processed if shown else None) if in_space else gr.skip()
 
     def open_space(self, shown: Shown | None) -> tuple[bool, Update]:
         """Sends the volume when its tab is opened."""
-        return True, show_volume(shown and shown.processed)
+        return True, show_volume(shown.processed if shown else None)

@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image
 
 from demo.panels.components import templates
+from hub_model.clip_omniv_med import Clip
+from hub_model.processing_omniv_med import ProcessedClip
 
 NIIVUE = Path(nilearn.__file__).resolve().parent / "_assets" / "js" / "niivue.umd.js"
 LARGEST_SIDE = 128
@@ -51,7 +53,7 @@ def make_volume_view() -> gr.HTML:
     return gr.HTML(value={"problem": why_not(None)}, mask=None, elem_id="volume", **templates("volume"))
 
 
-def why_not(processed: Any | None) -> str:
+def why_not(processed: ProcessedClip | None) -> str:
     """Why a `ProcessedClip` has no planes and 3D, in one sentence; "" if it has."""
     if processed is None:
         return "Planes and 3D of a volume appear here."
@@ -87,7 +89,7 @@ def _nifti(values: np.ndarray, steps: tuple[float, float, float], plane: str) ->
     return base64.b64encode(gzip.compress(image.to_bytes(), 1)).decode()
 
 
-def background(clip: Any) -> str:
+def background(clip: Clip) -> str:
     """A volume as a uint8 NIfTI: a CT in its widest window, any other scan as it is."""
     chosen, step = _places(clip.positions)
     height, width = clip.frames.shape[1:3]
@@ -98,7 +100,7 @@ def background(clip: Any) -> str:
     return _nifti(np.stack(small), (step, rows * height / size[1], columns * width / size[0]), clip.plane)
 
 
-def mask(processed: Any) -> str:
+def mask(processed: ProcessedClip) -> str:
     """The tokens of a `ProcessedClip` as a NIfTI that covers its volume: one voxel per token, `KEPT` or `REMOVED`."""
     clip, grid = processed.clip, processed.grid
     chosen, step = _places(clip.positions)
@@ -108,7 +110,7 @@ def mask(processed: Any) -> str:
     return _nifti(values, (step, height / grid[0], width / grid[1]), clip.plane)
 
 
-def show_volume(processed: Any | None) -> dict[str, Any]:
+def show_volume(processed: ProcessedClip | None) -> dict[str, Any]:
     """The update that shows a volume with its kept tokens, or says why there is none.
 
     Its messages are `value`, with the address, the look and the colours of NiiVue and the volume as `background`, and
@@ -128,6 +130,6 @@ def show_volume(processed: Any | None) -> dict[str, Any]:
     return gr.update(value=value, mask=mask(processed))
 
 
-def show_mask(processed: Any) -> dict[str, Any]:
+def show_mask(processed: ProcessedClip) -> dict[str, Any]:
     """The update that shows other kept tokens on the same volume."""
     return gr.skip() if why_not(processed) else gr.update(mask=mask(processed))

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from demo.service.windows import fitting_window, in_window, is_ct
+from hub_model.clip_omniv_med import Clip
 
 
-def thumbnail(clip: Any, side: int) -> bytes:
+def thumbnail(clip: Clip, side: int) -> bytes:
     """The middle frame of a `Clip` as a square WebP, a CT in the window that fits."""
     frame = clip.frames[len(clip.frames) // 2]
     if is_ct(clip):
