@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 from pathlib import Path
 
 import av
@@ -135,3 +136,21 @@ def assert_sound(clip: Clip) -> None:
     assert clip.positions[0] == 0 or (len(clip.frames) == 1 and clip.positions[0] > 0)  # one frame is the middle one
     assert clip.source_frames >= len(clip.frames)
     assert not any("Secret" in note for note in clip.notes)
+
+
+def damaged_jpeg(path: Path) -> Path:
+    """A DICOM file whose JPEG stream has a hole in the middle."""
+    dataset = pydicom.dcmread(dicom_file("SC_rgb_jpeg_dcmtk.dcm"))
+    frame = bytearray(next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)))
+    frame[len(frame) // 2 : len(frame) // 2 + 40] = bytes(40)
+    dataset.PixelData = pydicom.encaps.encapsulate([bytes(frame)])
+    dataset.save_as(path)
+    return path
+
+
+def archive_of(path: Path, entries: dict[str, bytes]) -> Path:
+    """A zip with these files by name."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return path

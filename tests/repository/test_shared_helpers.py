@@ -42,9 +42,9 @@ def test_no_file_imports_from_a_test_module() -> None:
     "line",
     [
         "from tests.conftest import HUB_MODEL",
-        "from tests.hub_model.test_media import nifti",
-        "from tests.hub_model import test_media",
-        "from .test_media import nifti",
+        "from tests.hub_model.test_volumes import nifti",
+        "from tests.hub_model import test_volumes",
+        "from .test_volumes import nifti",
         "from . import conftest",
         "import tests.conftest",
         "import tests.train.test_training",
