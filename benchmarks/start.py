@@ -1,0 +1,71 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Measures how long one question takes from the shell, beside what importing the libraries takes alone.
+
+    python -m benchmarks.start --json benchmarks/results/start.json
+
+`examples.ask` starts, reads a picture, loads the weights and answers. The floor under it is a process that only imports
+what every model of transformers needs. They take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import markdown_table, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+IMPORTS = "import torch, transformers.modeling_utils, transformers.processing_utils, transformers.generation"
+COMMANDS = {
+    "the libraries' imports alone": ["-c", IMPORTS],
+    "examples.ask": ["-m", "examples.ask", "examples/media/xray.png", "Which imaging modality is this?"],
+}
+
+
+def measure(commands: Mapping[str, Sequence[str]], repeats: int) -> list[dict[str, Any]]:
+    """Runs Python with each of these arguments in turn, and again.
+
+    Returns:
+        One row a command: the medians of its seconds (`wall`) and of its processes' time on all cores (`cpu`), and both
+        of every run.
+
+    Raises:
+        subprocess.CalledProcessError: for a command that fails.
+    """
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for _ in range(repeats):
+        for name, arguments in commands.items():
+            before, start = os.times(), time.perf_counter()
+            subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
+            after = os.times()
+            cpu = after.children_user + after.children_system - before.children_user - before.children_system
+            runs[name].append((time.perf_counter() - start, cpu))
+    rows = []
+    for name, pairs in runs.items():
+        wall, cpu = zip(*pairs, strict=True)
+        medians = {"wall": statistics.median(wall), "cpu": statistics.median(cpu)}
+        rows.append({"command": name, **medians, "walls": wall, "cpus": cpu})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7, help="runs of each command (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="where the figures are written")
+    arguments = parser.parse_args()
+    rows = measure(COMMANDS, arguments.repeats)
+    table = [[row["command"], f"{row['wall']:.2f}", f"{row['cpu']:.2f}"] for row in rows]
+    print(markdown_table(["command", "seconds", "seconds on all cores together"], table))
+    if arguments.json:
+        write_json(arguments.json, "start", {"repeats": arguments.repeats, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
