@@ -8,6 +8,9 @@ from pathlib import Path
 from .dicom_files_omniv_med import looks_like_dicom
 from .nifti_files_omniv_med import is_nifti, unpack_head
 
+VOLUME_FILES = ("nifti", "nrrd", "meta")
+"""Formats of one volume in a file, or in a header beside the file of its voxels."""
+
 
 def identify(path: Path) -> str:
     """Tells "dicom", "nifti" (Analyze too), "nrrd", "meta", "numpy", "zip", "picture" or "video"; "" if unknown."""

@@ -23,7 +23,7 @@ from PIL import Image
 from .archives_omniv_med import unpack_archive
 from .clip_omniv_med import KINDS, PLANES, Clip, MediaError, MediaLimits, ReadingOptions
 from .dicom_omniv_med import EncodedVideo, read_dicom, read_dicom_series
-from .file_types_omniv_med import identify
+from .file_types_omniv_med import VOLUME_FILES, identify
 from .intensity_omniv_med import CT_PRESETS, CT_WINDOWS, intensity_range, scale_intensity, window_ct
 from .library_guards_omniv_med import one_sentence_errors
 from .pictures_omniv_med import (
@@ -288,8 +288,8 @@ def _load_path(path: Path, job: ReadingJob) -> Clip:
     if content == "zip":
         folder, names = unpack_archive(path, name, options.limits, job.scratch)
         return _load_folder(folder, replace(job, names=names))
-    options.refuse_choice(name, volumes=content in ("nifti", "nrrd", "meta", ""))
-    if content in ("nifti", "nrrd", "meta"):
+    options.refuse_choice(name, volumes=content in (*VOLUME_FILES, ""))
+    if content in VOLUME_FILES:
         return clip_of_volume(read_volume_file(path, content, job), name, options)
     if content == "numpy":
         return load_array(map_numpy_file(path, name), name, options)
@@ -370,8 +370,9 @@ def _load_list(items: Sequence[object], job: ReadingJob) -> Clip:
     if paths and all(identify(path) == "dicom" for path in paths):
         return _load_series(paths, job)
     known = [path for path in paths if identify(path)] if len(paths) == 2 else []
-    if len(known) == 1 and identify(known[0]) in ("nifti", "nrrd", "meta"):  # a header, and the file of its voxels
-        return _load_path(known[0], replace(job, names={path: path.name for path in paths}))
+    if len(known) == 1 and identify(known[0]) in VOLUME_FILES:  # a header, and the file of its voxels
+        (voxels,) = (path for path in paths if path not in known)
+        return _load_path(known[0], replace(job, names={path: path.name for path in paths}, companion=voxels))
     options.refuse_choice(name)
     count = len(items)
     volume = options.kind == "volume"

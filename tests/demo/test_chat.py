@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
 from PIL import Image
 from pydicom.data import get_testdata_file
 
@@ -318,6 +319,18 @@ def test_of_an_upload_only_a_made_up_name_is_remembered(sessions, assistant, ses
         np.save(tmp_path / "film.npy", film(0, frames=4))
         path = (tmp_path / "film.npy").rename(tmp_path / name)
         assert sessions.load(session, [path], assistant.read).upload == kept
+
+
+@pytest.mark.parametrize("endings", [("mhd", "raw"), ("nhdr", "raw"), ("hdr", "img")])
+def test_a_header_finds_its_voxels_under_the_names_that_uploads_get(sessions, assistant, session, tmp_path, endings):
+    header, voxels = (tmp_path / f"DOE.{ending}" for ending in endings)
+    sitk.WriteImage(sitk.GetImageFromArray(make_body()), str(header))
+    pair = [
+        header.rename(tmp_path / f"upload-a-00001.{endings[0]}"),
+        voxels.rename(tmp_path / f"upload-b-00001.{endings[1]}"),
+    ]
+    for uploads in media_of(pair):
+        assert sessions.load(session, uploads, assistant.read).frames == len(make_body())
 
 
 def test_a_file_that_cannot_be_read_leaves_nothing(sessions, assistant, session, tmp_path):

@@ -327,6 +327,8 @@ def test_a_header_and_its_voxels_may_come_in_a_zip_or_a_list(tmp_path, suffix, p
     elsewhere.mkdir()
     shutil.move(voxels, elsewhere)  # as uploads lie, each in a folder of its own
     np.testing.assert_array_equal(load_clip([header, elsewhere / voxels.name]).frames, window_ct(make_body()))
+    renamed = (elsewhere / voxels.name).rename(elsewhere / f"upload-b-00001{voxels.suffix}")  # as the page keeps it
+    np.testing.assert_array_equal(load_clip([renamed, header]).frames, window_ct(make_body()))
     with pytest.raises(MediaError, match="without its voxels"):
         load_clip(header)
 
