@@ -11,7 +11,6 @@ anything of the patient.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import sys
 import warnings
@@ -62,19 +61,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def identify_model(model_id: str, model: Any) -> ModelIdentity:
-    """Name and version of a loaded model: a digest of its weights' files, or its commit on the Hub."""
+    """Name and version of a loaded model: a digest of its weights and settings, or its commit on the Hub."""
     from clinic.structured_report import ModelIdentity
+    from train.checkpoints.fingerprint import fingerprint
 
     folder = Path(model_id)
     if not folder.is_dir():
         return ModelIdentity(model_id, str(getattr(model.config, "_commit_hash", None) or "unknown"))
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with open(file, "rb") as weights:
-            while piece := weights.read(1 << 20):
-                digest.update(piece)
     name = DEFAULT_NAME if folder.resolve() == DEFAULT_MODEL else folder.name
-    return ModelIdentity(name, f"sha256:{digest.hexdigest()[:16]}")
+    return ModelIdentity(name, f"sha256:{fingerprint(folder)[:16]}")
 
 
 def ask_all(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import LogitsProcessorList
@@ -17,9 +17,6 @@ from transformers import LogitsProcessorList
 from .answering_omniv_med import Answer, AnswerCalibration, GreedyLogProbabilities, end_ids, judge
 from .configuration_omniv_med import PruneStage
 from .prompt_omniv_med import split_after_media
-
-if TYPE_CHECKING:
-    from .processing_omniv_med import ProcessedClip
 
 
 @torch.inference_mode()
@@ -86,7 +83,7 @@ def generate_sharing_media(
 def answer_questions(
     model: Any,
     processor: Any,
-    processed: ProcessedClip,
+    processed: Any,
     questions: Sequence[str],
     thresholds: Sequence[float | None],
     max_new_tokens: int = 64,

@@ -30,6 +30,7 @@ SIDEWAYS = {
     ("benchmarks.chat_followup", "demo.service"): "it measures what a visitor of the page waits for",
     ("benchmarks.evidence", "demo.service"): "it measures what the page's button shows",
     ("benchmarks.evidence", "evaluation"): "its intervals are drawn by patient, as everywhere",
+    ("benchmarks.start", "examples.ask"): "it measures how long the command takes",
     ("benchmarks.pruning", "evaluation"): "its intervals are drawn by patient, as everywhere",
     ("demo.service.studies", "clinic"): "visitors choose studies of the archives that batch runs read",
     ("examples.finetune", "evaluation"): "it shows the model's answers before and after, scored as everywhere",
