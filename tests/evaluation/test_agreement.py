@@ -10,6 +10,12 @@ from evaluation.agreement import weighted_kappa
 GRADES = ("none", "mild", "severe")
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch) -> None:
+    """What is tested does not depend on how often groups are drawn, and each drawing takes milliseconds."""
+    monkeypatch.setattr("evaluation.resampling.RESAMPLES", 50)
+
+
 def kappa(true: list[str], given: list[str]) -> dict:
     return weighted_kappa(true, given, GRADES, groups=range(len(true)))
 
