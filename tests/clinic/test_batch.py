@@ -208,13 +208,28 @@ def test_what_failed_is_asked_again_on_request_alone(
     assert [row["path"] for row in table] == ["damaged.png"] * 2 + ["picture.png"] * 2, "in the order of the studies"
 
 
+HOLDING = """
+import sys
+from pathlib import Path
+from clinic.batch import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
 def test_two_runs_do_not_write_to_one_folder(
     questions: Path, studies: Path, tiny: Path, tmp_path: Path, capsys
 ) -> None:
-    with locked(tmp_path):
+    command = [sys.executable, "-c", HOLDING, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
         assert main(arguments(studies, questions, tmp_path, tiny)) == 2
-    assert "Another run writes to" in capsys.readouterr().err
-    assert not (tmp_path / ANSWERS).exists()
+        assert "Another run writes to" in capsys.readouterr().err
+        assert not (tmp_path / ANSWERS).exists()
+        other.kill()
+    with locked(tmp_path):
+        """Nobody holds it any more: the lock ends with its process, however that ends."""
 
 
 def test_nothing_of_a_patient_is_in_any_output(whole: Path, studies: Path, questions: Path, capsys) -> None:
