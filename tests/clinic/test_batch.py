@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -218,9 +219,22 @@ with locked(Path(sys.argv[1])):
 """
 
 
+def keeps_locks(folder: Path) -> bool:
+    """Whether the file system locks at all: some of networks and sandboxes grant every lock."""
+    with open(folder / "one", "w") as one, open(folder / "one") as two:
+        fcntl.flock(one, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def test_two_runs_do_not_write_to_one_folder(
     questions: Path, studies: Path, tiny: Path, tmp_path: Path, capsys
 ) -> None:
+    if not keeps_locks(tmp_path):
+        pytest.skip("the file system of temporary files has no locks")
     command = [sys.executable, "-c", HOLDING, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "locked\n"
