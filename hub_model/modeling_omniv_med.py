@@ -24,6 +24,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig, PruneStage, check_prune_stage
 from .convolutional_features_omniv_med import OmniVMedConvolutionalFeatures
+from .patch_positions_omniv_med import ClipPatches, locate_frames
 
 try:
     from xformers.ops import memory_efficient_attention
@@ -77,59 +78,6 @@ def xformers_attention_forward(
 
 
 AttentionInterface.register("xformers", xformers_attention_forward)
-
-
-def locate_frames(grid_thw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which clip each frame belongs to, and how many frames of it stand before: int64 (frames of all clips,) each."""
-    frames = grid_thw[:, 0]
-    clip = torch.repeat_interleave(frames)
-    return clip, torch.arange(len(clip), device=clip.device) - (frames.cumsum(0) - frames)[clip]
-
-
-def patch_positions(
-    grid_thw: torch.Tensor,
-    merge_sizes: torch.Tensor,
-    config: OmniVMedVisionConfig,
-    frame_positions: torch.Tensor | None = None,
-    patch_spacing: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Rotary positions (z, y, x) of every patch, in the order of `pixel_values`: frames, merge blocks, patches inside.
-
-    With `position_unit="physical"` y and x are millimetres (where `patch_spacing` is known) and z is millimetres or,
-    for clips without a spacing such as videos, seconds. z counts from the first frame of its temporal window, which
-    changes no attention (rotary embeddings see differences only) and keeps single frames exactly two-dimensional.
-
-    Args:
-        grid_thw: int64 (clips, 3), frames and patches per column and row.
-        merge_sizes: int64 (clips,).
-        frame_positions: float (frames of all clips,), millimetres or seconds; None counts frames.
-        patch_spacing: float (clips,), millimetres per patch, 0 where unknown.
-
-    Returns:
-        float32 (patches, 3).
-    """
-    clip_of_frame, frame = locate_frames(grid_thw)
-    area = (grid_thw[:, 1] * grid_thw[:, 2])[clip_of_frame]
-    frame_of_patch = torch.repeat_interleave(area)
-    clip = clip_of_frame[frame_of_patch]
-    place = torch.arange(len(clip), device=clip.device) - (area.cumsum(0) - area)[frame_of_patch]
-    merge = merge_sizes[clip]
-    block, inside = place // merge**2, place % merge**2
-    blocks_in_row = grid_thw[clip, 2] // merge
-    rows = block // blocks_in_row * merge + inside // merge
-    columns = block % blocks_in_row * merge + inside % merge
-    plane, depth = torch.stack([rows, columns], dim=-1).float(), frame.float()
-    if config.position_unit == "physical":
-        known = torch.zeros(len(grid_thw), dtype=torch.bool, device=clip.device)
-        if patch_spacing is not None:
-            spacing = patch_spacing.to(clip.device)
-            known = spacing > 0
-            plane = plane * torch.where(known, spacing.double() / config.reference_length, 1.0).float()[clip, None]
-        if frame_positions is not None:
-            depth = frame_positions.to(clip.device).float()
-            depth = torch.where(known[clip_of_frame], depth / config.reference_length, depth)
-    depth = depth - depth[torch.arange(len(frame), device=clip.device) - frame % config.temporal_window]
-    return torch.cat([depth[frame_of_patch, None], plane], dim=-1)
 
 
 class OmniVMedVisionRotaryEmbedding(nn.Module):
@@ -525,48 +473,48 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         if prune_stage is None:
             prune_stage = cast(PruneStage, self.config.prune_stage)
         check_prune_stage(prune_stage)
-        positions = patch_positions(grid_thw, merge_sizes, self.config, frame_positions, patch_spacing)
-        patches_per_frame = (grid_thw[:, 1] * grid_thw[:, 2]).repeat_interleave(grid_thw[:, 0])
-        areas = merge_sizes**2  # patches per token
-        tokens_per_clip = grid_thw.prod(dim=1) // areas
-        area_of_token = areas.repeat_interleave(tokens_per_clip)
+        clips = ClipPatches(grid_thw, merge_sizes, self.config, frame_positions, patch_spacing)
+        patches_per_frame = clips.per_frame
 
         # Whole frames, pruned or not: what a kept patch sees around it must not depend on what is pruned.
         added = None
         if self.convolutional_features is not None:
             added = self.convolutional_features(pixel_values.to(self.dtype), grid_thw, merge_sizes)
 
+        kept_patches = None
         if keep_mask is not None and prune_stage == "encoder":
-            keep_patches = keep_mask.repeat_interleave(area_of_token)
-            frame_of_patch = torch.repeat_interleave(patches_per_frame)
-            patches_per_frame = torch.zeros_like(patches_per_frame).index_add(0, frame_of_patch, keep_patches.long())
-            pixel_values, positions = pixel_values[keep_patches], positions[keep_patches]
-            added = None if added is None else added[keep_patches]
-            area_of_token = area_of_token[keep_mask]
+            area_of_token = (merge_sizes[clips.clip_of_frame] ** 2).repeat_interleave(clips.tokens_per_frame)
+            frame_of_token = torch.repeat_interleave(clips.tokens_per_frame)
+            patches_per_frame = torch.zeros_like(patches_per_frame).index_add(
+                0, frame_of_token, keep_mask * area_of_token
+            )
+            kept_patches = keep_mask.repeat_interleave(area_of_token).nonzero().squeeze(1)
 
-        # Each step ends in merged tokens, so that a long clip adds no more than its output to the memory of one step.
-        hidden_states = pixel_values.new_empty(len(area_of_token), self.config.hidden_size, dtype=self.dtype)
-        token_of_patch = torch.repeat_interleave(area_of_token)
+        # Each step ends in merged and kept tokens, so that a long clip adds no more than its output to a step's memory.
+        count = int(clips.tokens_per_frame.sum()) if keep_mask is None else int(keep_mask.sum())
+        hidden_states = pixel_values.new_empty(count, self.config.hidden_size, dtype=self.dtype)
+        place_of_token = None if keep_mask is None else keep_mask.cumsum(0) - 1
         recorded = []
         for index, valid in self._window_batches(self._window_lengths(grid_thw, patches_per_frame)):
-            embeddings = self.embeddings(pixel_values[index.flatten()].to(self.dtype)).view(*index.shape, -1)
+            patches = index if kept_patches is None else kept_patches[index]
+            embeddings = self.embeddings(pixel_values[patches.flatten()].to(self.dtype)).view(*index.shape, -1)
             if added is not None:
-                embeddings = embeddings + added[index]
-            outputs = self._encode_windows(
-                embeddings, self.rotary_pos_emb(positions[index]), self._padding_mask(valid), return_dict=True, **kwargs
-            )
+                embeddings = embeddings + added[patches]
+            rotary = self.rotary_pos_emb(clips.positions(patches))
+            outputs = self._encode_windows(embeddings, rotary, self._padding_mask(valid), return_dict=True, **kwargs)
             if outputs.hidden_states is not None or outputs.attentions is not None:
                 real = torch.ones_like(index, dtype=torch.bool) if valid is None else valid
                 recorded.append(RecordedWindows(index, real, outputs.hidden_states, outputs.attentions))
             encoded = outputs.last_hidden_state
-            encoded, index = (
-                (encoded.flatten(0, 1), index.flatten()) if valid is None else (encoded[valid], index[valid])
+            encoded, patches = (
+                (encoded.flatten(0, 1), patches.flatten()) if valid is None else (encoded[valid], patches[valid])
             )
-            tokens = token_of_patch[index].unique_consecutive()
-            merged = self._merge(self.post_layernorm(encoded), area_of_token[tokens])
+            tokens, areas = clips.tokens(patches).unique_consecutive(return_counts=True)
+            merged = self._merge(self.post_layernorm(encoded), areas)
+            if keep_mask is not None and place_of_token is not None:
+                kept = keep_mask[tokens]
+                tokens, merged = place_of_token[tokens[kept]], merged[kept]
             hidden_states[tokens] = merged.to(hidden_states.dtype)  # autocast may have made it narrower
-        if keep_mask is not None and prune_stage == "language":
-            hidden_states = hidden_states[keep_mask]
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
             hidden_states=join_hidden_states(recorded) if recorded else None,  # type: ignore[arg-type]  # see above

@@ -11,6 +11,7 @@ from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import (
     OmniVMedVisionModel,
 )
+from hub_model.patch_positions_omniv_med import ClipPatches
 
 PATCH = 4
 VISION = {
@@ -99,3 +100,8 @@ def encode_windows_one_by_one(
             patch_start += count * rows * columns
             token_start += per_window
     return torch.cat(tokens)
+
+
+def patch_positions(grid_thw: torch.Tensor, *arguments: Any) -> torch.Tensor:
+    """The positions of all patches; arguments as of `ClipPatches`."""
+    return ClipPatches(grid_thw, *arguments).positions(torch.arange(int(grid_thw.prod(dim=1).sum())))

@@ -10,7 +10,6 @@ from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import (
     OmniVMedVisionModel,
     OmniVMedVisionRotaryEmbedding,
-    patch_positions,
 )
 from tests.helpers.encoders import (
     MIXED_GRIDS,
@@ -18,6 +17,7 @@ from tests.helpers.encoders import (
     clips,
     encode,
     encoder,
+    patch_positions,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers.utils import output_capturing
 
+from benchmarks.encoder import peak_memory
 from hub_model import modeling_omniv_med as modeling
 from hub_model.modeling_omniv_med import (
     OmniVMedVisionModel,
@@ -78,6 +79,23 @@ def peak_allocation(model: OmniVMedVisionModel, inputs: Inputs) -> int:
             held += event.nbytes()
             peak = max(peak, held)
     return peak - output.nbytes
+
+
+@pytest.mark.parametrize("prune_stage", [None, "language", "encoder"], ids=["whole", "language", "encoder"])
+@torch.no_grad()
+def test_the_memory_of_a_long_clip_is_that_of_a_short_one_and_the_tokens_it_gives(prune_stage):
+    """Four times the frames; where tokens are pruned, as many of them are kept. The tokens themselves are not counted."""
+    model, peaks, most = encoder(), [], 256
+    for frames in (64, 256):
+        inputs = clips((frames, 8, 8))
+        if prune_stage is not None:
+            keep_mask = torch.zeros(frames * 16, dtype=torch.bool)
+            keep_mask[:: frames * 16 // most] = True
+            inputs |= {"keep_mask": keep_mask, "prune_stage": prune_stage}
+        output = model(**inputs).last_hidden_state
+        assert len(output) == (frames * 16 if prune_stage is None else most)
+        peaks.append(peak_memory(lambda inputs=inputs: model(**inputs)) - output.nbytes)
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_a_clip_eight_times_as_long_needs_no_more_memory_for_its_activations():

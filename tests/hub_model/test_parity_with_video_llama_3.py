@@ -17,7 +17,6 @@ from hub_model.modeling_omniv_med import (
     OmniVMedForConditionalGeneration,
     OmniVMedVisionModel,
     OmniVMedVisionRotaryEmbedding,
-    patch_positions,
 )
 from tests.helpers.encoders import (
     MEDIA_TOKEN_ID,
@@ -27,6 +26,7 @@ from tests.helpers.encoders import (
     VISION,
     clips,
     encode,
+    patch_positions,
     random_keep_mask,
     randomise,
     token_count,
