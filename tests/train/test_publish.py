@@ -17,7 +17,15 @@ from markdown_it import MarkdownIt
 from tests.helpers.hub_server import hub_server
 from tests.helpers.paths import HUB_MODEL, ROOT
 from train.checkpoints.fingerprint import fingerprint
-from train.checkpoints.publication import PublicationError, card, listing, model_parcel, space_parcel
+from train.checkpoints.publication import (
+    HEADLINES,
+    PublicationError,
+    card,
+    figures,
+    listing,
+    model_parcel,
+    space_parcel,
+)
 from train.publish import main
 
 REPO, SPACE = "someone/omniv-med-tiny", "someone/omniv-med-demo"
@@ -38,9 +46,10 @@ def folder(tmp_path, tiny) -> Path:
     folder = tmp_path / "model"
     shutil.copytree(tiny, folder)
     (folder / "README.md").write_text(CARD, encoding="utf-8")
-    figures = {"test": {"all": {"accuracy": 0.8487, "count": 2545}}, "real_files": {"accuracy": 31 / 38, "count": 38}}
-    figures |= {"weights_and_configuration_sha256": fingerprint(folder)}
-    (folder / "metrics.json").write_text(json.dumps(figures))
+    measured = {"test": {"all": {"accuracy": 0.8487, "count": 2545}}, "real_files": {"accuracy": 31 / 38, "count": 38}}
+    measured |= {"real_pictures": {"sources": {"slake": {"all": {"accuracy": 0.69408, "count": 1059}}}}}
+    measured |= {"weights_and_configuration_sha256": fingerprint(folder)}
+    (folder / "metrics.json").write_text(json.dumps(measured))
     for name in (
         ".env",
         ".assembled.json",
@@ -98,7 +107,16 @@ def test_the_card_has_the_name_on_the_hub_and_the_measured_figures(folder):
     (index,) = yaml.safe_load(text.split("---")[1])["model-index"]
     assert index["name"] == "omniv-med-tiny"
     measured = {one["dataset"]["name"]: one["metrics"][0]["value"] for one in index["results"]}
-    assert measured == {"generated test questions (n = 2545)": 0.8487, "real files, modality (n = 38)": 0.8158}
+    assert measured == {
+        "SLAKE, English test questions (n = 1059)": 0.6941,
+        "generated test questions (n = 2545)": 0.8487,
+        "real files, modality (n = 38)": 0.8158,
+    }
+
+
+def test_every_headline_of_the_card_is_in_the_nano_s_figures():
+    metrics = json.loads((HUB_MODEL / "metrics.json").read_text(encoding="utf-8"))
+    assert len(figures(metrics)) == len(HEADLINES)
 
 
 def test_figures_of_other_weights_are_refused(folder):

@@ -49,6 +49,13 @@ SPACE_FILES = (
 """Paths in the repository that the Space needs, if git tracks them; the model comes from its own place on the Hub."""
 PLACEHOLDER = '"PATH"'
 """What a card writes where the model's name on the Hub belongs."""
+HEADLINES = {
+    "SLAKE, English test questions": ("real_pictures", "sources", "slake", "all"),
+    "VQA-RAD, official test questions": ("real_pictures", "sources", "vqa-rad", "all"),
+    "generated test questions": ("test", "all"),
+    "real files, modality": ("real_files",),
+}
+"""What the card gives the accuracy of, and where metrics.json holds it."""
 MODEL_VARIABLE = "OMNIV_MED_MODEL"
 """By which the Space learns its model, see `app.py`."""
 
@@ -131,7 +138,7 @@ def card(folder: Path, repo: str) -> str:
 def figures(metrics: Mapping[str, object]) -> list[EvalResult]:
     """The headline figures of metrics.json with their numbers of questions; what it does not hold is left out."""
     found = []
-    for name, place in {"generated test questions": ("test", "all"), "real files, modality": ("real_files",)}.items():
+    for name, place in HEADLINES.items():
         measured: object = metrics
         for key in place:
             measured = measured.get(key, {}) if isinstance(measured, Mapping) else {}
