@@ -4,8 +4,8 @@
     python -m train.convert --source ZJU-AI4H/Hulu-Med-7B --out models/hulu-med-7b
     python -m train.convert --source DAMO-NLP-SG/SigLIP-NaViT --language Qwen/Qwen2.5-1.5B-Instruct --out models/it
 
-Stopped, it goes on when it is started again. With `--language` the source gives the encoder alone, and the projector
-starts untrained.
+Stopped, it goes on when it is started again. With `--language` the source gives the encoder alone, the projector
+starts untrained, and the weights are float32 for its training, unless `--dtype` says otherwise.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from train.checkpoints.assemble import assemble_from
+import torch
+
 from train.checkpoints.conversion import convert
+from train.checkpoints.joining import join
 from train.checkpoints.shards import CODES
 
 DTYPES = {str(kind).removeprefix("torch."): kind for kind in CODES.values()}
@@ -28,13 +30,12 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, help="number format of the weights (default: as they are)")
     parser.add_argument("--language", help="folder or Hub name of a causal language model for the source's encoder")
     arguments = parser.parse_args()
-    if arguments.language is not None and arguments.dtype is not None:
-        parser.error("--dtype goes with a whole model; with --language the weights are float32, for training")
     try:
         if arguments.language is None:
             convert(arguments.source, arguments.out, DTYPES.get(arguments.dtype), print)
         else:
-            assemble_from(arguments.source, arguments.language, None, arguments.out, {"max_frame_tokens": 256})
+            dtype = DTYPES.get(arguments.dtype, torch.float32)
+            join(arguments.source, arguments.language, arguments.out, dtype, {"max_frame_tokens": 256}, print)
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
     print(f"{arguments.out} holds the model; from_pretrained loads it.")

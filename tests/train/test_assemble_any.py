@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
@@ -25,6 +26,7 @@ from tests.helpers.paths import HUB_MODEL, ROOT
 from tests.helpers.tiny_models import PATCH_SIZE, TINY_TEXT, TINY_VISION
 from tests.helpers.training_fixtures import write_set
 from train.checkpoints.assemble import ADDED_TOKENS, TURN_TOKENS, assemble_from
+from train.checkpoints.joining import join
 from train.checkpoints.vision_encoder import CheckpointError, load_vision_encoder
 from train.config import StageConfig
 from train.stage import build_stage, build_trainer, run_stage
@@ -105,11 +107,20 @@ def test_what_is_no_such_encoder_is_said(tmp_path) -> None:
         load_vision_encoder(str(tmp_path / "short"))
 
 
+def in_memory(vision: Path, language: Path, out: Path) -> None:
+    assemble_from(str(vision), str(language), None, out, OPTIONS)
+
+
+def file_by_file(vision: Path, language: Path, out: Path) -> None:
+    join(str(vision), str(language), out, torch.float32, OPTIONS, lambda sentence: None)
+
+
+@pytest.mark.parametrize("put_together", [in_memory, file_by_file])
 @pytest.mark.parametrize(("kind", "tied", "spare"), [("qwen2", True, 0), ("qwen2", False, 64), ("llama", False, 0)])
-def test_the_folder_holds_both_models_as_they_were(tmp_path, kind, tied, spare, picture) -> None:
+def test_the_folder_holds_both_models_as_they_were(tmp_path, kind, tied, spare, picture, put_together) -> None:
     encoder = write_vision_model(tmp_path / "vision")
     language = write_language_model(tmp_path / "language", kind, tied, spare)
-    assemble_from(str(tmp_path / "vision"), str(language), None, tmp_path / "out", OPTIONS)
+    put_together(tmp_path / "vision", language, tmp_path / "out")
     model = OmniVMedForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
     processor = AutoProcessor.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert {
@@ -131,17 +142,69 @@ def test_the_folder_holds_both_models_as_they_were(tmp_path, kind, tied, spare, 
     assert whole.generate(**inputs, max_new_tokens=3, do_sample=False).shape[1] > inputs["input_ids"].shape[1]
 
 
-def test_a_language_model_without_marks_of_turns_gets_them(tmp_path) -> None:
+@pytest.mark.parametrize("put_together", [in_memory, file_by_file])
+def test_a_language_model_without_marks_of_turns_gets_them(tmp_path, put_together) -> None:
     write_vision_model(tmp_path / "vision")
     language = write_language_model(tmp_path / "language")
     tokenizer = plain_tokenizer((*ADDED_TOKENS, *TURN_TOKENS))
     tokenizer.save_pretrained(language)
-    assemble_from(str(tmp_path / "vision"), str(language), None, tmp_path / "out", OPTIONS)
+    put_together(tmp_path / "vision", language, tmp_path / "out")
     model = OmniVMedForConditionalGeneration.from_pretrained(tmp_path / "out")
     processor = AutoProcessor.from_pretrained(tmp_path / "out", trust_remote_code=True)
     end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert model.generation_config.eos_token_id == end
     assert processor.tokenizer("<|im_end|>", add_special_tokens=False).input_ids == [end]
+
+
+@pytest.mark.parametrize(("tied", "spare"), [(True, 0), (False, 64)])
+def test_file_by_file_gives_the_weights_that_transformers_gives(tmp_path, tied, spare) -> None:
+    """But for the projector, which is drawn at random, at the same scale."""
+    write_vision_model(tmp_path / "vision", "model.vision_encoder.", "vision_encoder_config")
+    language = write_language_model(tmp_path / "language", "qwen2", tied, spare)
+    states = []
+    for number, put_together in enumerate((in_memory, file_by_file)):
+        put_together(tmp_path / "vision", language, tmp_path / str(number))
+        states.append(OmniVMedForConditionalGeneration.from_pretrained(tmp_path / str(number)).state_dict())
+    whole, ours = states
+    assert whole.keys() == ours.keys()
+    for name, tensor in whole.items():
+        if "projector" in name:
+            torch.testing.assert_close(ours[name].std(), tensor.std(), rtol=0.2, atol=1e-6)
+        else:
+            torch.testing.assert_close(ours[name], tensor, rtol=1e-5, atol=1e-7)
+
+
+def test_a_join_that_was_stopped_goes_on_to_the_same_folder(tmp_path) -> None:
+    write_vision_model(tmp_path / "vision")
+    language = write_language_model(tmp_path / "language")
+
+    def stop(sentence: str) -> None:
+        raise KeyboardInterrupt
+
+    sources = (str(tmp_path / "vision"), str(language))
+    with pytest.raises(KeyboardInterrupt):
+        join(*sources, tmp_path / "out", torch.bfloat16, OPTIONS, stop)
+    (first,) = (tmp_path / "out").glob("model*.safetensors")
+    written = first.stat().st_mtime_ns
+    sentences: list[str] = []
+    join(*sources, tmp_path / "out", torch.bfloat16, OPTIONS, sentences.append)
+    assert [sentence.endswith("finished already.") for sentence in sentences] == [True, False, False]
+    assert first.stat().st_mtime_ns == written
+    join(*sources, tmp_path / "again" / "out", torch.bfloat16, OPTIONS, sentences.append)
+    for file in (tmp_path / "again" / "out").iterdir():
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes(), file.name
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == ["vision", "language"]
+
+
+def test_a_language_model_of_other_names_is_refused_before_anything_is_written(tmp_path) -> None:
+    write_vision_model(tmp_path / "vision")
+    language = write_language_model(tmp_path / "language")
+    tensors = load_file(language / "model.safetensors")
+    save_file({f"transformer.{name}": tensor for name, tensor in tensors.items()}, language / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"no model\.embed_tokens\.weight; train\.checkpoints\.assemble"):
+        file_by_file(tmp_path / "vision", language, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_says_what_is_wrong(tmp_path) -> None:

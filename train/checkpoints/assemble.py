@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
-from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedProjector
 from hub_model.processing_omniv_med import VISUAL_OPTIONS, OmniVMedProcessor
 from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from train.checkpoints.language_model import SMOLLM2, load_language_model
@@ -85,15 +85,30 @@ AUTO_MAP = {
 }
 
 
-def add_media_tokens(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Adds the vision tokens to tokenizer and embeddings, in place; new rows start at the mean of the old ones.
+def teach_tokens(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Adds the vision tokens to a tokenizer, in place, and gives the number of those it knew before.
 
-    Tokens that the tokenizer knows stay where they are; those of the chat's turns are added too where they are missing.
+    Tokens that it knows stay where they are; those of the chat's turns are added too where they are missing.
     """
     old = len(tokenizer)
     missing = [token for token in TURN_TOKENS if token not in tokenizer.get_vocab()]
     tokens = [AddedToken(token, normalized=False, special=True) for token in (*missing, *ADDED_TOKENS)]
     tokenizer.add_special_tokens({"additional_special_tokens": tokens})
+    return old
+
+
+def end_at_turns(generation: GenerationConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Makes answers end where a turn does, in place, and gives a tokenizer without a token for padding this one."""
+    end = tokenizer.convert_tokens_to_ids(TURN_TOKENS[1])
+    generation.eos_token_id = end
+    generation.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = TURN_TOKENS[1]
+
+
+def add_media_tokens(language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Adds the vision tokens to tokenizer and embeddings, in place; new rows start at the mean of the old ones."""
+    old = teach_tokens(tokenizer)
     language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
         for layer in (language_model.get_input_embeddings(), language_model.get_output_embeddings()):
@@ -118,12 +133,18 @@ def build_model(
     model.tie_weights()
     model.generation_config = language_model.generation_config
     with torch.no_grad():
-        readout = model.model.projector.readout
-        scale = model.get_input_embeddings().weight.square().mean().sqrt()
-        gain = torch.nn.init.calculate_gain("relu")
-        torch.nn.init.normal_(readout[0].weight, std=readout[0].in_features ** -0.5)
-        torch.nn.init.normal_(readout[2].weight, std=float(scale) * gain * readout[2].in_features ** -0.5)
+        start_projector(model.model.projector, float(model.get_input_embeddings().weight.square().mean().sqrt()))
     return model
+
+
+@torch.no_grad()
+def start_projector(projector: OmniVMedProjector, scale: float) -> None:
+    """Draws the weights of a projector whose output has the scale of the text embeddings."""
+    first, _, last = projector.readout
+    torch.nn.init.normal_(first.weight, std=first.in_features**-0.5)
+    torch.nn.init.normal_(last.weight, std=scale * torch.nn.init.calculate_gain("relu") * last.in_features**-0.5)
+    for layer in (first, last):
+        torch.nn.init.zeros_(layer.bias)
 
 
 def processor_options(processor: OmniVMedProcessor) -> dict[str, int | float | str | None]:
@@ -246,13 +267,7 @@ def assemble_from(vision: str, language: str, trained: Path | None, folder: Path
     tokenizer = AutoTokenizer.from_pretrained(language)
     language_model = AutoModelForCausalLM.from_pretrained(language, dtype=torch.float32)
     add_media_tokens(language_model, tokenizer)
-    end = tokenizer.convert_tokens_to_ids(TURN_TOKENS[1])
-    language_model.generation_config.eos_token_id = end
-    language_model.generation_config.pad_token_id = (
-        tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
-    )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = TURN_TOKENS[1]
+    end_at_turns(language_model.generation_config, tokenizer)
     model = build_model(language_model, encoder.config, tokenizer.convert_tokens_to_ids(MEDIA_TOKEN))
     model.model.vision_model.load_state_dict(encoder.state_dict())
     if trained is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -62,7 +62,7 @@ def convert(source: str, out: Path, dtype: torch.dtype | None, report: Callable[
     config.image_token_id = tokenizer.convert_tokens_to_ids(MEDIA_TOKEN)
     taken = take_options(folder, config)
     template = take_template(folder, placeholder)
-    begin(out, folder, stored, dtype)
+    begin(out, [folder], stored, dtype)
     write_weights(out, names, stored, dtype, report)
     kind = dtype or CODES[next(stored[name].code for name in names)]
     config.dtype = str(kind).removeprefix("torch.")
@@ -71,10 +71,15 @@ def convert(source: str, out: Path, dtype: torch.dtype | None, report: Callable[
     model.generation_config = take_generation(folder, tokenizer)
     write_configuration(out, model, tokenizer, taken.options, template)
     write_card(out, folder, source, fields.get("_name_or_path"), taken)
+    copy_legal_files(folder, out)
+    (out / RECORD).unlink()
+
+
+def copy_legal_files(folder: Path, out: Path) -> None:
+    """Licences and notices go wherever the weights go."""
     for pattern in LEGAL_FILES:
         for file in folder.glob(pattern):
             shutil.copy(file, out)
-    (out / RECORD).unlink()
 
 
 def fetch(source: str) -> Path:
@@ -83,13 +88,14 @@ def fetch(source: str) -> Path:
     return folder if folder.is_dir() else Path(snapshot_download(source, allow_patterns=NEEDED_FILES))
 
 
-def begin(out: Path, folder: Path, stored: Mapping[str, StoredTensor], dtype: torch.dtype | None) -> None:
-    """Notes in the folder what it is made of.
+def begin(out: Path, sources: Iterable[Path], stored: Mapping[str, StoredTensor], dtype: torch.dtype | None) -> None:
+    """Notes in the folder what it is made of: the weights, and the settings in the sources' folders.
 
     Raises:
         CheckpointError: where it holds something else already.
     """
-    files = {tensor.file for tensor in stored.values()} | set(folder.glob("*.json"))
+    settings = {file for folder in sources for file in folder.glob("*.json")}
+    files = {tensor.file for tensor in stored.values()} | settings
     facts = sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
     digest = hashlib.sha256(json.dumps([facts, str(dtype)]).encode()).hexdigest()
     record = out / RECORD

@@ -8,7 +8,7 @@ says where each tensor lies, and the tensors (https://huggingface.co/docs/safete
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -30,11 +30,43 @@ CODES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file: where, of what shape, and in which type by its code in safetensors."""
+    """A tensor in a file: where, under which name, of what shape, and in which type by its code in safetensors."""
 
     file: Path
+    name: str
     shape: tuple[int, ...]
     code: str
+
+    def read(self) -> torch.Tensor:
+        """The tensor as the file holds it."""
+        # Opened anew for each tensor: what is mapped stays in memory until the file is closed.
+        with safe_open(self.file, framework="pt") as tensors:
+            return tensors.get_tensor(self.name)
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        """Its numbers in order, some at once: a copy of them in another type is as small as a piece."""
+        yield from self.read().reshape(-1).split(PIECE)
+
+
+@dataclass(frozen=True)
+class GrownTensor(StoredTensor):
+    """A matrix with a row for each token, to which rows of new tokens are added at the mean of the known ones.
+
+    Attributes:
+        shape: with the new rows.
+        known: rows of the file that belong to tokens; what is beyond them is left out.
+    """
+
+    known: int
+
+    def pieces(self) -> Iterator[torch.Tensor]:
+        rows, columns = self.shape
+        known = self.read()[: self.known]
+        total = torch.zeros(columns, dtype=torch.float64)
+        for piece in known.split(max(PIECE // 4 // columns, 1)):
+            total += piece.sum(dim=0, dtype=torch.float64)
+            yield piece.reshape(-1)
+        yield (total / self.known).to(known.dtype).repeat(rows - self.known)
 
 
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
@@ -48,14 +80,25 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(f"{folder} holds no *.safetensors; convert other formats with transformers first.")
     found: dict[str, StoredTensor] = {}
     for file in files:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - it is no dictionary
-                    stored = tensors.get_slice(name)
-                    found[name] = StoredTensor(file, tuple(stored.get_shape()), stored.get_dtype())
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file.name} cannot be read ({error}); download it again.") from None
+        found |= stored_tensors_of(file)
     _check_complete(folder, {file.name for file in files})
+    return found
+
+
+def stored_tensors_of(file: Path) -> dict[str, StoredTensor]:
+    """All tensors in one safetensors file, by name.
+
+    Raises:
+        CheckpointError: where it is damaged.
+    """
+    found: dict[str, StoredTensor] = {}
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - it is no dictionary
+                stored = tensors.get_slice(name)
+                found[name] = StoredTensor(file, name, tuple(stored.get_shape()), stored.get_dtype())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file.name} cannot be read ({error}); download it again.") from None
     return found
 
 
@@ -100,10 +143,7 @@ def write_shard(
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for theirs in names:
-            # Opened anew for each: what is mapped stays in memory until the file is closed.
-            with safe_open(stored[theirs].file, framework="pt") as tensors:
-                tensor = tensors.get_tensor(theirs)
-            for piece in tensor.reshape(-1).split(PIECE):  # a copy in another type is as small as a piece
+            for piece in stored[theirs].pieces():
                 file.write(memoryview(piece.to(dtype or piece.dtype).view(torch.uint8).numpy()))
     return end
 

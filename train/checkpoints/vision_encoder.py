@@ -8,7 +8,7 @@ tensors of the encoder alike, behind different prefixes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     return fields
 
 
+def encoder_prefix(names: Iterable[str], folder: Path) -> str:
+    """How the names of the encoder's tensors begin among all of a checkpoint's.
+
+    Raises:
+        CheckpointError: where there are none.
+    """
+    names = list(names)
+    for prefix in PREFIXES:
+        if any(name.startswith(prefix + FIRST_TENSOR) for name in names):
+            return prefix
+    raise CheckpointError(f"The safetensors files of {folder} hold no {FIRST_TENSOR}*; name a SigLIP-like encoder.")
+
+
 def encoder_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """The encoder's tensors under the names of `OmniVMedVisionModel`, float32.
 
@@ -82,15 +95,13 @@ def encoder_tensors(folder: Path) -> dict[str, torch.Tensor]:
     for file in files:
         with safe_open(file, framework="pt") as tensors:
             places |= dict.fromkeys(tensors.keys(), file)
-    fitting = [prefix for prefix in PREFIXES if any(name.startswith(prefix + FIRST_TENSOR) for name in places)]
-    if not fitting:
-        raise CheckpointError(f"The safetensors files of {folder} hold no {FIRST_TENSOR}*; name a SigLIP-like encoder.")
+    prefix = encoder_prefix(places, folder)
     state = {}
     for file in files:
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - it is no dictionary
-                if name.startswith(fitting[0]):
-                    state[name.removeprefix(fitting[0])] = tensors.get_tensor(name).float()
+                if name.startswith(prefix):
+                    state[name.removeprefix(prefix)] = tensors.get_tensor(name).float()
     return state
 
 
