@@ -5,10 +5,11 @@
     python -m benchmarks.quantization PICTURES --json benchmarks/results/quantization.json
 
 Every number format is asked the same questions about the same pictures, greedily, and all take turns at each question,
-so that a busy machine slows them alike. Given are the bytes of the weights, the speed beside bfloat16, and the share of
+so that a busy machine slows them alike. Given are the bytes of the weights, the speed beside float32, and the share of
 answers that are word for word those of float32. bfloat16 changes answers too, so it is the yardstick: a format that
-keeps fewer than nine tenths of what bfloat16 keeps is refused. The encoder, the projector and the embeddings stay in
-bfloat16: they are a small part of a large model, and int8 of what sees the picture is another question.
+keeps fewer than nine tenths of what bfloat16 keeps is refused. The encoder, the projector and the embeddings are not
+quantised: they are a small part of a large model, and int8 of what sees the picture is another question.
+PyTorch's older `torch.ao` is measured beside torchao, as many guides for CPUs still name it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from torch.ao.nn.quantized.dynamic import Linear as DynamicQuantizedLinear
+from torch.ao.quantization import quantize_dynamic
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList, TorchAoConfig
 
 from benchmarks.report import markdown_table, share_with_interval, write_json
@@ -37,27 +41,54 @@ ENOUGH = 0.9
 """Share of the yardstick's agreement under which a format is refused."""
 
 
-def formats() -> dict[str, Callable[[], Any] | None]:
-    """Name of each format, and what makes its configuration for torchao."""
+def unquantised(model: str, dtype: torch.dtype, **options: Any) -> Any:
+    """The model with all that is not quantised in this type."""
+    return AutoModelForImageTextToText.from_pretrained(model, trust_remote_code=True, dtype=dtype, **options).eval()
+
+
+def by_torchao(model: str, dtype: torch.dtype, make: Callable[[], Any]) -> Any:
+    """The model with its language weights quantised as a configuration of torchao says."""
+    return unquantised(model, dtype, quantization_config=TorchAoConfig(make(), modules_to_not_convert=KEPT))
+
+
+def by_torch_ao(model: str) -> Any:
+    """The model with its language weights in int8, activations quantised on the way, by PyTorch's older module."""
+    whole = unquantised(model, torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is deprecated
+        quantize_dynamic(whole.model.language_model, {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
+    return whole
+
+
+def int8_weights() -> Any:
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return Int8WeightOnlyConfig()
+
+
+def int8_weights_and_activations() -> Any:
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig
+
+    return Int8DynamicActivationInt8WeightConfig()
+
+
+def int4_weights() -> Any:
+    # torchao's own int4 has kernels for GPUs only; this one is for CPUs.
     from torchao.prototype.quantization.int4.inference_workflow import PrototypeInt4WeightOnlyConfig
-    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig
 
-    return {
-        REFERENCE: None,
-        YARDSTICK: None,
-        "int8": Int8WeightOnlyConfig,
-        "int8, activations too": Int8DynamicActivationInt8WeightConfig,
-        # torchao's own int4 has kernels for GPUs only; this one is for CPUs.
-        "int4, groups of 32": lambda: PrototypeInt4WeightOnlyConfig(group_size=32),
-    }
+    return PrototypeInt4WeightOnlyConfig(group_size=32)
 
 
-def load(model: str, name: str, make: Callable[[], Any] | None) -> Any:
-    """The model in one format."""
-    options: dict[str, Any] = {"dtype": torch.float32 if name == REFERENCE else torch.bfloat16}
-    if make is not None:
-        options["quantization_config"] = TorchAoConfig(make(), modules_to_not_convert=KEPT)
-    return AutoModelForImageTextToText.from_pretrained(model, trust_remote_code=True, **options).eval()
+FORMATS: dict[str, Callable[[str], Any]] = {
+    REFERENCE: lambda model: unquantised(model, torch.float32),
+    YARDSTICK: lambda model: unquantised(model, torch.bfloat16),
+    "int8, rest float32": lambda model: by_torchao(model, torch.float32, int8_weights),
+    "int8, rest bfloat16": lambda model: by_torchao(model, torch.bfloat16, int8_weights),
+    "int8, activations too": lambda model: by_torchao(model, torch.bfloat16, int8_weights_and_activations),
+    "int4, rest bfloat16": lambda model: by_torchao(model, torch.bfloat16, int4_weights),
+    "int8 by torch.ao": by_torch_ao,
+}
+"""Name of each format, and what loads a model in it."""
 
 
 def plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -70,8 +101,11 @@ def plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def weight_bytes(model: torch.nn.Module) -> int:
-    """Bytes of all parameters, tied ones counted once."""
-    return sum(part.nbytes for parameter in model.parameters() for part in plain_tensors(parameter.data))
+    """Bytes of all parameters, tied ones counted once, and of what torch.ao packs."""
+    packed = (module.weight() for module in model.modules() if isinstance(module, DynamicQuantizedLinear))
+    return sum(part.nbytes for parameter in model.parameters() for part in plain_tensors(parameter.data)) + sum(
+        weight.nbytes for weight in packed
+    )
 
 
 class Clock(LogitsProcessor):
@@ -116,19 +150,19 @@ def refusal(name: str, share: float, yardstick: float) -> str | None:
     )
 
 
-def measure(model: str, pictures: list[Path], longest: int) -> dict[str, dict[str, Any]]:
-    """The figures of each format."""
+def measure(model: str, names: Sequence[str], pictures: list[Path], longest: int) -> dict[str, dict[str, Any]]:
+    """The figures of each named format, float32 and bfloat16 among them."""
     processor = AutoProcessor.from_pretrained(model, trust_remote_code=True)
-    models = {name: load(model, name, make) for name, make in formats().items()}
+    models = {name: FORMATS[name](model) for name in names}
     asked = {name: Asked() for name in models}
-    for number, picture in enumerate(pictures):
+    for picture in pictures:
         for question in QUESTIONS:
             content = [{"type": "image", "path": str(picture)}, {"type": "text", "text": question}]
             inputs = processor.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
             )
             for name, one in models.items():
-                if number == 0:
+                if not asked[name].answers:
                     one.generate(**inputs, max_new_tokens=2, do_sample=False)  # what is only done once is not timed
                 asked[name].ask(one, processor, inputs, longest)
     reference = asked[REFERENCE].answers
@@ -148,10 +182,10 @@ def measure(model: str, pictures: list[Path], longest: int) -> dict[str, dict[st
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """The figures as Markdown; speeds are times bfloat16's."""
+    """The figures as Markdown; speeds are times float32's."""
 
     def faster(row: dict[str, Any], what: str) -> str:
-        return "–" if row[what] is None else f"{rows[YARDSTICK][what] / row[what]:.2f}×"
+        return "–" if row[what] is None else f"{rows[REFERENCE][what] / row[what]:.2f}×"
 
     lines = []
     for name, row in rows.items():
@@ -177,6 +211,8 @@ def main() -> None:
     parser.add_argument("--model", default=str(ROOT / "hub_model"), help="folder or Hub id (default: %(default)s)")
     parser.add_argument("--count", type=int, default=40, help="pictures, evenly from the folder (default: %(default)s)")
     parser.add_argument("--max-new-tokens", type=int, default=16, help="longest answer (default: %(default)s)")
+    others = [name for name in FORMATS if name not in (REFERENCE, YARDSTICK)]
+    parser.add_argument("--formats", nargs="+", choices=others, default=others, help="some only, as each costs time")
     arguments = parser.parse_args()
     if importlib.util.find_spec("torchao") is None:
         parser.error("torchao is not installed; pip install -e '.[quantization]' brings it.")
@@ -185,7 +221,7 @@ def main() -> None:
         parser.error("Give a folder with .jpg or .png files, and a --count of at least 1.")
     count = min(arguments.count, len(found))
     pictures = [found[number * len(found) // count] for number in range(count)]
-    rows = measure(arguments.model, pictures, arguments.max_new_tokens)
+    rows = measure(arguments.model, (REFERENCE, YARDSTICK, *arguments.formats), pictures, arguments.max_new_tokens)
     write_json(arguments.json, "quantization", {"pictures": count, "questions": QUESTIONS, "rows": rows})
     print(table(rows))
     for row in rows.values():

@@ -44,6 +44,10 @@ def test_every_format_is_smaller_than_the_one_before_and_has_its_row(tiny, tmp_p
     assert figures["pictures"] == 2
     rows = figures["rows"]
     sizes = {name: row["bytes"] for name, row in rows.items()}
-    assert sizes["float32"] == 2 * sizes["bfloat16"] > sizes["bfloat16"] > sizes["int8"] > sizes["int4, groups of 32"]
+    assert sizes.keys() == quantization.FORMATS.keys()
+    assert sizes["float32"] == 2 * sizes["bfloat16"]
+    assert sizes["float32"] > sizes["int8, rest float32"]
+    assert sizes["bfloat16"] > sizes["int8, rest bfloat16"] > sizes["int4, rest bfloat16"]
+    assert sizes["float32"] > sizes["int8 by torch.ao"]
     assert rows["float32"]["same_answers"]["share"] == 1
     assert all(row["same_answers"]["n"] == 2 for row in rows.values())
