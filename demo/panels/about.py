@@ -33,7 +33,7 @@ costs in `docs/pruning.md`.
 ## What to trust
 
 - **Confidence** is the calibrated probability that an answer is right. Below a threshold the model declines, and the
-  page shows what it would have said.
+  page shows what it would have said. A model that was not calibrated shows none, and declines by itself only.
 - **Compare** answers again with all tokens. Where the two answers differ, pruning may have cost something.
 - **Where did it look?** covers each part of the picture in turn and asks for the answer's probability again: brighter
   parts matter more to it. The page offers it only where measured regions lie on findings, as the figures above say.

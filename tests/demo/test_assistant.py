@@ -18,8 +18,12 @@ from demo.service.assistant import Assistant
 from demo.service.dialogue import PRUNED, Answer, Exchange, Medium, Turn
 from demo.service.export import answer_record, figures
 from demo.service.pruning_settings import PruningSettings
+from demo.service.sessions import LoadedFile
+from demo.service.suggestions import OF_ANY_MODEL, QUESTION_ABOUT, suggestions
 from hub_model.answering_omniv_med import CANNOT_TELL
 from hub_model.media_omniv_med import load_clip
+from tests.helpers.foreign_models import write_foreign
+from train.checkpoints.conversion import convert
 
 QUESTIONS = ("Which imaging modality is this?", "And which organ?", "Is it normal?")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,6 +83,21 @@ def test_every_turn_has_the_answer_of_the_plain_model_and_follow_ups_compute_onl
             assert new < 20 + len(assistant.processor.tokenizer(turns[-2].answer)["input_ids"])
         turns[-1] = replace(turns[-1], answer=given.text)
     assistant.memory.drop("visitor")
+
+
+def test_another_project_s_model_keeps_its_own_limits_and_promises_nothing_of_the_nano_s(tmp_path, medium, monkeypatch):
+    monkeypatch.setattr("demo.service.assistant.preferred_dtype", lambda: torch.float32)
+    write_foreign(tmp_path / "theirs")
+    convert(str(tmp_path / "theirs"), tmp_path / "ours", None, lambda sentence: None)
+    converted = Assistant(str(tmp_path / "ours"))
+    assert converted.measured.lines == () and not converted.measured.shows_findings
+    assert converted.processor.max_frames == 9  # the source's, see tests/helpers/foreign_models.py
+    asked = suggestions(LoadedFile(1, (), "volume", 9, "CT", ()), converted.measured.answered)
+    assert asked == [QUESTION_ABOUT[fact].format(kind="volume") for fact in OF_ANY_MODEL]
+    turns = [Turn(asked[0], (medium(),))]
+    given = answer(converted, turns, converted.defaults)
+    assert given.text == plain_answer(converted, turns, converted.defaults)
+    assert given.confidence is None and not given.declined
 
 
 @pytest.fixture
