@@ -84,7 +84,7 @@ def peak_allocation(model: OmniVMedVisionModel, inputs: Inputs) -> int:
 @pytest.mark.parametrize("prune_stage", [None, "language", "encoder"], ids=["whole", "language", "encoder"])
 @torch.no_grad()
 def test_the_memory_of_a_long_clip_is_that_of_a_short_one_and_the_tokens_it_gives(prune_stage):
-    """Four times the frames; where tokens are pruned, as many of them are kept. The tokens themselves are not counted."""
+    """Of pruned tokens as many are kept as in the short one. The tokens themselves are not counted."""
     model, peaks, most = encoder(), [], 256
     for frames in (64, 256):
         inputs = clips((frames, 8, 8))
