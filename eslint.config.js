@@ -9,7 +9,8 @@ const ofOtherFiles = [
   "paint", "sheetStore", // sheets.js
   "zoomable", "rightDrag", // gestures.js
   "placeOn", "scaleBar", "ruler", // measure.js
-  "takeFiles", // uploads.js
+  "tellCrosshair", "hearCrosshair", "spaceOf", // crosshair.js
+  "sendAll", // uploads.js
 ];
 
 module.exports = [

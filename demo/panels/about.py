@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import gradio as gr
 
+from demo.panels.components import text_of
+
 ABOUT = """# About OmniV-Med
 
 This page runs {model}.
@@ -55,5 +57,6 @@ def make_about(model: str, measured: Sequence[str]) -> None:
         model: which model runs, in what number format, and where.
         measured: sentences with the figures of this model.
     """
+    gr.HTML(f"<style>{text_of('about.css')}</style>", visible="hidden")
     lines = [f"- {line}" for line in measured] or [UNMEASURED]
     gr.Markdown(ABOUT.format(model=model, measured="\n".join(lines)), elem_id="about")

@@ -20,6 +20,7 @@ from demo.panels.chat import ChatPanel, pressed_exchange
 from demo.panels.components import templates, text_of
 from demo.panels.errors import CONNECTION_LOST, errors_for_visitors
 from demo.panels.example_cards import make_cards
+from demo.panels.files_box import make_files_box, sent_files
 from demo.panels.pruning_panel import PruningPanel
 from demo.panels.queues import MODEL, MOST_READING, READING
 from demo.panels.rail import make_rail, show_files
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 UPLOAD_SECONDS = 600
 """After which Gradio's copies of uploads are deleted; what a visitor loaded lies in a folder of its session."""
-FILES = "Drop an image, DICOM, NIfTI, NRRD, a zip or a video here; or all files of one DICOM series"
 NOTICE = "For research only, not a medical device: answers can be wrong. Load no file that identifies a patient."
 Values = Mapping[Component, Any]
 """The values of an event's inputs, by their components."""
@@ -91,12 +91,12 @@ class Page:
                 self._archive = ArchivePanel(self._studies)
             self._pruning = PruningPanel(self._assistant.defaults)
             chart = gr.Plot(show_label=False, elem_id="kept_chart", visible=False)
-        gr.HTML(elem_id="top", **templates("header", "uploads"))
+        gr.HTML(elem_id="top", **templates("header"))
         with gr.Row(elem_id="work"):
             with gr.Column(elem_id="see"):
                 with gr.Column(elem_id="shelf"):
                     self._rail = make_rail()
-                    self._upload = gr.File(label=FILES, file_count="multiple", height="100%", elem_id="files")
+                    self._files = make_files_box()
                 self._cards = make_cards(self._examples)
                 with gr.Column(elem_id="picture-side"):
                     self._viewing = ViewingPanel(self._assistant, self._pruning, chart)
@@ -109,8 +109,8 @@ class Page:
         shown: list[Component] = [self._rail, self._chat.suggestions, *self._viewing.outputs]
         private: dict[str, Any] = {"api_visibility": "private"}
         reading: dict[str, Any] = {**private, "concurrency_limit": MOST_READING, "concurrency_id": READING}
-        loading: dict[str, Any] = {**reading, "show_progress_on": self._upload}
-        self._upload.upload(self.load_uploads, {self._upload, *controls}, [self._upload, *shown], **loading)
+        loading: dict[str, Any] = {**reading, "show_progress_on": self._files}
+        self._files.sent(self.load_uploads, controls, shown, trigger_mode="multiple", **loading)
         if self._archive is not None:
             self._archive.load.click(self.load_series, {self._archive.series, *controls}, shown, **loading)
         self._cards.pick(self.load_sample, controls, [self._chat.question, *shown], **loading)
@@ -132,12 +132,15 @@ class Page:
         self,
         request: gr.Request,
         values: Values,
+        event: gr.EventData,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - Gradio looks for it here
     ) -> Updates:
         """Reads uploads, each as one medium or several as one, and shows the last of them."""
-        session, uploads = self._session(request), [Path(upload) for upload in values[self._upload] or []]
-        loaded = [self._load(session, paths, values, progress) for paths in media_of(uploads)]
-        return None, *next((updates for updates in reversed(loaded) if updates), self._unchanged())
+        session = self._session(request)
+        with errors_for_visitors():
+            media = media_of(sent_files(event))
+        loaded = [self._load(session, paths, values, progress) for paths in media]
+        return next((updates for updates in reversed(loaded) if updates), self._unchanged())
 
     def load_series(
         self,

@@ -67,7 +67,7 @@ def make_viewer() -> gr.HTML:
         pruning=None,
         evidence=NO_EVIDENCE,
         elem_id="viewer",
-        **templates("viewer", "sheets", "gestures", "measure"),
+        **templates("viewer", "sheets", "gestures", "measure", "crosshair"),
     )
 
 

@@ -50,7 +50,7 @@ AXES = {
 def make_volume_view() -> gr.HTML:
     """Makes the component; `show_volume` makes its updates."""
     gr.set_static_paths([NIIVUE])
-    return gr.HTML(value={"problem": why_not(None)}, mask=None, elem_id="volume", **templates("volume"))
+    return gr.HTML(value={"problem": why_not(None)}, mask=None, elem_id="volume", **templates("volume", "crosshair"))
 
 
 def why_not(processed: ProcessedClip | None) -> str:
@@ -110,11 +110,27 @@ def mask(processed: ProcessedClip) -> str:
     return _nifti(values, (step, height / grid[0], width / grid[1]), clip.plane)
 
 
+def space(clip: Clip) -> dict[str, Any]:
+    """Where the slices of a volume lie in the NIfTI that shows it, for the crosshair (`crosshair.js`).
+
+    Returns:
+        `places`, a line with the millimetres of each slice along the first of the `directions`, which are those of
+        slices, rows and columns; `size`, height and width of a slice in mm. The origin is the volume's middle.
+    """
+    places = clip.positions - (clip.positions[0] + clip.positions[-1]) / 2
+    sizes = (size * count for size, count in zip(clip.pixel_spacing, clip.frames.shape[1:3], strict=True))
+    return {
+        "places": " ".join(f"{place:.3f}" for place in places),
+        "directions": [axis.tolist() for axis in AXES[clip.plane]],
+        "size": list(sizes),
+    }
+
+
 def show_volume(processed: ProcessedClip | None) -> dict[str, Any]:
     """The update that shows a volume with its kept tokens, or says why there is none.
 
-    Its messages are `value`, with the address, the look and the colours of NiiVue and the volume as `background`, and
-    `mask`. If there is none, `value` has the sentence as its `problem`.
+    Its messages are `value`, with the address, the look and the colours of NiiVue, the volume as `background` and
+    where its slices lie as `space`, and `mask`. If there is none, `value` has the sentence as its `problem`.
     """
     problem = why_not(processed)
     if processed is None or problem:
@@ -126,6 +142,7 @@ def show_volume(processed: ProcessedClip | None) -> dict[str, Any]:
         "look": LOOK,
         "colours": COLOURS,
         "background": background(processed.clip),
+        "space": space(processed.clip),
     }
     return gr.update(value=value, mask=mask(processed))
 

@@ -92,7 +92,8 @@ class Conversation:
             yield
             turns, settings = self.turns(session, exchange, arm), exchange.settings_of(arm)
             for answer in self.assistant.answer(turns, settings, session.key, arm):
-                exchange.answers[arm] = answer
+                if not exchange.take(arm, answer):
+                    return
                 yield
         except GeneratorExit:
             exchange.stopped = True
@@ -104,7 +105,7 @@ class Conversation:
     def stop(self, session: Session) -> None:
         """Marks every question that is not answered as stopped."""
         for exchange in session.exchanges:
-            exchange.stopped = exchange.stopped or exchange.waits or exchange.is_answering
+            exchange.stop()
 
     def refuse(self, session: Session, problem: str) -> None:
         """Marks the last question that waits as not answered for that reason."""

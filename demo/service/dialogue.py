@@ -5,6 +5,7 @@ pair a visitor's question with its answers."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from demo.service.pruning_settings import PruningSettings
@@ -94,6 +95,19 @@ class Exchange:
     started: bool = False
     problem: str = ""
     stopped: bool = False
+    _changing: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    def take(self, arm: Arm, answer: Answer) -> bool:
+        """Takes an answer so far; False, and nothing changes, once the exchange is stopped."""
+        with self._changing:
+            if not self.stopped:
+                self.answers[arm] = answer
+            return not self.stopped
+
+    def stop(self) -> None:
+        """Stops what is not answered: no word comes after this."""
+        with self._changing:
+            self.stopped = self.stopped or self.waits or self.is_answering
 
     def settings_of(self, arm: Arm) -> PruningSettings:
         """How media are pruned for one of the answers."""

@@ -38,10 +38,10 @@ def figures(answer: Answer | None, stopped: bool = False) -> str:
     parts = [] if answer.confidence is None else [f"confidence {answer.confidence:.0%}"]
     parts.append(f"{len(answer.token_ids)} tokens in {answer.seconds:.2f} s")
     if answer.seconds_to_first_token is not None:
-        parts.append(f"the first after {answer.seconds_to_first_token:.2f} s")
+        parts.append(f"first after {answer.seconds_to_first_token:.2f} s")
     prompt = f"prompt of {answer.prompt_tokens} tokens"
     if answer.visual_tokens:
-        prompt += f", {answer.visual_tokens} of them visual"
+        prompt += f", {answer.visual_tokens} visual"
     if answer.reused_tokens:
         prompt += f", {answer.reused_tokens} computed before"
     end = [] if answer.complete else ["stopped" if stopped else "…"]

@@ -268,6 +268,19 @@ def test_suggestions_are_wordings_of_the_training_and_fit_the_file():
     assert "In which plane is this volume?" in suggestions(LoadedFile(1, (), "volume", 9, "MR", ()), MEASURED)
 
 
+def test_no_word_comes_after_a_stop(conversation, session):
+    exchange = conversation.begin(session, "Describe what a CT shows.", conversation.assistant.defaults)
+    steps = conversation.run(session, exchange)
+    next(steps)
+    conversation.stop(session)
+    before = exchange.answers[PRUNED]
+    assert exchange.stopped and list(steps) == [], "the model's words come too late"
+    assert exchange.answers[PRUNED] is before
+    assert list(conversation.run(session, exchange)) and exchange.answers[PRUNED].complete, "it can be asked again"
+    conversation.stop(session)
+    assert not exchange.stopped, "a complete answer is not stopped"
+
+
 def test_waiting_is_shown_until_a_word_comes(assistant):
     exchange = Exchange("Which?", (), (), assistant.defaults, {PRUNED: Answer()})
     assert WAITING in messages([exchange], True)[-1]["content"]

@@ -73,7 +73,6 @@ def test_a_file_s_name_is_shown_and_never_leaves_the_browser(page, demo, tmp_pat
         assert not list(demo[1].rglob(f"*{secret.decode()}*")), "no file of the server is named by it"
 
 
-@pytest.mark.xfail(strict=True, reason="against the real server the bar stays at 0 % until the file is there")
 def test_an_upload_shows_its_percentage(page, tmp_path):
     large = tmp_path / "large.npy"
     np.save(large, np.random.default_rng(0).integers(0, 256, (24, 1024, 1024), np.uint8))
@@ -100,6 +99,15 @@ def test_an_upload_shows_its_percentage(page, tmp_path):
     percents = [percent for _, percent in shown]
     assert percents == sorted(percents) and len(set(percents)) > 3
     assert all(words == f"{percent} % uploaded: large.npy" for words, percent in shown)
+
+
+def test_a_file_larger_than_the_server_takes_is_a_sentence(page, tmp_path):
+    page.evaluate("window.gradio_config.max_file_size = 1000")
+    page.locator("#files input[type=file]").set_input_files(CT)
+    expect(page.get_by_role("alert").filter(has_text="larger than this server takes")).to_be_visible()
+    page.evaluate("window.gradio_config.max_file_size = 1 << 30")
+    upload(page, CT)
+    expect(page.locator("#top .problem")).to_be_hidden()
 
 
 def test_of_several_series_any_can_be_shown_and_a_volume_in_any_plane(page, tmp_path):

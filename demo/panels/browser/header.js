@@ -1,4 +1,4 @@
-// The page's head: settings, the description of the API, and how far an upload is.
+// The page's head: settings and the description of the API.
 
 // Opens Gradio's description of the API. Its footer, which our style sheet hides, has the button; an address with
 // ?view=api means that it is open, but Gradio 6.31 shows it only after a click.
@@ -9,19 +9,9 @@ async function openApi() {
   button()?.click();
 }
 
-function showUpload(percent, words) {
-  const bar = part(".sending");
-  bar.hidden = percent === null;
-  if (percent === null) return;
-  bar.ariaValueNow = percent;
-  bar.style.setProperty("--sent", `${percent}%`);
-  bar.textContent = `${percent} % uploaded: ${words}`; // a phone has room for the beginning
-}
-
 function header() {
   document.body.dataset.scan ??= "none";
   part(".api").addEventListener("click", openApi);
   part(".open-settings").addEventListener("click", () => document.querySelector("#settings .toggle-button").click());
   if (new URLSearchParams(location.search).get("view") === "api") openApi();
-  takeFiles(showUpload);
 }

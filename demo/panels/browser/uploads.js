@@ -2,8 +2,8 @@
 // gets made-up ones, and the rail asks this map for the true ones.
 const ownNames = (window.ownNames ??= new Map());
 const ENDING = /(\.(dcm|ima|nii|hdr|img|mhd|mha|raw|nrrd|nhdr|npy|zip|png|jpe?g|tiff?|webp|bmp|gif|jp2|mp4|m4v|mov|avi|mkv|webm|mpe?g|ts))?(\.gz)?$/i;
-const fileInput = () => document.querySelector("#files input[type=file]");
-let kinds = 0, sending = [], watching = null;
+const MOST_AT_ONCE = 500; // files of one request; Gradio takes 1000
+let kinds = 0;
 
 function letters(number) { // 0 is "a", 26 is "ba": no digits, which tell the files of a row apart
   return (number >= 26 ? letters(Math.floor(number / 26)) : "") + String.fromCharCode(97 + (number % 26));
@@ -13,7 +13,7 @@ function letters(number) { // 0 is "a", 26 is "ba": no digits, which tell the fi
 // for the frames of a video, so what is named alike stays so.
 function disguised(files) {
   const rows = new Map();
-  const inOrder = [...files].sort((one, other) => one.name.localeCompare(other.name, "en", { numeric: true }));
+  const inOrder = files.toSorted((one, other) => one.name.localeCompare(other.name, "en", { numeric: true }));
   return inOrder.map((file) => {
     const alike = file.name.replace(/\d+/g, "#");
     if (!rows.has(alike)) rows.set(alike, { kind: letters(kinds++), count: 0 });
@@ -24,52 +24,35 @@ function disguised(files) {
   });
 }
 
-// Hands files to Gradio's own upload, so that its limits hold for them; show(percent, words) follows them.
-function upload(files, show) {
-  if (!fileInput() || !files.length) return;
-  watching ??= watchUploads(document.querySelector("#shelf"), show);
-  const chosen = new DataTransfer();
-  sending = disguised(files);
-  for (const file of sending) chosen.items.add(file);
-  fileInput().files = chosen.files;
-  fileInput().dispatchEvent(new Event("change", { bubbles: true }));
-}
-
-// Takes the files that are chosen in Gradio's own box, or dropped or pasted anywhere on the page.
-function takeFiles(show) {
-  document.addEventListener("change", (event) => { // before Gradio sees them
-    const { target } = event;
-    if (target !== fileInput() || [...target.files].every(({ name }) => ownNames.has(name))) return;
-    event.stopImmediatePropagation();
-    upload(target.files, show);
-  }, true);
-  document.addEventListener("dragover", (event) => event.preventDefault());
-  document.addEventListener("drop", (event) => {
-    if (!event.dataTransfer?.files.length) return;
-    event.preventDefault();
-    event.stopImmediatePropagation();
-    event.target.dispatchEvent(new DragEvent("dragleave", { bubbles: true })); // Gradio's box stops looking aimed at
-    upload(event.dataTransfer.files, show);
-  }, true);
-  document.addEventListener("paste", (event) => {
-    if (!event.clipboardData?.files.length) return;
-    event.preventDefault();
-    upload(event.clipboardData.files, show);
+// Sends one request's files to the address that Gradio has for uploads; resolves to their paths on the server. Gradio's
+// own upload uses fetch, which does not tell how much is sent.
+function send(files, progress) {
+  const { root, api_prefix } = window.gradio_config, form = new FormData(), request = new XMLHttpRequest();
+  for (const file of files) form.append("files", file);
+  return new Promise((done, fail) => {
+    request.upload.addEventListener("progress", ({ loaded }) => progress(loaded));
+    request.addEventListener("load", () => {
+      if (request.status === 200) return done(JSON.parse(request.responseText));
+      fail(new Error(request.status === 413 ? "a file is larger than this server takes." : "the server refused the files."));
+    });
+    request.addEventListener("error", () => fail(new Error("the connection to the server was lost.")));
+    request.open("POST", `${root}${api_prefix}/upload`);
+    request.send(form);
   });
 }
 
-// Calls show(percent, words) while files are sent, and show(null) afterwards. Gradio tells which file it has come to, and
-// how far; the shares of the others follow from their sizes.
-function watchUploads(box, show) {
-  const observer = new MutationObserver(() => {
-    const bar = box.querySelector("progress"), name = box.querySelector(".file-name")?.textContent.trim();
-    const place = sending.findIndex((file) => file.name === name);
-    if (!bar || place < 0) return show(null);
-    const sizes = sending.map(({ size }) => size), sum = (numbers) => numbers.reduce((one, other) => one + other, 0);
-    const sent = sum(sizes.slice(0, place)) + (sizes[place] * bar.value) / 100;
-    const percent = Math.min(Math.round((100 * sent) / Math.max(sum(sizes), 1)), 100);
-    show(percent, sending.length > 1 ? `${sending.length} files` : ownNames.get(name));
-  });
-  observer.observe(box, { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ["value"] });
-  return observer;
+// Sends files; calls show(percent, words) meanwhile. Resolves to their paths on the server.
+async function sendAll(chosen, show) {
+  const files = disguised(chosen), total = Math.max(files.reduce((sum, { size }) => sum + size, 0), 1);
+  if (files.some(({ size }) => size > (window.gradio_config.max_file_size ?? Infinity))) throw new Error("a file is larger than this server takes.");
+  const words = files.length > 1 ? `${files.length} files` : chosen[0].name, paths = [];
+  let before = 0;
+  const progress = (loaded) => show(Math.min(Math.round((100 * (before + loaded)) / total), 100), words);
+  progress(0);
+  for (let start = 0; start < files.length; start += MOST_AT_ONCE) {
+    const some = files.slice(start, start + MOST_AT_ONCE);
+    paths.push(...await send(some, progress));
+    before += some.reduce((sum, { size }) => sum + size, 0);
+  }
+  return paths;
 }

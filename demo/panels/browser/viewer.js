@@ -7,7 +7,7 @@ function viewer() {
   const planes = part(".planes"), series = part(".series");
   const store = sheetStore(shown, draw), measured = ruler(stage, film, part(".ruler"), part(".measure"));
   const view = zoomable(stage, film, () => scaleBar(part(".scale-bar"), film, value?.millimetres));
-  let value, model, pruning, evidence, captions, standIns, grey, slice = 0, timer = null;
+  let value, model, pruning, evidence, captions, standIns, grey, cross = null, slice = 0, timer = null;
 
   const withMinus = (number) => String(number).replace("-", "−");
   const modeNow = () => part("[name=mode]:checked").value;
@@ -21,12 +21,22 @@ function viewer() {
     shown.dataset.mode = mode;
     part("output").textContent = picture.ariaLabel = slider.ariaValueText = captions[slice];
     slider.value = slice;
+    part(".cross").toggleAttribute("hidden", !cross);
     scaleBar(part(".scale-bar"), film, value.millimetres);
   }
 
   function go(to) {
     slice = Math.max(0, Math.min(to, value.frames - 1));
     draw();
+    tellCrosshair("slices", { slice, ...(cross ?? { x: 0.5, y: 0.5 }) });
+  }
+
+  function point(place) { // draws the crosshair at that place of the slice, shares of width and height; nowhere for null
+    cross = place && { x: place[0], y: place[1] };
+    const [down, across] = part(".cross").children;
+    for (const name of ["x1", "x2"]) if (place) down.setAttribute(name, `${100 * place[0]}%`);
+    for (const name of ["y1", "y2"]) if (place) across.setAttribute(name, `${100 * place[1]}%`);
+    go(slice);
   }
 
   function run(on) { // plays or stops
@@ -110,6 +120,7 @@ function viewer() {
       run(false);
       view.reset();
       measured(value.millimetres);
+      cross = null;
     }
     go(isNewEvidence ? evidence.first : isNew ? model.first : slice);
   });
@@ -133,9 +144,20 @@ function viewer() {
   series.addEventListener("change", () => trigger("slicing", { series: Number(series.value) }));
   part(".reset").addEventListener("click", () => {
     view.reset();
+    point(null);
     if (!value.windows.length) changeWindow({ width: 255, level: 127.5 });
   });
   play.addEventListener("click", () => run(!timer));
+  let pressed = null; // where, to tell a click from a drag
+  stage.addEventListener("pointerdown", ({ clientX, clientY }) => { pressed = { clientX, clientY }; });
+  stage.addEventListener("click", (event) => { // in a volume that has planes; the wipe and the ruler have clicks of their own
+    if (!value.planes.length || event.detail > 1 || event.target.name === "wipe" || stage.classList.contains("measuring")) return;
+    if (Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY) < 4) point(placeOn(film, event));
+  });
+  hearCrosshair("slices", (told) => {
+    slice = told.slice;
+    point([told.x, told.y]);
+  });
   stage.addEventListener("pointermove", readValue);
   stage.addEventListener("pointerleave", () => { part(".value").textContent = ""; });
   rightDrag(stage, (dx, dy) => {
