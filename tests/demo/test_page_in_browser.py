@@ -396,6 +396,30 @@ def test_planes_and_3d_of_a_small_volume(page):
     expect(page.locator("#viewer .stage")).to_be_visible()
 
 
+def test_slices_planes_and_3d_share_one_crosshair(page):
+    upload(page, CT)
+    expect(page.locator("#viewer .cross")).to_be_hidden()
+    page.locator("#viewer .stage").focus()
+    page.keyboard.press("Home")
+    film = page.locator("#viewer .film").bounding_box()
+    page.mouse.click(film["x"] + film["width"] * 0.25, film["y"] + film["height"] * 0.4)
+    expect(page.locator("#viewer .cross")).to_be_visible()
+    page.get_by_role("tab", name="Planes and 3D").click()
+    expect(page.locator("#volume [data-slice]").or_(page.locator("#volume[data-slice]"))).to_have_attribute(
+        "data-slice", "0", timeout=LONG
+    )
+    canvas = page.locator("#volume canvas")
+    box = canvas.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.32)
+    page.get_by_role("tab", name="Slices").click()
+    assert position(page) > 1, "a click in another plane chose another slice"
+    place = page.locator("#viewer .cross line").first.get_attribute("x1")
+    assert float(place.removesuffix("%")) != pytest.approx(25, abs=1)
+    page.locator("#viewer .more summary").click()
+    page.get_by_role("button", name="Reset zoom and window").click()
+    expect(page.locator("#viewer .cross")).to_be_hidden()
+
+
 def test_a_browser_that_cannot_draw_volumes_says_so_and_draws_the_next_one_where_it_can(page):
     page.evaluate(
         """() => {

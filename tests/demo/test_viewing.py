@@ -47,7 +47,7 @@ from demo.panels.viewer import (
     slices,
 )
 from demo.panels.volume_view import KEPT as KEPT_VOXEL
-from demo.panels.volume_view import LARGEST_SIDE, NIIVUE, background, mask, show_mask, show_volume, why_not
+from demo.panels.volume_view import LARGEST_SIDE, NIIVUE, background, mask, show_mask, show_volume, space, why_not
 from demo.panels.volume_view import REMOVED as REMOVED_VOXEL
 from demo.service.cost import cache_bytes, convolutional_flops, encoder_flops, estimate, language_flops, projector_flops
 from demo.service.evidence import SIDE as SIDE_OF_GROUP
@@ -428,6 +428,21 @@ def test_the_volume_stands_as_the_patient_does_whatever_its_plane(tmp_path, proc
     assert found == pytest.approx(centre * (-1, -1, 1), abs=1.0), "NIfTI counts to the right and to the front"
     assert image.header.get_zooms() == pytest.approx((2, 3, 4)) and values.shape == (24, 20, 12)
     assert nibabel.aff2axcodes(image.affine) == ("R", "A", "S")
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_the_crosshair_stands_where_the_volume_has_its_slices(tmp_path, processor, plane):
+    """The browser finds a point of a slice in millimetres as here (`crosshair.js`)."""
+    centre = asymmetric_volume(tmp_path / "scan.nii.gz")
+    clip = load_clip(tmp_path / "scan.nii.gz", plane=plane)
+    where = space(clip)
+    frame, row, column = np.argwhere(clip.frames[..., 0] > 128).mean(axis=0)
+    depths = np.interp(frame, np.arange(len(clip.frames)), [float(place) for place in where["places"].split()])
+    height, width = where["size"]
+    down = ((row + 0.5) / clip.frames.shape[1] - 0.5) * height
+    right = ((column + 0.5) / clip.frames.shape[2] - 0.5) * width
+    found = np.array([depths, down, right]) @ np.array(where["directions"])
+    assert found == pytest.approx(centre * (-1, -1, 1), abs=1.0)
 
 
 @pytest.mark.parametrize("plane", PLANES)

@@ -9,9 +9,15 @@ async function openApi() {
   button()?.click();
 }
 
+function toggleSettings() {
+  const drawer = document.querySelector("#settings"), button = drawer.querySelector(".toggle-button");
+  button.click();
+  setTimeout(() => { if (drawer.classList.contains("open")) button.focus(); }); // for who uses the keyboard
+}
+
 function header() {
   document.body.dataset.scan ??= "none";
   part(".api").addEventListener("click", openApi);
-  part(".open-settings").addEventListener("click", () => document.querySelector("#settings .toggle-button").click());
+  part(".open-settings").addEventListener("click", toggleSettings);
   if (new URLSearchParams(location.search).get("view") === "api") openApi();
 }
