@@ -410,7 +410,7 @@ def test_slices_planes_and_3d_share_one_crosshair(page):
     )
     canvas = page.locator("#volume canvas")
     box = canvas.bounding_box()
-    page.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.32)
+    page.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.24)
     page.get_by_role("tab", name="Slices").click()
     assert position(page) > 1, "a click in another plane chose another slice"
     place = page.locator("#viewer .cross line").first.get_attribute("x1")
