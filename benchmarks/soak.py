@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
             wait_for(address, server)
             results = soak(address, server.pid, Path(folder), options.clients, options.seconds)
         finally:
-            server.terminate()
+            server.kill()  # clients' open connections would hold up an orderly end
             server.wait()
     print(json.dumps(results, indent=1))
     if options.json:
