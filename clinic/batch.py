@@ -44,16 +44,13 @@ def record(
     versions: Mapping[str, str],
     bar: tqdm[Any],
 ) -> None:
-    """Writes the rows of tasks as they are answered.
-
-    The questions of a task are asked together again where a kill came between their rows: the rounding of a batch
-    depends on all that is in it, and a resumed run gives the rows of one that was not.
-    """
-    for _, rows in answered:
-        for row in rows:
-            if row["id"] not in ledger.rows:
-                ledger.append({**row, **versions})
-        bar.update()
+    """Writes the rows of tasks as they are answered; what is there stays as it is."""
+    for task, rows in answered:
+        if not task.is_done(ledger.rows):
+            for row in rows:
+                if row["id"] not in ledger.rows:
+                    ledger.append({**row, **versions})
+            bar.update()
 
 
 def listing(tasks: Sequence[Task], skipped: Sequence[Skipped]) -> str:
@@ -140,7 +137,7 @@ def run(options: argparse.Namespace) -> None:
     # Not above: it takes seconds, and a mistake in the arguments should be told at once.
     from transformers.utils import logging
 
-    from clinic.engines import Settings, answered_here
+    from clinic.engines import Settings, answered_here, groups_left
     from clinic.model import LocalModel, code_version
 
     logging.set_verbosity_error()
@@ -157,9 +154,10 @@ def run(options: argparse.Namespace) -> None:
             if options.retry:
                 forget_failures(options.out / ANSWERS, settings)
             with Ledger(options.out / ANSWERS, settings) as ledger:
-                left = [task for task in tasks if not task.is_done(ledger.rows)]
-                with tqdm(total=len(tasks), initial=len(tasks) - len(left), unit="series", desc="answering") as bar:
-                    record(answered_here(left, model, reader, work), ledger, versions, bar)
+                groups = groups_left(tasks, ledger.rows)
+                done = sum(task.is_done(ledger.rows) for task in tasks)
+                with tqdm(total=len(tasks), initial=done, unit="series", desc="answering") as bar:
+                    record(answered_here(groups, model, reader, work), ledger, versions, bar)
                 rows = in_order(ledger.rows, tasks)
             write_results(options.out, rows, settings, skipped)
     print(f"{len(rows)} rows: {options.out / 'answers.parquet'}. Report: {options.out / 'report.html'}.")

@@ -1,24 +1,30 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Works through the tasks of a batch run: fetches and reads the next series while the model answers about one."""
+"""Works through the tasks of a batch run, group by group: the next group is read while the model answers about one.
+
+A group is answered in as few batches as the lengths of its prompts allow. The rounding of a batch depends on all that
+is in it, so groups depend on the list of tasks alone: a run that was stopped asks whole groups again, and gives the
+rows of one that was not.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from clinic.archive_media import ArchiveMedia, Downloads
 from clinic.model import LocalModel
-from clinic.tasks import Task, read, rows_of
+from clinic.tasks import Rows, Task, read, rows_of_all
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Rows = list[dict[str, Any]]
+GROUP = 16
+"""Tasks that are answered together. As many more are read meanwhile, each a few MB once it is pruned."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +53,47 @@ class Settings:
         return Downloads(media, [task.series.source for task in tasks])
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[tuple[Item, Result]]:
-    """Items with the results of a function, in order; threads work on the next ones while the caller uses one."""
-    remaining, waiting = iter(items), deque[tuple[Item, Future[Result]]]()
+def groups_left(tasks: Sequence[Task], done: Container[str]) -> list[list[Task]]:
+    """The groups that have rows to come, whole but for the series that failed: no batch had these in it.
+
+    Args:
+        tasks: all of a run.
+        done: ids of rows that are there.
+    """
+    groups = [tasks[start : start + GROUP] for start in range(0, len(tasks), GROUP)]
+    left = [group for group in groups if not all(task.is_done(done) for task in group)]
+    return [[task for task in group if task.failed_row_id not in done] for group in left]
+
+
+def ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, waiting: int
+) -> Iterator[tuple[Item, Result]]:
+    """Items with the results of a function, in order; threads work on the next ones while the caller uses one.
+
+    Args:
+        function, items, threads: what is done by how many threads.
+        waiting: how many items are worked on, or wait for the caller.
+    """
+    remaining, begun = iter(items), deque[tuple[Item, Future[Result]]]()
     pool = ThreadPoolExecutor(threads)
     try:
-        waiting.extend((item, pool.submit(function, item)) for item in itertools.islice(remaining, threads + 1))
-        while waiting:
-            item, future = waiting.popleft()
+        begun.extend((item, pool.submit(function, item)) for item in itertools.islice(remaining, waiting))
+        while begun:
+            item, future = begun.popleft()
             result = future.result()
-            waiting.extend(
-                (following, pool.submit(function, following)) for following in itertools.islice(remaining, 1)
-            )
+            begun.extend((following, pool.submit(function, following)) for following in itertools.islice(remaining, 1))
             yield item, result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def answered_here(
-    tasks: Sequence[Task], model: LocalModel, reader: IsolatedReader, settings: Settings
+    groups: Sequence[Sequence[Task]], model: LocalModel, reader: IsolatedReader, settings: Settings
 ) -> Iterator[tuple[Task, Rows]]:
     """Tasks with their rows, in order; the next series are read meanwhile."""
+    tasks = [task for group in groups for task in group]
     with settings.downloads(tasks) as downloads:
-        for task, done in ahead(lambda task: read(task, reader, downloads, model), tasks, settings.readers):
-            yield task, rows_of(task, done, model, settings.max_new_tokens)
+        reads = ahead(lambda task: read(task, reader, downloads, model), tasks, settings.readers, GROUP)
+        for group in groups:
+            done = [one for _, one in itertools.islice(reads, len(group))]
+            yield from zip(group, rows_of_all(group, done, model, settings.max_new_tokens), strict=True)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ from hub_model.isolated_reading_omniv_med import IsolatedReader
 if TYPE_CHECKING:  # a listing should not wait for torch
     from clinic.archive_media import Downloads
     from clinic.model import LocalModel
+    from hub_model.answering_omniv_med import Answer
 
+Rows = list[dict[str, Any]]
 NO_QUESTION = "no question is about it"
 
 
@@ -46,8 +48,8 @@ class Task:
         """The ids of its questions."""
         return ",".join(one.id for one in self.group.questions)
 
-    def is_done(self, rows: Mapping[str, Any]) -> bool:
-        """Whether the rows of a ledger hold all of its answers, or that there are none."""
+    def is_done(self, rows: Container[str]) -> bool:
+        """Whether rows with these ids hold all of its answers, or that there are none."""
         return self.failed_row_id in rows or all(name in rows for name in self.row_ids)
 
 
@@ -89,26 +91,30 @@ def read(task: Task, reader: IsolatedReader, downloads: Downloads, model: LocalM
     return Read(processed, sentence, time.perf_counter() - start)
 
 
-def rows_of(task: Task, read: Read, model: LocalModel, max_new_tokens: int) -> list[dict[str, Any]]:
-    """The rows of a task, without those fields that are the same in all rows of a run."""
-    start = time.perf_counter()
-    answers, error = [], read.error
-    if not error:
-        try:
-            answers = model.answer(read.processed, task.group.questions, max_new_tokens)
-        except ValueError as refused:
-            error = str(refused)
+def rows_of_all(tasks: Sequence[Task], reads: Sequence[Read], model: LocalModel, max_new_tokens: int) -> list[Rows]:
+    """The rows of tasks that are answered together, without those fields that are the same in all rows of a run."""
+    readable = [number for number, one in enumerate(reads) if not one.error]
+    media = [(reads[number].processed, tasks[number].group.questions) for number in readable]
+    given = dict(zip(readable, model.answer(media, max_new_tokens), strict=True))
+    rows = []
+    for number, (task, one) in enumerate(zip(tasks, reads, strict=True)):
+        answers, error, seconds = given.get(number, ([], one.error, 0.0))
+        facts = {} if error else model.facts(one.processed)
+        rows.append(rows_of(task, answers, error, facts, one.seconds + seconds))
+    return rows
+
+
+def rows_of(task: Task, answers: Sequence[Answer], error: str, facts: Mapping[str, Any], seconds: float) -> Rows:
+    """The rows of one task: of its answers, or one with the sentence that says why there are none."""
     series = task.series
     common: dict[str, Any] = {"study": series.study, "series": series.series, "part": series.part, "path": series.path}
     if series.patient_id:
         common["patient_id"] = series.patient_id
-    seconds = read.seconds + time.perf_counter() - start
     if error:
         return [
             {"id": task.failed_row_id, **common, "question": task.asked, "modality": series.modality}
             | {"seconds": round(seconds, 3), "error": error}
         ]
-    facts = model.facts(read.processed)
     common |= {**facts, "seconds": round(seconds / len(answers), 3)}
     return [
         {

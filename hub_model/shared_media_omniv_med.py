@@ -1,14 +1,16 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Answers several questions about the same media at the cost of one: read, pruned, encoded and prefilled once.
+"""Answers several questions about a medium at the cost of one: it is read, pruned, encoded and prefilled once.
 
 A volume's tokens are most of its prompt and come before the question, so all questions about it share them: one pass of
-the model over each distinct beginning fills the key-value cache, whose rows are then repeated for its questions.
+the model over each distinct beginning fills the key-value cache, whose rows are then repeated for its questions. A
+batch may hold several media.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -80,61 +82,94 @@ def generate_sharing_media(
     return output[:, ids.shape[1] :], mask.sum(dim=1).tolist()
 
 
-def answer_questions(
-    model: Any,
-    processor: Any,
-    processed: Any,
-    questions: Sequence[str],
-    thresholds: Sequence[float | None],
-    max_new_tokens: int = 64,
-) -> list[Answer]:
-    """Answers several questions about one medium, each as if it was asked alone.
+@dataclass(frozen=True)
+class MediumQuestions:
+    """What is asked about one medium.
 
-    Args:
-        model, processor: as `from_pretrained` gives them.
+    Attributes:
         processed: the medium, as `processor.process_clip` gives it.
         questions: at least one.
-        thresholds: confidence below which the question is declined; None takes the model's.
-        max_new_tokens: longest answer.
+        thresholds: for each, the confidence below which it is declined; None takes the model's.
+    """
+
+    processed: Any
+    questions: Sequence[str]
+    thresholds: Sequence[float | None]
+
+    def prompts(self, processor: Any) -> list[str]:
+        """As the chat template writes them, with a placeholder for the medium."""
+        medium = {"type": self.processed.clip.kind}
+        conversations = [
+            [{"role": "user", "content": [medium, {"type": "text", "text": words}]}] for words in self.questions
+        ]
+        prompts: list[str] = processor.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
+        return prompts
+
+
+def longest_prompt(model: Any, processor: Any, asked: MediumQuestions, max_new_tokens: int) -> int:
+    """Tokens of the longest of a medium's prompts, the medium's included.
 
     Raises:
-        ValueError: a prompt that is too long for the model, or a threshold for a model without calibration.
+        ValueError: it leaves too little room for the answer.
     """
-    calibration = AnswerCalibration.of(model.config)
-    if calibration is None and any(threshold is not None for threshold in thresholds):
-        raise ValueError("The model has no answer_calibration, so it cannot decline below a confidence; set none.")
-    kind = processed.clip.kind
-    conversations = [
-        [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": words}]}] for words in questions
-    ]
-    prompts = processor.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
     longest = model.config.text_config.max_position_embeddings
-    length = processed.tokens_after + max(len(ids) for ids in processor.tokenizer(prompts).input_ids)
+    words = max(len(ids) for ids in processor.tokenizer(asked.prompts(processor)).input_ids)
+    length: int = asked.processed.tokens_after + words
     if length + max_new_tokens > longest:
         raise ValueError(
             f"The prompt has {length} tokens, so an answer may have {max(longest - length, 0)} at most, not "
             f"{max_new_tokens}; keep fewer frames or visual tokens."
         )
+    return length
+
+
+def answer_questions(
+    model: Any, processor: Any, media: Sequence[MediumQuestions], max_new_tokens: int = 64
+) -> list[list[Answer]]:
+    """Answers the questions about several media in one batch, each as if it was asked alone.
+
+    A batch costs memory for as many tokens as its longest prompt has, times its questions; media of similar
+    `longest_prompt` waste the least.
+
+    Args:
+        model, processor: as `from_pretrained` gives them.
+        media: at least one.
+        max_new_tokens: longest answer.
+
+    Returns:
+        For each medium an answer to each question.
+
+    Raises:
+        ValueError: a prompt that is too long for the model, or a threshold for a model without calibration.
+    """
+    calibration = AnswerCalibration.of(model.config)
+    thresholds = [threshold for one in media for threshold in one.thresholds]
+    if calibration is None and any(threshold is not None for threshold in thresholds):
+        raise ValueError("The model has no answer_calibration, so it cannot decline below a confidence; set none.")
+    for one in media:
+        longest_prompt(model, processor, one, max_new_tokens)
+    prompts = [one.prompts(processor) for one in media]
     watched = GreedyLogProbabilities()
     new, _ = generate_sharing_media(
         model,
         processor,
-        prompts,
-        [kind] * len(prompts),
-        {kind: [processed]},
+        [prompt for held in prompts for prompt in held],
+        [number for number, held in enumerate(prompts) for _ in held],
+        {number: [one.processed] for number, one in enumerate(media)},
         max_new_tokens,
         logits_processor=LogitsProcessorList([watched]),
     )
     texts = processor.batch_decode(new, skip_special_tokens=True)
     probabilities = watched.of_answers(new, end_ids(model))
-    return [
+    judged = (
         judge(
             text.strip(),
             values,
             calibration if calibration is None or threshold is None else replace(calibration, threshold=threshold),
         )
         for text, values, threshold in zip(texts, probabilities, thresholds, strict=True)
-    ]
+    )
+    return [list(itertools.islice(judged, len(held))) for held in prompts]
 
 
-__all__ = ["answer_questions", "generate_sharing_media"]
+__all__ = ["MediumQuestions", "answer_questions", "generate_sharing_media", "longest_prompt"]

@@ -16,21 +16,21 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+import torch
 
 from clinic.batch import ANSWERS, locked, main
-from clinic.engines import Settings, answered_here
-from clinic.model import LocalModel
+from clinic.engines import Settings, answered_here, groups_left
+from clinic.model import LocalModel, batches
 from clinic.questions import Questions
 from clinic.studies import find_series
-from clinic.tasks import tasks_about
+from clinic.tasks import Task, tasks_about
 from data_engine.ledger import read_lines
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from tests.helpers.paths import ROOT
 from tests.helpers.study_files import BIRTH_DATE, UIDS, write_studies
+from tests.helpers.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SECONDS_TO_HANG = 20.0
-"""The hanging file costs the test as long; the small files beside it are read in a hundredth of it."""
 QUESTIONS = """\
 max_new_tokens: 4
 reading: {max_frames: 8}
@@ -166,26 +166,64 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(
 
 
 class HangingReader(IsolatedReader):
-    """A reader whose process is stopped in the middle of the film."""
+    """A reader whose process is stopped in the middle of the film, which alone has little time."""
 
     def load_clip(self, source, **options):
+        (worker,) = self._workers
+        worker._time_limit = PATIENCE
         if str(source).endswith("film.mp4"):
-            options["progress"] = lambda done, total: os.kill(self._workers[0]._process.pid, signal.SIGSTOP)
+            worker._time_limit = 1.0
+            options["progress"] = lambda done, total: os.kill(worker._process.pid, signal.SIGSTOP)
         return super().load_clip(source, **options)
+
+
+def few_tasks(studies: Path, questions: Path, folder: Path, *names: str) -> list[Task]:
+    """The tasks about some of the files."""
+    for name in names:
+        shutil.copy(studies / name, folder / name)
+    return tasks_about(find_series(folder)[0], Questions.read(questions))[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a stopped process is killed on Linux alone")
 def test_a_file_that_hangs_costs_one_row(studies: Path, questions: Path, tiny: Path, tmp_path: Path) -> None:
-    for name in ("film.mp4", "head.nii.gz", "picture.png"):
-        shutil.copy(studies / name, tmp_path / name)
-    asked = Questions.read(questions)
-    tasks, _ = tasks_about(find_series(tmp_path)[0], asked)
-    with HangingReader(SECONDS_TO_HANG, processes=1) as reader:
-        answered = answered_here(tasks, LocalModel(str(tiny)), reader, Settings(asked.max_new_tokens))
+    tasks = few_tasks(studies, questions, tmp_path, "film.mp4", "head.nii.gz", "picture.png")
+    with HangingReader(processes=1) as reader:
+        answered = answered_here([tasks], LocalModel(str(tiny)), reader, Settings(4, readers=1))
         rows = [(row["path"], row.get("error", "")) for _, held in answered for row in held]
     assert [path for path, _ in rows] == ["film.mp4", *["head.nii.gz"] * 2, *["picture.png"] * 2]
     assert [error for _, error in rows[1:]] == [""] * 4
-    assert rows[0][1].startswith("The file takes longer than 20 s to read")
+    assert rows[0][1].startswith("The file takes longer than 1 s to read")
+
+
+def test_a_group_has_the_rows_that_its_series_have_one_by_one(
+    studies: Path, questions: Path, tiny: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("clinic.model.preferred_dtype", lambda: torch.float32)
+    tasks = few_tasks(studies, questions, tmp_path, "film.mp4", "head.nii.gz", "damaged.png", "picture.png")
+    model, work = LocalModel(str(tiny)), Settings(4)
+    with work.reader() as reader:
+        together = [row for _, rows in answered_here([tasks], model, reader, work) for row in rows]
+        alone = [row for _, rows in answered_here([[one] for one in tasks], model, reader, work) for row in rows]
+    confidences = [[row.pop("confidence", 0.0) for row in rows] for rows in (together, alone)]
+    assert without_seconds(together) == without_seconds(alone) and len(together) == 7
+    assert confidences[0] == pytest.approx(confidences[1], abs=1e-5)
+
+
+def test_a_group_is_asked_again_whole_but_for_what_failed(
+    studies: Path, questions: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("clinic.engines.GROUP", 2)
+    tasks = few_tasks(studies, questions, tmp_path, "film.mp4", "head.nii.gz", "damaged.png", "picture.png")
+    first, second = tasks[:2], tasks[2:]
+    assert groups_left(tasks, []) == [first, second]
+    assert groups_left(tasks, [*first[0].row_ids, *second[0].row_ids, *second[1].row_ids]) == [first]
+    assert groups_left(tasks, [first[0].failed_row_id, second[0].row_ids[0]]) == [[first[1]], second]
+
+
+def test_prompts_of_similar_length_share_a_batch_that_is_not_too_large(monkeypatch) -> None:
+    monkeypatch.setattr("clinic.model.BATCH_TOKENS", 600)
+    lengths = {0: 20, 1: 100, 2: 90, 4: 100, 5: 19, 6: 300}  # what 3 asks is too long for the model
+    assert batches(lengths, [1, 2, 2, 1, 2, 1, 3]) == [[6], [1, 4, 2], [0, 5]]
 
 
 def test_what_failed_is_asked_again_on_request_alone(
