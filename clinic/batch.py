@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from clinic.archive_media import ArchiveMedia
 from clinic.questions import Questions
-from clinic.results import write_results
+from clinic.results import THUMBNAILS, write_results
 from clinic.studies import Series, Skipped, find_series, is_address
 from clinic.tasks import Task, tasks_about
 from data_engine.ledger import Ledger, remove_rows
@@ -87,6 +87,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep-ids", action="store_true", help="write DICOM's PatientID into the results")
     parser.add_argument("--time-limit", type=float, default=600.0, help="seconds to read one series (default 600)")
     parser.add_argument("--readers", type=int, default=2, help="series that are read at once (default 2)")
+    parser.add_argument("--thumbnails", action="store_true", help="show in the report what the model saw")
     options = parser.parse_args(arguments)
     if not options.list and options.out is None:
         parser.error("--out is needed, or --list")
@@ -142,7 +143,10 @@ def run(options: argparse.Namespace) -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    work = Settings(questions.max_new_tokens, options.readers, options.time_limit, options.archives)
+    thumbnails = options.out / THUMBNAILS if options.thumbnails else None
+    if thumbnails is not None:
+        thumbnails.mkdir(parents=True, exist_ok=True)
+    work = Settings(questions.max_new_tokens, options.readers, options.time_limit, options.archives, thumbnails)
     with work.reader() as reader:
         reader.start()
         model = LocalModel(options.model)

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from clinic.archive_media import ArchiveMedia, Downloads
 from clinic.model import LocalModel
-from clinic.tasks import Rows, Task, read, rows_of_all
+from clinic.tasks import Read, Rows, Task, read, rows_of_all
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 
 Item = TypeVar("Item")
@@ -36,12 +36,14 @@ class Settings:
         readers: how many series one process reads while its model answers.
         time_limit: seconds to read one series.
         archives: the operator's YAML, where sources lie in archives.
+        thumbnails: folder of pictures of what the model saw; None draws none.
     """
 
     max_new_tokens: int
     readers: int = 2
     time_limit: float = 600.0
     archives: Path | None = None
+    thumbnails: Path | None = None
 
     def reader(self) -> IsolatedReader:
         """What reads files."""
@@ -93,7 +95,11 @@ def answered_here(
     """Tasks with their rows, in order; the next series are read meanwhile."""
     tasks = [task for group in groups for task in group]
     with settings.downloads(tasks) as downloads:
-        reads = ahead(lambda task: read(task, reader, downloads, model), tasks, settings.readers, GROUP)
+
+        def read_one(task: Task) -> Read:
+            return read(task, reader, downloads, model, settings.thumbnails)
+
+        reads = ahead(read_one, tasks, settings.readers, GROUP)
         for group in groups:
             done = [one for _, one in itertools.islice(reads, len(group))]
             yield from zip(group, rows_of_all(group, done, model, settings.max_new_tokens), strict=True)

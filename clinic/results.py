@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from clinic.studies import Skipped
 from clinic.uids import is_uid
 from data_engine.files import write_atomically
 
-PARQUET, STUDIES, REPORT = "answers.parquet", "studies", "report.html"
+PARQUET, STUDIES, REPORT, THUMBNAILS = "answers.parquet", "studies", "report.html", "thumbnails"
 TEXT, WHOLE, REAL, TRUTH = pyarrow.string(), pyarrow.int64(), pyarrow.float64(), pyarrow.bool_()
 COLUMNS = {
     "id": TEXT,
@@ -95,7 +95,8 @@ def write_results(
     for study, held in by_study.items():
         text = json.dumps(study_record(study, held), indent=1, ensure_ascii=False) + "\n"
         _write_text(out / STUDIES / f"{study_file_name(study)}.json", text)
-    _write_text(out / REPORT, page(rows, settings, skipped))
+    drawn = {path.name for path in (out / THUMBNAILS).iterdir()} if (out / THUMBNAILS).is_dir() else set()
+    _write_text(out / REPORT, page(rows, settings, skipped, drawn))
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -118,6 +119,11 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def study_file_name(study: str) -> str:
     """A UID as it is; of any other name, a digest, because it may be a path."""
     return study if is_uid(study) else hashlib.sha256(study.encode()).hexdigest()[:16]
+
+
+def thumbnail_name(row_id: str) -> str:
+    """The name of the file that belongs to a row: a digest, because the id may hold a path."""
+    return f"{hashlib.sha256(row_id.encode()).hexdigest()[:16]}.jpg"
 
 
 def _series_of(row: Mapping[str, Any]) -> str:
@@ -167,8 +173,15 @@ def figures_of(rows: Sequence[Mapping[str, Any]]) -> list[QuestionFigures]:
     return figures
 
 
-def page(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], skipped: Sequence[Skipped]) -> str:
-    """The report of a run as one HTML page."""
+def page(
+    rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], skipped: Sequence[Skipped], drawn: Container[str]
+) -> str:
+    """The report of a run as one HTML page.
+
+    Args:
+        rows, settings, skipped: as in `write_results`.
+        drawn: names of the thumbnails that are there.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -190,6 +203,7 @@ def page(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], skipped
         figures=figures_of(rows),
         failures=failures[:MOST_FAILURES],
         failed=len(failures),
+        seen=[(row, name) for row in rows if (name := thumbnail_name(row["id"])) in drawn],
         skipped=Counter(one.reason for one in skipped).most_common(),
         settings=settings,
     )

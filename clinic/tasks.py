@@ -6,9 +6,11 @@ from __future__ import annotations
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinic.questions import Group, Questions, read_value
+from clinic.results import thumbnail_name
 from clinic.studies import Series, Skipped
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 
@@ -73,10 +75,18 @@ def tasks_about(series: Iterable[Series], questions: Questions) -> tuple[list[Ta
     return tasks, left
 
 
-def read(task: Task, reader: IsolatedReader, downloads: Downloads, model: LocalModel) -> Read:
+def read(
+    task: Task, reader: IsolatedReader, downloads: Downloads, model: LocalModel, thumbnails: Path | None = None
+) -> Read:
     """Fetches, reads and prunes the series of a task.
 
+    Args:
+        task: whose series it is.
+        reader, downloads, model: what reads, fetches and prunes.
+        thumbnails: folder of a picture of what is left, named by the first row; None draws none.
+
     Raises:
+        OSError: a thumbnail cannot be written.
         RuntimeError: no file at all can be read on this machine.
     """
     start = time.perf_counter()
@@ -86,6 +96,10 @@ def read(task: Task, reader: IsolatedReader, downloads: Downloads, model: LocalM
         with downloads.files(task.series.source) as files:
             clip = reader.load_clip(files, **options)
             processed = model.prune(clip, task.group.pruning)
+        if thumbnails is not None:
+            from clinic.thumbnails import write_thumbnail  # with matplotlib: for those who want them
+
+            write_thumbnail(processed, thumbnails / thumbnail_name(task.row_ids[0]))
     except ValueError as error:
         sentence = str(error)
     return Read(processed, sentence, time.perf_counter() - start)

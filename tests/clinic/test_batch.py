@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 import torch
+from PIL import Image
 
 from clinic.batch import ANSWERS, locked, main
 from clinic.engines import Settings, answered_here, groups_left
@@ -124,6 +126,21 @@ def test_the_report_counts_and_names_what_failed(whole: Path) -> None:
     page = (whole / "report.html").read_text(encoding="utf-8")
     assert "22, of which 0 decline" in page and "damaged.png" in page and "no medical device" in page
     assert "DICOM without pixels" in page
+
+
+def test_the_report_shows_what_the_model_saw_on_request_alone(
+    whole: Path, studies: Path, questions: Path, tiny: Path, tmp_path: Path
+) -> None:
+    assert "<img" not in (whole / "report.html").read_text(encoding="utf-8")
+    few, out = tmp_path / "studies", tmp_path / "out"
+    few.mkdir()
+    for name in ("head.nii.gz", "picture.png", "damaged.png"):
+        shutil.copy(studies / name, few / name)
+    assert main([*arguments(few, questions, out, tiny), "--thumbnails"]) == 0
+    shown = re.findall(r'<img src="thumbnails/(\w+\.jpg)"', (out / "report.html").read_text(encoding="utf-8"))
+    assert len(shown) == 2 and sorted(shown) == sorted(path.name for path in (out / "thumbnails").iterdir())
+    volume, picture = (Image.open(out / "thumbnails" / name).size for name in shown)
+    assert volume[1] == picture[1] == 112 and volume[0] > picture[0], "frames of a volume lie side by side"
 
 
 def test_a_finished_run_answers_nothing_again(whole: Path, studies: Path, questions: Path, tiny: Path) -> None:
