@@ -27,6 +27,7 @@ MAY_IMPORT = {
 """What the modules of a room may import beside their own room."""
 
 SIDEWAYS = {
+    ("benchmarks.batch_runs", "clinic"): "it measures what it takes to ask about many studies",
     ("benchmarks.chat_followup", "demo.service"): "it measures what a visitor of the page waits for",
     ("benchmarks.evidence", "demo.service"): "it measures what the page's button shows",
     ("benchmarks.evidence", "evaluation"): "its intervals are drawn by patient, as everywhere",

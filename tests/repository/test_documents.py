@@ -61,6 +61,7 @@ DOCUMENTS = [
 
 RUN_HERE = "run here"
 RUN_BY = {
+    "benchmarks.batch_runs": "tests/benchmarks/test_batch_runs.py",
     "benchmarks.chat_followup": "tests/benchmarks/test_chat_followup.py",
     "benchmarks.convert_memory": "tests/benchmarks/test_convert_memory.py",
     "benchmarks.data_engine": "tests/benchmarks/test_data_plan.py",
