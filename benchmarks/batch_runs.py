@@ -206,7 +206,8 @@ def main() -> None:
             write_json(options.json, "batch_runs", found)
             print(markdown_table(list(found), [[f"{value:.0f}" for value in found.values()]]))
             return
-        sides, rows = Sides(options.model), {}
+        sides = Sides(options.model)
+        rows: dict[str, dict[str, Any]] = {}
         with sides.reader:
             for name, count in (("pictures", options.pictures), ("CT of 64 slices", options.volumes)):
                 held = folder / name.split()[0]
