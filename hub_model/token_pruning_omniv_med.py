@@ -11,7 +11,7 @@ drift away unseen; it stays selectable as the baseline.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple, cast, get_args
@@ -155,14 +155,31 @@ class FrameDecision(NamedTuple):
     scores: torch.Tensor
 
 
+class _Found(NamedTuple):
+    """What is being filled in for T frames of N tokens.
+
+    Attributes:
+        own: int64 (T, N), the tokens' own indices.
+        distances: float32 (2, T, N), `_sum_and_peak` of the differences to what was compared with.
+        keep: bool (T, N).
+        returned_to: int64 (T, N), the background that stands in, −1 where none does.
+    """
+
+    own: torch.Tensor
+    distances: torch.Tensor
+    keep: torch.Tensor
+    returned_to: torch.Tensor
+
+
 class StreamingPruner:
     """Judges a clip frame by frame. All it keeps of the past is one frame: the last kept token at each place.
 
     (The rule "anchor" adds one colour a place: that of the empty background that was kept there. The rule "spatial"
     keeps instead what is shown at each place, a kept token of this place or of another, and one token of background.)
+    Each rule is a method `_judge_by_…`, and a row of the table `_RULES`.
 
     Args:
-        rule: "anchor", "spatial" or "previous".
+        rule: one that removes something, so any of `PRUNE_RULES` but "none".
         threshold, peak_threshold, noise, columns: as in `prune_tokens`.
 
     Attributes:
@@ -177,22 +194,22 @@ class StreamingPruner:
         noise: float | None = None,
         columns: int | None = None,
     ):
-        if rule not in ("anchor", "spatial", "previous"):
-            raise ValueError(f"A stream is pruned by the rule 'anchor', 'spatial' or 'previous', not {rule!r}.")
-        if rule == "spatial" and (columns is None or columns < 1):
-            raise ValueError("The rule 'spatial' needs to know how many columns of tokens a frame has.")
-        self.rule, self.columns = rule, columns
+        if rule not in _RULES:
+            raise ValueError(f"A stream is pruned by one of the rules {', '.join(_RULES)}, not {rule!r}.")
+        self._rule, self.columns = _RULES[rule], columns
+        if self._rule.within_frame and (columns is None or columns < 1):
+            raise ValueError(f"The rule {rule!r} needs to know how many columns of tokens a frame has.")
         self.threshold = threshold
         self.peak_threshold = GUARD_RATIO * threshold if peak_threshold is None else peak_threshold
-        if rule == "previous":  # as published: one threshold and nothing else
+        if not self._rule.guarded:
             self.peak_threshold = math.inf
         elif noise is not None:
             self.threshold = max(threshold, NOISE_MARGIN * NOISE_DISTANCE * noise)
             sharpened = self.peak_threshold * min(max(noise / QUIET_NOISE, QUIET_PEAK), 1.0)
             self.peak_threshold = max(sharpened, PEAK_NOISE_MARGIN * NOISE_DISTANCE * noise)
         self.frames_seen = 0
-        # From the first frame on: the flat index of the token that was compared with last, and for the rule "spatial"
-        # the places' neighbours, the means of the patches that are shown, and how far these may differ.
+        # From the first frame on: the flat index of the token that was compared with last, and for a rule within the
+        # frame the places' neighbours, the means of the patches that are shown, and how far these may differ.
         self._shown: torch.Tensor
         self._neighbourhood: _Neighbourhood
         self._means: torch.Tensor
@@ -223,45 +240,64 @@ class StreamingPruner:
         own = torch.arange(count * places, device=tokens.device).view(count, places) + self.frames_seen * places
         distances = torch.empty(2, count, places, device=tokens.device)
         keep = torch.empty_like(distances[0], dtype=torch.bool)
-        returned_to = torch.full_like(own, -1)
-        shown = torch.empty_like(own)
+        found = _Found(own, distances, keep, torch.full_like(own, -1))
         # Autograd would add a tenth to so many small operations, and autocast would round.
         with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
-            if self.rule != "previous":
-                patches = tokens.flatten(0, 1).mean(dim=(-2, -1), dtype=torch.float32)
-                colours, empty = _empty_background(tokens, patches, self._limits / 4, self._blocks)
-            if self.rule == "spatial":
-                means = patches.view(count, places, -1)
-                worth_a_look = self._neighbourhood.alike(means, 2 * self._mean_limit)
-            frames = zip(tokens, distances.unbind(1), keep, returned_to, own, strict=True)
-            for t, (frame, distance, kept, returned, itself) in enumerate(frames):
-                frame = frame.float()
-                self._compare(frame, distance, kept)
-                if self.rule == "previous":
-                    self._compared = frame
-                elif self.rule == "anchor":
-                    self._return_to_background(colours[t], empty[t], kept, returned, itself)
-                    self._show_kept(frame, kept)
-                else:
-                    self._return_to_one_background(frame, empty[t], distance, kept, returned)
-                    self._show_kept(frame, kept)
-                    torch.where(kept, itself, self._shown[:places], out=self._shown[:places])
-                    torch.where(kept[:, None], means[t], self._means[:places], out=self._means[:places])
-                    self._show_neighbours(worth_a_look[t], empty[t], distance, kept, returned)
-                    shown[t] = self._shown[:places]
-                self.frames_seen += 1
+            shown, unknown = self._rule.judge(self, tokens, found)
         first = own < places  # of the whole clip
-        if self.rule != "spatial":
-            shown = torch.where(keep, own, self._shown).cummax(dim=0).values
-            self._shown = shown[-1]
         scores = (distances / self._limits.unsqueeze(2)).amax(dim=0).masked_fill_(first & keep, float("inf"))
-        stand_in = torch.where(returned_to >= 0, returned_to, shown)
-        errors = distances[0] / self._blocks
-        if self.rule == "previous":
-            errors.masked_fill_(stand_in != own - places, float("nan"))
-        elif self.rule == "anchor":
-            errors.masked_fill_(returned_to >= 0, float("nan"))
-        return FrameDecision(keep, stand_in, errors.masked_fill_(keep, 0.0), scores)
+        stand_in = torch.where(found.returned_to >= 0, found.returned_to, shown)
+        errors = (distances[0] / self._blocks).masked_fill_(unknown, float("nan")).masked_fill_(keep, 0.0)
+        return FrameDecision(keep, stand_in, errors, scores)
+
+    def _judge_by_kept(self, tokens: torch.Tensor, found: _Found) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rule "anchor": the last kept token at a place stands in, or empty background that was kept there."""
+        colours, empty = _empty_background(tokens, _patch_means(tokens), self._limits / 4, self._blocks)
+        for t, frame, _, kept, returned, itself in self._compare_each(tokens, found):
+            self._return_to_background(colours[t], empty[t], kept, returned, itself)
+            self._show_kept(frame, kept)
+        return self._last_kept(found), found.returned_to >= 0
+
+    def _judge_by_neighbours(self, tokens: torch.Tensor, found: _Found) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rule "spatial": what is shown at a place or beside it stands in, or the one token of background."""
+        count, places = tokens.shape[:2]
+        patches = _patch_means(tokens)
+        _, empty = _empty_background(tokens, patches, self._limits / 4, self._blocks)
+        means = patches.view(count, places, -1)
+        worth_a_look = self._neighbourhood.alike(means, 2 * self._mean_limit)
+        shown = torch.empty_like(found.own)
+        for t, frame, distance, kept, returned, itself in self._compare_each(tokens, found):
+            self._return_to_one_background(frame, empty[t], distance, kept, returned)
+            self._show_kept(frame, kept)
+            torch.where(kept, itself, self._shown[:places], out=self._shown[:places])
+            torch.where(kept[:, None], means[t], self._means[:places], out=self._means[:places])
+            self._show_neighbours(worth_a_look[t], empty[t], distance, kept, returned)
+            shown[t] = self._shown[:places]
+        return shown, torch.zeros_like(found.keep)
+
+    def _judge_by_frame_before(self, tokens: torch.Tensor, found: _Found) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rule "previous": the last kept token at a place stands in, but the frame before was compared with."""
+        for _, frame, *_ in self._compare_each(tokens, found):
+            self._compared = frame
+        shown = self._last_kept(found)
+        return shown, shown != found.own - tokens.shape[1]
+
+    def _compare_each(
+        self, tokens: torch.Tensor, found: _Found
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yields of each frame, once compared with what a rule has left to compare with: number, pixels, `found`."""
+        frames = zip(tokens, found.distances.unbind(1), found.keep, found.returned_to, found.own, strict=True)
+        for t, (frame, distance, kept, returned, itself) in enumerate(frames):
+            frame = frame.float()
+            self._compare(frame, distance, kept)
+            yield t, frame, distance, kept, returned, itself
+            self.frames_seen += 1
+
+    def _last_kept(self, found: _Found) -> torch.Tensor:
+        """The last kept token at each place (T, N)."""
+        shown = torch.where(found.keep, found.own, self._shown).cummax(dim=0).values
+        self._shown = shown[-1]
+        return shown
 
     def _start(self, tokens: torch.Tensor) -> None:
         """Takes the shapes and the device from the first frame."""
@@ -276,7 +312,7 @@ class StreamingPruner:
         self._limits[0] *= self._blocks
         self._background_shown = self._shown.clone()
         self._background = torch.full_like(self._compared[:, 0, :, 0, 0], float("nan"))  # nothing is near to nan
-        if self.rule == "spatial":
+        if self._rule.within_frame:
             self._neighbourhood = _Neighbourhood(len(tokens), cast(int, self.columns), tokens.device)
             # One place more shows the empty background that was kept last. Before that, and where there is no
             # neighbour, the means are infinite, so that nothing is near.
@@ -402,6 +438,29 @@ class StreamingPruner:
             state.index_copy_(0, places, state.index_select(0, others))
 
 
+class _Rule(NamedTuple):
+    """All that one rule decides.
+
+    Attributes:
+        judge: fills in `found` for the next frames; returns the stand-ins (T, N) where no background does, and where
+            (T, N) the errors are unknown while streaming, as the stand-in is not the token that was compared with.
+        within_frame: tokens of one frame stand for each other: it needs the columns, and may prune the first frame.
+        guarded: block means are compared too, and both thresholds follow the noise.
+    """
+
+    judge: Callable[[StreamingPruner, torch.Tensor, _Found], tuple[torch.Tensor, torch.Tensor]]
+    within_frame: bool = False
+    guarded: bool = True
+
+
+_RULES: dict[str, _Rule] = {
+    "anchor": _Rule(StreamingPruner._judge_by_kept),
+    "spatial": _Rule(StreamingPruner._judge_by_neighbours, within_frame=True),
+    "previous": _Rule(StreamingPruner._judge_by_frame_before, guarded=False),  # as published: one threshold
+}
+"""The rules that remove something; "none" keeps all."""
+
+
 class _Neighbourhood:
     """Which tokens of a frame lie left of each, above it and between; row after row, `columns` in a row.
 
@@ -452,6 +511,11 @@ def _sum_and_peak(differences: torch.Tensor, out: torch.Tensor | None = None) ->
     torch.sum(blocks, dim=(1, 2), out=out[0])
     torch.amax(blocks, dim=(1, 2), out=out[1])
     return out
+
+
+def _patch_means(tokens: torch.Tensor) -> torch.Tensor:
+    """Mean colours of the patches of tokens (T, N, …): float32 (T · N, patches per token, channels)."""
+    return tokens.flatten(0, 1).mean(dim=(-2, -1), dtype=torch.float32)
 
 
 def _empty_background(
@@ -528,7 +592,7 @@ def prune_tokens(
     if rule not in PRUNE_RULES:
         raise ValueError(f"prune_rule must be one of {PRUNE_RULES}, not {rule!r}.")
     frames, locations = tokens.shape[:2]
-    least = 1 if rule == "spatial" else locations
+    least = 1 if rule in _RULES and _RULES[rule].within_frame else locations
     if max_tokens is not None and max_tokens < least:
         raise ValueError(f"{rule!r} keeps {least} tokens of the first frame, more than the budget of {max_tokens}.")
     if rule == "none":

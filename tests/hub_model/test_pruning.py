@@ -12,6 +12,7 @@ from hub_model.token_pruning_omniv_med import (
     GUARD_RATIO,
     LARGEST_DISTANCE,
     NOISE_DISTANCE,
+    PRUNE_RULES,
     PrunedTokens,
     StreamingPruner,
     block_means,
@@ -56,9 +57,14 @@ def prune(tokens: torch.Tensor, *options, **more) -> PrunedTokens:
 
 thresholds = st.floats(0.0, 0.6)
 peaks = st.none() | st.just(LARGEST_DISTANCE) | st.floats(0.0, 0.8)
-rules = st.sampled_from(["anchor", "spatial", "previous"])
-bounded = st.sampled_from(["anchor", "spatial"])
-at_one_place = st.sampled_from(["anchor", "previous"])
+
+# Where a rule joins the invariants: `RULES` holds all that remove something by themselves; the other three say which
+# of them keep the bound on the error, judge each place by itself, and show the last kept token at a place.
+RULES = [rule for rule in PRUNE_RULES if rule != "none"]
+BOUNDED = ["anchor", "spatial"]
+AT_ONE_PLACE = ["anchor", "previous"]
+LAST_KEPT = ["anchor", "previous"]
+rules, bounded, at_one_place, last_kept = map(st.sampled_from, (RULES, BOUNDED, AT_ONE_PLACE, LAST_KEPT))
 modest = settings(max_examples=40)
 
 
@@ -103,12 +109,12 @@ def test_a_stand_in_is_a_kept_token_that_came_before(tokens, rule, threshold, pe
     assert torch.equal(pruned.stand_in[pruned.keep_mask], own[pruned.keep_mask])
     times, places = pruned.stand_in // tokens.shape[1], pruned.stand_in % tokens.shape[1]
     assert (times <= torch.arange(len(tokens))[:, None]).all()
-    if rule != "spatial":
+    if rule in AT_ONE_PLACE:
         assert (places == torch.arange(tokens.shape[1])).all()
 
 
 @modest
-@given(clips(), at_one_place, thresholds, peaks)
+@given(clips(), last_kept, thresholds, peaks)
 def test_a_stand_in_is_the_last_kept_token_at_the_same_place_or_its_kept_background(tokens, rule, threshold, peak):
     pruned = prune(tokens, rule, threshold, peak)
     for location in range(tokens.shape[1]):
@@ -163,7 +169,7 @@ def test_a_reconstruction_equals_the_original_where_it_is_kept(tokens, rule, thr
 
 
 @modest
-@given(clips(), st.sampled_from(["anchor", "previous", "none"]), thresholds, peaks)
+@given(clips(), st.sampled_from([*AT_ONE_PLACE, "none"]), thresholds, peaks)
 def test_one_frame_keeps_all(tokens, rule, threshold, peak):
     assert prune_tokens(tokens[:1], rule, threshold, peak).keep_mask.all()
 
@@ -176,7 +182,7 @@ def test_frames_that_repeat_keep_only_the_first(tokens, rule, threshold, peak):
     assert not pruned.keep_mask[1:].any()
     shown = reconstruct(still, pruned)
     assert torch.equal(shown, shown[:1].expand_as(shown))
-    if rule != "spatial":
+    if rule in AT_ONE_PLACE:
         assert torch.equal(shown, still)
 
 
@@ -215,12 +221,12 @@ def test_a_score_above_one_is_kept_and_one_below_is_not(tokens, rule, threshold,
 @given(clips(), rules, thresholds, peaks, st.data())
 def test_a_budget_is_never_exceeded_and_only_raises_the_threshold(tokens, rule, threshold, peak, data):
     frames, locations = tokens.shape[:2]
-    least = 1 if rule == "spatial" else locations
+    least = locations if rule in AT_ONE_PLACE else 1
     budget = data.draw(st.integers(least, frames * locations))
     pruned = prune(tokens, rule, threshold, peak, max_tokens=budget)
     assert least <= int(pruned.keep_mask.sum()) <= budget
     assert pruned.threshold >= threshold
-    if rule != "previous":
+    if rule in BOUNDED:
         assert pruned.worst_error <= pruned.threshold + ROUNDING
 
 
