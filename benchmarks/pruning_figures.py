@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from benchmarks.pruning_findings import SURVIVING_CONTRAST
 OURS = "ours"
 EXAMPLES_OF_RULE = 8
 COLOURS = matplotlib.colormaps["tab10"].colors[1:] + matplotlib.colormaps["Dark2"].colors[3:]
-OUR_COLOURS = ("#0f766e", "#2dd4bf")
+OUR_COLOURS = ("#0f766e", "#2dd4bf", "#134e4a", "#5eead4")
 MARKERS = "osv^Dp<>hX*"
 
 
@@ -37,6 +39,14 @@ class Example:
     share: float
 
 
+def colours_of(rules: Sequence[str]) -> dict[str, Any]:
+    """The colour of each rule's line: greens for ours, of other hues for the rest; they repeat after the last."""
+    ours = [rule for rule in rules if rule.startswith(OURS)]
+    others = [rule for rule in rules if not rule.startswith(OURS)]
+    colours = dict(zip(ours, cycle(OUR_COLOURS), strict=False))
+    return colours | dict(zip(others, cycle(COLOURS), strict=False))
+
+
 def draw_survival(results: list[dict[str, Any]], kinds: dict[str, str], path: Path) -> None:
     """Writes a PNG with a panel for each kind of finding: survival against removed tokens, one line a rule.
 
@@ -47,9 +57,7 @@ def draw_survival(results: list[dict[str, Any]], kinds: dict[str, str], path: Pa
     """
     kinds = {kind: words for kind, words in kinds.items() if any(item["kind"] == kind for item in results)}
     rules = list(dict.fromkeys(item["rule"] for item in results))
-    others = [rule for rule in rules if not rule.startswith(OURS)]
-    colours = dict(zip([rule for rule in rules if rule.startswith(OURS)], OUR_COLOURS, strict=False))
-    colours |= {rule: COLOURS[number % len(COLOURS)] for number, rule in enumerate(others)}
+    colours = colours_of(rules)
     figure = Figure(figsize=(4.6 * len(kinds) + 2.2, 4.4), layout="constrained")
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     handles: dict[str, Any] = {}

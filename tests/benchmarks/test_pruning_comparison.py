@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks import pruning
 from benchmarks.pruning_clips import Case, build_processor, cases_of
-from benchmarks.pruning_figures import draw_examples, draw_survival
+from benchmarks.pruning_figures import OUR_COLOURS, colours_of, draw_examples, draw_survival
 from benchmarks.pruning_findings import (
     BODY_LEVEL,
     CONTRASTS,
@@ -254,6 +254,19 @@ def test_the_table_and_the_figures_have_a_row_for_each_rule(cases, encoder, tmp_
     draw_examples(examples["lesions"], "Lost", 0, tmp_path / "lost.png")
     for name in ("survival.png", "lost.png"):
         assert np.asarray(Image.open(tmp_path / name)).std() > 5
+
+
+def test_more_rules_of_ours_than_colours_are_drawn(tmp_path):
+    names = [f"ours, {number}" for number in range(len(OUR_COLOURS) + 1)]
+    colours = colours_of([*names, "random"])
+    assert len({colours[name] for name in names}) == len(OUR_COLOURS)
+    assert colours["random"] not in OUR_COLOURS
+    results = [
+        {"kind": "lesions", "rule": name, "setting": "default", "removed": 0.5, "survival": {"n": 4, "share": 0.5}}
+        for name in names
+    ]
+    draw_survival(results, pruning.KINDS, tmp_path / "survival.png")
+    assert np.asarray(Image.open(tmp_path / "survival.png")).std() > 5
 
 
 def test_the_processor_of_the_benchmark_keeps_every_token():
