@@ -42,7 +42,7 @@ from evaluation.score import score_file, summarise
 from evaluation.shared_media import can_share, generate_sharing
 from evaluation.submission import SUBMISSIONS, write_submission
 from hub_model.configuration_omniv_med import PRUNE_STAGES, PruneStage
-from hub_model.token_pruning_omniv_med import PRUNE_RULES
+from hub_model.token_pruning_omniv_med import check_rule
 
 if TYPE_CHECKING:
     from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
@@ -95,9 +95,10 @@ def load(model: str, pruning: dict[str, Any], device: torch.device | str, dtype:
     for name in pruning:
         if not hasattr(loaded.config.vision_config if name == PRUNE_STAGE else processor, name):
             raise ValueError(f"{model} has no pruning option {name!r}.")
-    for name, known in ((PRUNE_STAGE, PRUNE_STAGES), ("prune_rule", PRUNE_RULES)):
-        if pruning.get(name, known[0]) not in known:
-            raise ValueError(f"{name} is one of {', '.join(known)}, not {pruning[name]!r}.")
+    if "prune_rule" in pruning:
+        check_rule(pruning["prune_rule"])
+    if pruning.get(PRUNE_STAGE, PRUNE_STAGES[0]) not in PRUNE_STAGES:
+        raise ValueError(f"{PRUNE_STAGE} is one of {', '.join(PRUNE_STAGES)}, not {pruning[PRUNE_STAGE]!r}.")
     return loaded, processor
 
 

@@ -20,6 +20,13 @@ import torch
 
 PruneRule = Literal["anchor", "spatial", "previous", "none"]
 PRUNE_RULES: tuple[PruneRule, ...] = get_args(PruneRule)
+RULE_WORDS: dict[PruneRule, str] = {
+    "anchor": "last kept token (ours)",
+    "spatial": "last kept token or a neighbour",
+    "previous": "previous frame (as published)",
+    "none": "keep all",
+}
+"""What each rule compares a token with, for people who choose one."""
 BUDGET_SEARCH_STEPS = 16
 LARGEST_DISTANCE = 2.0
 """The largest difference of two pixel values in [-1, 1]; as a peak threshold it switches the guard off."""
@@ -46,6 +53,17 @@ ROUNDING = 1e-6
 """What sums in another order may differ by, relative and of pixel values."""
 EMPTY_LEVEL = -0.75
 """Brightest channel mean of empty background: air is at −0.8 in the widest CT window, black is −1."""
+
+
+def check_rule(rule: object) -> PruneRule:
+    """Returns the rule that came from outside.
+
+    Raises:
+        ValueError: where there is no such rule, with those that there are.
+    """
+    if rule not in PRUNE_RULES:
+        raise ValueError(f"The pruning rule is one of {', '.join(PRUNE_RULES)}, not {rule!r}.")
+    return cast(PruneRule, rule)
 
 
 @dataclass(frozen=True)
@@ -589,8 +607,7 @@ def prune_tokens(
     Raises:
         ValueError: for an unknown rule, a budget that the rule cannot meet, or "spatial" without `columns`.
     """
-    if rule not in PRUNE_RULES:
-        raise ValueError(f"prune_rule must be one of {PRUNE_RULES}, not {rule!r}.")
+    check_rule(rule)
     frames, locations = tokens.shape[:2]
     least = 1 if rule in _RULES and _RULES[rule].within_frame else locations
     if max_tokens is not None and max_tokens < least:

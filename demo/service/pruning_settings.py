@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from hub_model.configuration_omniv_med import PRUNE_STAGES, PruneStage
-from hub_model.token_pruning_omniv_med import PRUNE_RULES, PruneRule
+from hub_model.token_pruning_omniv_med import LARGEST_DISTANCE, PruneRule, check_rule
 
 if TYPE_CHECKING:
     from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 Budget = Literal["none", "share", "number"]
 """What limits the tokens of a clip: nothing, a share of them, or a number."""
-LARGEST_THRESHOLD = 2.0
-"""The largest difference that pixel values in [-1, 1] can have."""
 
 
 class ProcessorOptions(TypedDict):
@@ -98,10 +96,11 @@ class PruningSettings:
         Raises:
             ValueError: for a value of the wrong type or out of range.
         """
-        if rule not in PRUNE_RULES or stage not in PRUNE_STAGES:
-            raise ValueError("rule is 'anchor', 'spatial', 'previous' or 'none', and stage 'language' or 'encoder'.")
-        if not _is_number(threshold) or not 0 <= threshold <= LARGEST_THRESHOLD:
-            raise ValueError(f"threshold is a number from 0 to {LARGEST_THRESHOLD:g}.")
+        check_rule(rule)
+        if stage not in PRUNE_STAGES:
+            raise ValueError(f"stage is one of {', '.join(PRUNE_STAGES)}.")
+        if not _is_number(threshold) or not 0 <= threshold <= LARGEST_DISTANCE:
+            raise ValueError(f"threshold is a number from 0 to {LARGEST_DISTANCE:g}.")
         if not _is_number(keep_ratio) or not 0 < keep_ratio <= 1:
             raise ValueError("keep_ratio is a number above 0 and at most 1, which sets no budget.")
         budget = None if keep_ratio == 1 else keep_ratio

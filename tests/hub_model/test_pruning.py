@@ -13,9 +13,11 @@ from hub_model.token_pruning_omniv_med import (
     LARGEST_DISTANCE,
     NOISE_DISTANCE,
     PRUNE_RULES,
+    RULE_WORDS,
     PrunedTokens,
     StreamingPruner,
     block_means,
+    check_rule,
     estimate_noise,
     prune_tokens,
     reconstruct,
@@ -477,8 +479,15 @@ def test_no_pruning_keeps_all():
 
 
 def test_an_unknown_rule_is_named():
-    with pytest.raises(ValueError, match="'nearest'"):
+    with pytest.raises(ValueError, match=r"one of anchor, .*, not 'nearest'"):
         prune_tokens(torch.zeros(1, 1, 1, 3, 2, 2), "nearest")
+    for rule in PRUNE_RULES:
+        assert check_rule(rule) == rule
+
+
+def test_every_rule_has_words_for_those_who_choose_one():
+    assert list(RULE_WORDS) == list(PRUNE_RULES)
+    assert len(set(RULE_WORDS.values())) == len(PRUNE_RULES)
 
 
 @pytest.mark.parametrize(("rule", "budget"), [("anchor", 3), ("spatial", 0), ("previous", 0), ("none", 11)])
