@@ -7,7 +7,7 @@ A file is an upload or a data: URI. No path and no address that a client names i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
 from gradio.events import api
@@ -23,11 +23,12 @@ from demo.service.dialogue import Medium, Turn
 from demo.service.export import answer_record
 from demo.service.uploads import RefusedFileError, scratch_copy, uploaded_file
 from hub_model.configuration_omniv_med import PruneStage
-from hub_model.token_pruning_omniv_med import PruneRule
+from hub_model.token_pruning_omniv_med import RULE_WORDS, PruneRule
 
 if TYPE_CHECKING:
     from hub_model.media_omniv_med import Clip
 
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 BESIDE_A_FILE = 1 << 20
 """Bytes of a request besides its file."""
 
@@ -141,6 +142,13 @@ def answers(
         yield {**answer_record(answer)}
 
 
+def tells_rules(function: Endpoint) -> Endpoint:
+    """Puts the pruning rules in place of `{rules}` in a docstring, of which Gradio shows clients a line a parameter."""
+    rules = ", ".join(f'"{rule}" ({words})' for rule, words in RULE_WORDS.items())
+    function.__doc__ = (function.__doc__ or "").replace("{rules}", rules)
+    return function
+
+
 class Endpoints:
     """The functions behind the endpoints. Gradio and MCP publish their names, signatures and docstrings."""
 
@@ -162,6 +170,7 @@ class Endpoints:
         with errors_for_visitors():
             return description(self._read(file))
 
+    @tells_rules
     def prune_file(
         self, file: str, rule: PruneRule = "anchor", threshold: float = 0.1, keep_ratio: float = 1.0
     ) -> dict[str, Any]:
@@ -169,8 +178,7 @@ class Endpoints:
 
         Args:
             file: the file as a data: URI or an upload.
-            rule: "anchor" compares a token with the last kept one at its place, "spatial" with its neighbours too,
-                "previous" with the frame before (as published), "none" keeps all.
+            rule: what a token is compared with. {rules}
             threshold: largest mean difference of a removed token, in pixel values of [-1, 1].
             keep_ratio: largest share of the tokens that is kept; 1 sets no budget.
 

@@ -10,15 +10,11 @@ import gradio as gr
 from gradio.components import Component
 
 from demo.service.pruning_settings import PruningSettings
+from hub_model.token_pruning_omniv_med import PRUNE_RULES, RULE_WORDS
 
-LARGEST_THRESHOLD = 0.3
-LARGEST_PEAK_THRESHOLD = 1.0
-RULES = [
-    ("last kept token (ours)", "anchor"),
-    ("last kept token or a neighbour", "spatial"),
-    ("previous frame (as published)", "previous"),
-    ("keep all", "none"),
-]
+END_OF_SLIDER, END_OF_GUARD_SLIDER = 0.3, 1.0
+"""Above these thresholds hardly anything is kept; the API takes larger ones."""
+RULES = [(RULE_WORDS[rule], rule) for rule in PRUNE_RULES]
 BUDGETS = [("none", "none"), ("share of the tokens", "share"), ("number of tokens", "number")]
 STAGES = [("language model", "language"), ("encoder too", "encoder")]
 ABOUT_THRESHOLD = "How far a removed token may lie from its stand-in on average; 0.1 is 5 % of the grey scale."
@@ -35,7 +31,7 @@ class PruningPanel:
         budget = "share" if defaults.keep_ratio else "number" if defaults.max_visual_tokens else "none"
         self._controls: dict[str, Any] = {
             "threshold": gr.Slider(
-                0, LARGEST_THRESHOLD, defaults.threshold, step=0.005, label="Pruning threshold", info=ABOUT_THRESHOLD
+                0, END_OF_SLIDER, defaults.threshold, step=0.005, label="Pruning threshold", info=ABOUT_THRESHOLD
             )
         }
         with gr.Accordion("Rule, guard, budget, stage", open=False):
@@ -48,7 +44,7 @@ class PruningPanel:
                     "By itself the guard follows the pruning threshold, at three times as much.",
                 ),
                 "peak_threshold": gr.Slider(
-                    0.05, LARGEST_PEAK_THRESHOLD, defaults.peak_threshold or 0.3, step=0.01, label="Guard's threshold"
+                    0.05, END_OF_GUARD_SLIDER, defaults.peak_threshold or 0.3, step=0.01, label="Guard's threshold"
                 ),
                 "budget": gr.Radio(
                     BUDGETS, value=budget, label="Budget", info="Raises the thresholds only as far as it must."

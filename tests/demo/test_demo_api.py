@@ -34,6 +34,7 @@ from demo.service.generation import AnswerStreamer
 from hub_model import isolated_reading_omniv_med
 from hub_model.isolated_reading_omniv_med import _read_header as read_header
 from hub_model.media_omniv_med import load_clip
+from hub_model.token_pruning_omniv_med import PRUNE_RULES, RULE_WORDS
 from tests.helpers.demo_server import Served, served_here
 from tests.helpers.paths import ROOT
 from tests.helpers.waiting import PATIENCE
@@ -75,10 +76,12 @@ def test_only_the_three_documented_endpoints_are_offered(client):
     parameters = endpoints["named_endpoints"]["/prune_file"]["parameters"]
     assert [(each["parameter_name"], each["python_type"]["type"]) for each in parameters] == [
         ("file", "str"),
-        ("rule", "Literal['anchor', 'spatial', 'previous', 'none']"),
+        ("rule", f"Literal[{', '.join(map(repr, PRUNE_RULES))}]"),
         ("threshold", "float"),
         ("keep_ratio", "float"),
     ]
+    told = parameters[1]["description"] if "description" in parameters[1] else str(parameters[1])
+    assert all(f'"{rule}" ({RULE_WORDS[rule]})' in told for rule in PRUNE_RULES)
 
 
 def test_a_file_is_described_pruned_and_asked_about_as_upload_and_as_data_uri(client, served):
@@ -104,7 +107,7 @@ def test_a_file_is_described_pruned_and_asked_about_as_upload_and_as_data_uri(cl
 def test_wrong_values_get_a_sentence(client):
     image = data_uri(VOLUME.read_bytes())
     for arguments, words in (
-        ((image, "newest"), "rule is"),
+        ((image, "newest"), f"rule is one of {', '.join(PRUNE_RULES)}"),
         ((image, "anchor", "much"), "threshold is a number"),
         ((image, "anchor", 0.1, 0), "keep_ratio is a number"),
         ((data_uri(b"no medium"),), "not a known"),
