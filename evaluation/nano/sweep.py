@@ -5,9 +5,10 @@
 
 All settings answer the same questions about volumes and videos (a single image has nothing to remove) that have a short
 answer, so each is compared question by question with the unpruned run. A removal of 60 % is a budget of 40 % of a
-clip's tokens, met by the smallest threshold that does; clips that fall below by themselves stay so. Our rule is asked
+clip's tokens, met by the smallest threshold that does; clips that fall below by themselves stay so. Our rules are asked
 with tokens removed before the language model and before the encoder (`prune_stage`), the published one as published,
-before the language model. Seconds to the first token are medians over clips asked one at a time, settings taking turns.
+before the language model; `--rules` says which. Seconds to the first token are medians over clips asked one at a time,
+settings taking turns.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +34,8 @@ from evaluation.compare import compare
 from evaluation.metrics import bootstrap_interval
 from evaluation.run import DTYPES, PRUNE_STAGE, ask_all, load
 from evaluation.score import score_file
-from hub_model.configuration_omniv_med import PruneStage
-from hub_model.token_pruning_omniv_med import PruneRule
+from hub_model.configuration_omniv_med import PRUNE_STAGES, PruneStage
+from hub_model.token_pruning_omniv_med import PRUNE_RULES, RULE_WORDS, PruneRule
 
 if TYPE_CHECKING:
     from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
@@ -50,16 +52,24 @@ class Curve:
 
     rule: PruneRule
     stage: PruneStage
-    name: str
-    colour: str
+
+    @property
+    def name(self) -> str:
+        """What tables and figures call it."""
+        return f"{RULE_WORDS[self.rule]}, before the {'language model' if self.stage == 'language' else 'encoder'}"
 
 
-CURVES = (
-    Curve("anchor", "language", "last kept token (ours), before the language model", "#4477aa"),
-    Curve("anchor", "encoder", "last kept token (ours), before the encoder", "#228833"),
-    Curve("previous", "language", "previous frame (published)", "#ee6677"),
-)
+ASKABLE = tuple(rule for rule in PRUNE_RULES if rule != "none")
+ASKED: tuple[PruneRule, ...] = ("anchor", "previous")
+"""The rules asked by default: ours and the published one. Each takes an answer to every question at each removal."""
+COLOURS = ("#4477aa", "#228833", "#ee6677", "#ccbb44", "#66ccee", "#aa3377")
+"""Of the curves, in turn."""
 UNPRUNED = "unpruned"
+
+
+def curves_of(rules: Sequence[PruneRule]) -> list[Curve]:
+    """The curves of rules: each before the language model and, but for the published one, before the encoder."""
+    return [Curve(rule, stage) for rule in rules for stage in PRUNE_STAGES if (rule, stage) != ("previous", "encoder")]
 
 
 def pruning_of(curve: Curve | None, removed: int) -> dict[str, Any]:
@@ -75,10 +85,10 @@ def pruning_of(curve: Curve | None, removed: int) -> dict[str, Any]:
     }
 
 
-def settings_of(removals: Sequence[int]) -> dict[str, tuple[Curve | None, int]]:
+def settings_of(removals: Sequence[int], rules: Sequence[PruneRule] = ASKED) -> dict[str, tuple[Curve | None, int]]:
     """Name of each setting -> its curve and the percentage removed; the first prunes nothing and is of no curve."""
     settings: dict[str, tuple[Curve | None, int]] = {UNPRUNED: (None, 0)}
-    for curve in CURVES:
+    for curve in curves_of(rules):
         settings |= {f"{curve.rule}-{curve.stage}-{removed}": (curve, removed) for removed in removals if removed}
     return settings
 
@@ -124,13 +134,14 @@ def answer_all(
     questions: Sequence[BenchmarkQuestion],
     removals: Sequence[int],
     out: Path,
+    rules: Sequence[PruneRule] = ASKED,
 ) -> None:
     """Asks everything under all settings, each with a ledger of its own in `out`, which is continued if it is there.
 
     Args:
         fixed: what else the answers depend on, such as the model's name and dtype, for the ledgers.
     """
-    for name, (curve, removed) in settings_of(removals).items():
+    for name, (curve, removed) in settings_of(removals, rules).items():
         pruning = pruning_of(curve, removed)
         for option, value in pruning.items():
             if option != PRUNE_STAGE:
@@ -157,28 +168,30 @@ def measure(
     out: Path,
     dtype: str = "auto",
     known_as: str | None = None,
+    rules: Sequence[PruneRule] = ASKED,
 ) -> list[dict[str, Any]]:
     """Asks everything under all settings and times the first `timed` clips; one row of figures a setting.
 
     Args:
         known_as: what the ledgers call the model, such as the hash of its weights; None takes its name.
+        rules: those that are asked, see `curves_of`.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, processor = load(model_name, {}, device, dtype)
-    answer_all(model, processor, {"model": known_as or model_name, "dtype": dtype}, questions, removals, out)
-    settings = settings_of(removals)
+    answer_all(model, processor, {"model": known_as or model_name, "dtype": dtype}, questions, removals, out, rules)
+    settings = settings_of(removals, rules)
     options = {name: pruning_of(curve, removed) for name, (curve, removed) in settings.items()}
     different = list({one.media[0].path: one for one in questions}.values())[:timed]
     elapsed = seconds_to_first_token(model, processor, options, different)
     return [
         row | {"seconds_to_first_token": float(np.median(elapsed[row["setting"]])), "timed_clips": len(different)}
-        for row in rows_of(removals, out)
+        for row in rows_of(removals, out, rules)
     ]
 
 
-def rows_of(removals: Sequence[int], out: Path) -> list[dict[str, Any]]:
+def rows_of(removals: Sequence[int], out: Path, rules: Sequence[PruneRule] = ASKED) -> list[dict[str, Any]]:
     """The figures of the answers in `out`, each setting compared with the unpruned one question by question."""
-    settings = settings_of(removals)
+    settings = settings_of(removals, rules)
     runs = {name: score_file(out / f"{name}.jsonl") for name in settings}
     tokens = {name: [one.row.get("prompt_tokens", 0) for one in run.scored] for name, run in runs.items()}
     rows = []
@@ -219,10 +232,15 @@ def excludes(row: dict[str, Any]) -> bool:
     return row["difference_interval"] is not None and row["difference_interval"][0] > -EXCLUDED_LOSS
 
 
+def curves_in(rows: Sequence[dict[str, Any]]) -> list[Curve]:
+    """The curves that rows belong to, in their order."""
+    return [Curve(*pair) for pair in dict.fromkeys((row["rule"], row["prune_stage"]) for row in rows if row["rule"])]
+
+
 def verdict(rows: Sequence[dict[str, Any]]) -> str:
     """What the figures say of the claim, a sentence for each way of pruning at 60 % removed or more."""
     sentences = []
-    for curve in CURVES:
+    for curve in curves_in(rows):
         for row in rows:
             if (row["rule"], row["prune_stage"]) == (curve.rule, curve.stage) and row["removed"] >= REMOVED_AT_LEAST:
                 sentences.append(
@@ -235,7 +253,7 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table of all settings, and what it says of the claim."""
-    name_of = {(curve.rule, curve.stage): curve.name for curve in CURVES} | {(None, None): "unpruned"}
+    name_of = {(curve.rule, curve.stage): curve.name for curve in curves_in(rows)} | {(None, None): "unpruned"}
     lines = [
         "| pruning | removed | right | 95 % interval | difference to unpruned | right to wrong, wrong to right "
         "| tokens of a prompt | seconds to the first token |",
@@ -263,16 +281,16 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     }
     for axes, (key, label) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         scale = 100 if key == "difference_to_unpruned" else 1
-        for curve in CURVES:
+        for curve, colour in zip(curves_in(rows), cycle(COLOURS), strict=False):
             points = [
                 row for row in rows if (row["rule"], row["prune_stage"]) in ((None, None), (curve.rule, curve.stage))
             ]
             removed = [100 * row["removed"] for row in points]
-            axes.plot(removed, [scale * row[key] for row in points], "o-", color=curve.colour, label=curve.name)
+            axes.plot(removed, [scale * row[key] for row in points], "o-", color=colour, label=curve.name)
             if key == "difference_to_unpruned":
                 ends = [row["difference_interval"] or (0.0, 0.0) for row in points]
                 low, high = zip(*([100 * end for end in pair] for pair in ends), strict=True)
-                axes.fill_between(removed, low, high, color=curve.colour, alpha=0.15, linewidth=0)
+                axes.fill_between(removed, low, high, color=colour, alpha=0.15, linewidth=0)
         if key == "difference_to_unpruned":
             axes.axhline(-100 * EXCLUDED_LOSS, color="0.4", linestyle=":", linewidth=1)
         else:
@@ -305,6 +323,13 @@ def main() -> None:
         "--out", type=Path, required=True, help="folder for answers, sweep.json, sweep.md and sweep.png"
     )
     parser.add_argument("--removed", type=int, nargs="+", default=[60, 80, 95], help="percentages of tokens")
+    parser.add_argument(
+        "--rules",
+        nargs="+",
+        choices=ASKABLE,
+        default=ASKED,
+        help=f"pruning rules to ask, each as many answers again (default {' '.join(ASKED)})",
+    )
     parser.add_argument("--limit", type=int, help="ask the first so many questions only")
     parser.add_argument("--timed", type=int, default=8, help="clips for seconds to the first token (default 8)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
@@ -315,7 +340,15 @@ def main() -> None:
         if not questions:
             raise ValueError(f"{arguments.data} holds no question about a volume or a video.")
         removals = sorted(arguments.removed)
-        rows = measure(arguments.model, questions, removals, arguments.timed, arguments.out, arguments.dtype)
+        rows = measure(
+            arguments.model,
+            questions,
+            removals,
+            arguments.timed,
+            arguments.out,
+            arguments.dtype,
+            rules=arguments.rules,
+        )
     except ValueError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

@@ -13,9 +13,11 @@ from data_engine.generated import CLIP_EVERY, SamplePlan, records_of
 from data_engine.records import write_jsonl
 from evaluation.benchmarks import REPORTS, read_benchmark
 from evaluation.nano.sweep import (
-    CURVES,
+    ASKABLE,
+    ASKED,
     UNPRUNED,
     about_clips,
+    curves_of,
     markdown,
     measure,
     pruning_of,
@@ -53,12 +55,12 @@ def test_images_and_sentences_are_not_asked(questions):
 
 def test_every_setting_answers_the_same_questions_with_fewer_tokens(swept, questions):
     rows, _ = swept
-    names = [f"{curve.rule}-{curve.stage}-{removed}" for curve in CURVES for removed in (50, 80)]
+    names = [f"{curve.rule}-{curve.stage}-{removed}" for curve in curves_of(ASKED) for removed in (50, 80)]
     assert [row["setting"] for row in rows] == [UNPRUNED, *names]
     assert {row["questions"] for row in rows} == {len(about_clips(questions))}
     assert rows[0]["difference_to_unpruned"] == 0
     tokens = {row["setting"]: row["prompt_tokens"] for row in rows}
-    for curve in CURVES:
+    for curve in curves_of(ASKED):
         assert tokens[UNPRUNED] > tokens[f"{curve.rule}-{curve.stage}-50"] > tokens[f"{curve.rule}-{curve.stage}-80"]
     assert all(row["seconds_to_first_token"] > 0 and row["timed_clips"] == 2 for row in rows)
 
@@ -98,6 +100,21 @@ def test_removal_becomes_a_budget_that_alone_decides():
         "keep_ratio": 0.4,
         "prune_stage": "language",
     }
+
+
+def test_every_rule_that_removes_something_can_be_asked(swept, tmp_path):
+    assert {"anchor", "spatial", "previous"} <= set(ASKABLE)
+    settings = settings_of([60], ["spatial"])
+    assert list(settings) == [UNPRUNED, "spatial-language-60", "spatial-encoder-60"]
+    assert pruning_of(*settings["spatial-encoder-60"])["prune_rule"] == "spatial"
+    rows = [row | {"rule": row["rule"] and "spatial"} for row in swept[0] if row["rule"] != "previous"]
+    write(rows, {"model": "tiny"}, tmp_path)
+    assert "last kept token or a neighbour, before the encoder" in (tmp_path / "sweep.md").read_text(encoding="utf-8")
+
+
+def test_by_default_ours_is_asked_before_both_models_and_the_published_rule_as_published():
+    asked = [(curve.rule, curve.stage) for curve in curves_of(ASKED)]
+    assert asked == [("anchor", "language"), ("anchor", "encoder"), ("previous", "language")]
 
 
 @pytest.mark.parametrize(
