@@ -28,7 +28,8 @@ import torch
 from transformers import DynamicCache
 
 from benchmarks.encoder import MNI152
-from benchmarks.report import markdown_table, write_json
+from benchmarks.report import write_json
+from data_engine.tables import markdown_table
 from demo.service.assistant import Assistant
 from demo.service.dialogue import Answer, Medium, Turn
 from demo.service.pruning_settings import PruningSettings

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.report import markdown_table, write_json
+from benchmarks.report import write_json
+from data_engine.tables import markdown_table
 from hub_model.configuration_omniv_med import OmniVMedConfig
 from train.checkpoints.conversion import write_weights
 from train.checkpoints.foreign_layouts import expected_shapes

@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.report import markdown_table, write_json
+from benchmarks.report import write_json
 from data_engine.adapters.base import MediaStore
 from data_engine.files import read_yaml
 from data_engine.fingerprints import fingerprint
 from data_engine.generated import NAME, RECORDS_PER_SAMPLE, SamplePlan, encode, records_of
 from data_engine.phantoms import MODALITIES, generate
+from data_engine.tables import markdown_table
 
 INSTRUCT = Path(__file__).resolve().parents[1] / "data_engine/configs/instruct.yaml"
 REPEATS = 24

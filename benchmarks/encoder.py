@@ -29,7 +29,8 @@ from tqdm import tqdm
 from transformers import VideoLlama3VisionConfig, VideoLlama3VisionModel
 from transformers.utils import is_flash_attn_2_available
 
-from benchmarks.report import markdown_table, write_json
+from benchmarks.report import write_json
+from data_engine.tables import markdown_table
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.media_omniv_med import load_clip
 from hub_model.modeling_omniv_med import OmniVMedVisionModel, memory_efficient_attention

@@ -26,13 +26,14 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from benchmarks.report import machine, markdown_table
+from benchmarks.report import machine
 from data_engine.adapters.base import entry_of
 from data_engine.adapters.class_folders import list_lines
 from data_engine.adapters.labelled_pictures import label_of
 from data_engine.label_questions import Box
 from data_engine.ledger import Ledger
 from data_engine.phantoms import KINDS_OF, LESION_GRID, MODALITIES, generate
+from data_engine.tables import markdown_table
 from demo.service.assistant import Assistant
 from demo.service.dialogue import Medium, Turn
 from demo.service.measured import EVIDENCE

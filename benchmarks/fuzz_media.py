@@ -31,7 +31,8 @@ import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.report import markdown_table, write_json
+from benchmarks.report import write_json
+from data_engine.tables import markdown_table
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from hub_model.media_omniv_med import KINDS, Clip, MediaError
 

@@ -32,7 +32,8 @@ from tqdm import tqdm
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
 from benchmarks.encoder import MNI152, summary, take_turns
-from benchmarks.report import markdown_table, write_json
+from benchmarks.report import write_json
+from data_engine.tables import markdown_table
 from hub_model.media_omniv_med import load_clip
 from hub_model.visual_processing_omniv_med import frames_to_tokens
 

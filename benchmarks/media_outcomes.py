@@ -27,7 +27,8 @@ from pydicom.data.download import get_url_map
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_windowing
 from tqdm import tqdm
 
-from benchmarks.report import markdown_table, write_json
+from benchmarks.report import write_json
+from data_engine.tables import markdown_table
 from hub_model.media_omniv_med import Clip, MediaError, load_clip, scale_intensity, window_ct
 
 LARGEST_DIFFERENCE = 1

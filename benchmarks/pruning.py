@@ -35,7 +35,8 @@ from benchmarks.pruning_figures import Example, draw_examples, draw_survival
 from benchmarks.pruning_findings import SURVIVING_CONTRAST, Finding, boxed, outlined, plant
 from benchmarks.pruning_rules.compared import OF_CLIPS, OF_PICTURES, Rule, Shown, Subject
 from benchmarks.pruning_rules.encoder import ClipEncoder
-from benchmarks.report import markdown_table, share_with_interval, write_json
+from benchmarks.report import share_with_interval, write_json
+from data_engine.tables import markdown_table
 from evaluation.metrics import bootstrap_interval
 from hub_model.pruning_heatmap_omniv_med import draw_heatmap
 from hub_model.token_pruning_omniv_med import estimate_noise

@@ -29,7 +29,8 @@ from torch.ao.nn.quantized.dynamic import Linear as DynamicQuantizedLinear
 from torch.ao.quantization import quantize_dynamic
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList, TorchAoConfig
 
-from benchmarks.report import markdown_table, share_with_interval, write_json
+from benchmarks.report import share_with_interval, write_json
+from data_engine.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = ("Which imaging modality is this?", "Which part of the body is shown?", "What abnormality is seen?")

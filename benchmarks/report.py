@@ -1,12 +1,11 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""What every benchmark writes down: the command, the machine and the figures, as JSON and as a Markdown table."""
+"""What every benchmark writes down: the command, the machine and the figures, as JSON."""
 
 from __future__ import annotations
 
 import json
 import platform
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +44,3 @@ def share_with_interval(hits: int, count: int) -> dict[str, float | int]:
     """A share with its 95 % Wilson interval."""
     interval = binomtest(hits, count).proportion_ci(method="wilson")
     return {"share": hits / count, "low": float(interval.low), "high": float(interval.high), "n": count}
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as the README has it."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import markdown_table, write_json
+from benchmarks.report import write_json
+from data_engine.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTS = "import torch, transformers.modeling_utils, transformers.processing_utils, transformers.generation"

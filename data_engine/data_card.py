@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from data_engine.records import SPLITS
+from data_engine.tables import markdown_table
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,6 @@ def _front_matter(files: dict[str, str], licenses: list[str], languages: list[st
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def data_card(
     name: str,
     summary: dict[str, Any],
@@ -76,11 +72,11 @@ def data_card(
         benchmarks: names of the test splits that the leak check compared with.
         seed: of the mixture.
     """
-    counts = _table(
+    counts = markdown_table(
         ["split", "records", "files"],
         [[split, f"{summary['split'].get(split, 0):,}", f"`{files[split]}`"] for split in SPLITS if split in files],
     )
-    table = _table(
+    table = markdown_table(
         ["source", "licence", "rows read", "broken", "duplicates", "leaks", "records used"],
         [
             [f"[{one.title}]({one.homepage})" if one.homepage else one.title, one.license]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.answers import normalise
+from data_engine.tables import markdown_table
 from evaluation.benchmarks import REPORTS
 from evaluation.compare import paired_difference, pairs_of
 from evaluation.metrics import bootstrap_interval
@@ -113,14 +114,20 @@ def markdown(result: dict[str, Any]) -> str:
     ):
         if not rows:
             continue
-        head = f"| {title} | right | 95 % interval | blind | seeing less blind | most frequent answer | n |"
+        header = [title, "right", "95 % interval", "blind", "seeing less blind", "most frequent answer", "n"]
         body = [
-            f"| {name} | {percent(one['accuracy'])} | {span(one['interval'])} | {percent(one['blind'])} "
-            f"| {percent(one['gain'], '+')} ({span(one['gain_interval'], '+')}) "
-            f"| {percent(one.get('most_frequent_answer'))} | {one['count']} |"
+            [
+                name,
+                percent(one["accuracy"]),
+                span(one["interval"]),
+                percent(one["blind"]),
+                f"{percent(one['gain'], '+')} ({span(one['gain_interval'], '+')})",
+                percent(one.get("most_frequent_answer")),
+                str(one["count"]),
+            ]
             for name, one in rows.items()
         ]
-        tables.append("\n".join([head, "| --- | --- | --- | --- | --- | --- | --- |", *body]))
+        tables.append(markdown_table(header, body))
     return "\n\n".join(tables) + "\n"
 
 

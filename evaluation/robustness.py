@@ -30,6 +30,7 @@ from tqdm import tqdm
 from data_engine.adapters.base import seeded
 from data_engine.files import write_atomically
 from data_engine.ledger import Ledger
+from data_engine.tables import markdown_table
 from evaluation.benchmarks import REPORTS, BenchmarkQuestion
 from evaluation.breakdown import percent, span
 from evaluation.nano.real_pictures import BATCH_SIZE, SEED, RealQuestion, answer_batch, read_questions
@@ -227,20 +228,25 @@ def rows_of(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 def markdown(result: dict[str, Any]) -> str:
     """One row a change; a loss is positive where the change makes answers worse."""
     whole = result[UNCHANGED]
-    lines = [
-        "| pictures | right | lost (points) | 95 % interval | mean confidence | change (points) | 95 % interval | n |",
-        "| --- " * 8 + "|",
-        f"| as they are | {percent(whole['accuracy']['value'])} | | | {percent(whole['confidence']['value'])} | | "
-        f"| {whole['questions']} |",
-    ]
+    header = ["pictures", "right", "lost (points)", "95 % interval"]
+    header += ["mean confidence", "change (points)", "95 % interval", "n"]
+    accuracy, confidence = (percent(whole[name]["value"]) for name in ("accuracy", "confidence"))
+    lines = [["as they are", accuracy, "", "", confidence, "", "", str(whole["questions"])]]
     for title, one in rows_of(result):
         lost, change = one["accuracy_lost"], one["confidence_change"]
         lines.append(
-            f"| {title} | {percent(one['accuracy']['value'])} | {percent(lost['value'], '+')} "
-            f"| {span(lost['interval'], '+')} | {percent(one['confidence']['value'])} "
-            f"| {percent(change['value'], '+')} | {span(change['interval'], '+')} | {one['questions']} |"
+            [
+                title,
+                percent(one["accuracy"]["value"]),
+                percent(lost["value"], "+"),
+                span(lost["interval"], "+"),
+                percent(one["confidence"]["value"]),
+                percent(change["value"], "+"),
+                span(change["interval"], "+"),
+                str(one["questions"]),
+            ]
         )
-    return "\n".join(lines) + "\n"
+    return markdown_table(header, lines) + "\n"
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

@@ -14,11 +14,12 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_engine.files import write_atomically
+from data_engine.tables import markdown_table
 from evaluation import breakdown
 from evaluation.breakdown import percent, span
 from evaluation.nano import goals
@@ -47,15 +48,13 @@ WIDTH = 140
 Figures = Mapping[str, Any]
 
 
-def _table(head: str, rows: Sequence[str]) -> str:
-    columns = head.count("|") - 1
-    return "\n".join([head, "|" + " --- |" * columns, *rows])
+FIGURES = ["right", "95 % interval", "blind", "most frequent answer", "n"]
 
 
-def _row(names: Sequence[str], one: Figures) -> str:
-    cells = [percent(one["accuracy"]), span(one["interval"]), percent(one["blind"])]
-    cells += [percent(one["most_frequent_answer"]), str(one["count"])]
-    return f"| {' | '.join([*names, *cells])} |"
+def _figures(one: Figures) -> list[str]:
+    """The cells under `FIGURES`."""
+    shares = [percent(one["accuracy"]), span(one["interval"]), percent(one["blind"])]
+    return [*shares, percent(one["most_frequent_answer"]), str(one["count"])]
 
 
 def benchmarks(metrics: Figures) -> str:
@@ -64,15 +63,15 @@ def benchmarks(metrics: Figures) -> str:
     for source, name in BENCHMARKS.items():
         found = metrics["real_pictures"]["sources"][source]
         kinds = {"all": found["all"], **found["type"]}
-        rows += [_row([f"{name}, {kind}"], kinds[kind]) for kind in ("all", "closed", "open")]
-    return _table("| asked | right | 95 % interval | blind | most frequent answer | n |", rows)
+        rows += [[f"{name}, {kind}", *_figures(kinds[kind])] for kind in ("all", "closed", "open")]
+    return markdown_table(["asked", *FIGURES], rows)
 
 
 def sources(metrics: Figures) -> str:
     """Labelled pictures by source."""
     found = metrics["real_pictures"]["sources"]
-    rows = [_row((source, shown), found[source]["all"]) for source, shown in SOURCES.items() if source in found]
-    return _table("| source | what it shows | right | 95 % interval | blind | most frequent answer | n |", rows)
+    rows = [[source, shown, *_figures(found[source]["all"])] for source, shown in SOURCES.items() if source in found]
+    return markdown_table(["source", "what it shows", *FIGURES], rows)
 
 
 def real_pictures(metrics: Figures) -> str:
@@ -118,11 +117,17 @@ def other_sources(metrics: Figures) -> str:
 def examples(metrics: Figures) -> str:
     """Answers to the benchmarks, drawn by a seed."""
     rows = [
-        f"| {one['kind']} | `{one['id']}` | {one['question']} | {one['answer']} | {one['prediction']} "
-        f"| {percent(one['confidence'])} |"
+        [
+            one["kind"],
+            f"`{one['id']}`",
+            one["question"],
+            one["answer"],
+            one["prediction"],
+            percent(one["confidence"]),
+        ]
         for one in metrics["real_pictures"]["examples"]
     ]
-    return _table("| | record | question | right answer | said | confidence |", rows)
+    return markdown_table(["", "record", "question", "right answer", "said", "confidence"], rows)
 
 
 def generated(metrics: Figures) -> str:

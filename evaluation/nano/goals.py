@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from data_engine.tables import markdown_table
 from evaluation.breakdown import MODALITY_NAMED, percent, span
 from evaluation.nano import sweep
 
@@ -41,8 +42,8 @@ def _share(one: dict[str, Any]) -> str:
 
 def markdown(found: list[Goal]) -> str:
     """The table of goals."""
-    rows = (f"| {one['goal']} | {one['measured']} | {'yes' if one['reached'] else 'no'} |\n" for one in found)
-    return "| goal | measured | reached |\n| --- | --- | --- |\n" + "".join(rows)
+    rows = ([one["goal"], one["measured"], "yes" if one["reached"] else "no"] for one in found)
+    return markdown_table(["goal", "measured", "reached"], rows) + "\n"
 
 
 def goals(metrics: dict[str, Any]) -> list[Goal]:

@@ -31,6 +31,7 @@ from data_engine.answers import final_answer, normalise
 from data_engine.files import read_yaml
 from data_engine.phantoms import MODALITIES
 from data_engine.records import DIMENSION_OF, Medium
+from data_engine.tables import markdown_table
 from evaluation.benchmarks import BenchmarkQuestion
 from evaluation.breakdown import percent, span
 from evaluation.metrics import wilson_interval
@@ -251,29 +252,34 @@ def markdown(result: dict[str, Any]) -> str:
     names = {name.lower(): name for name in MODALITIES}
     said = {answer for row in result["confusion"].values() for answer in row}
     columns = [name for name in MODALITIES if name.lower() in said]
-    lines = [
+    parts = [
         f"{result['right']} of {result['count']} right: {percent(result['accuracy'])} "
         f"(95 % Wilson interval {span(result['interval'])}; the most frequent modality is "
-        f"{percent(result['most_frequent_modality'])} of the files).",
-        "",
-        f"| true, down; said, across | {' | '.join(columns)} | something else |",
-        "| --- |" + " --- |" * (len(columns) + 1),
+        f"{percent(result['most_frequent_modality'])} of the files)."
     ]
+    rows = []
     for true, row in result["confusion"].items():
         counts = [row.get(column.lower(), 0) for column in columns]
         counts.append(sum(row.values()) - sum(counts))
-        lines.append(f"| {true} | {' | '.join(str(count or '') for count in counts)} |")
+        rows.append([true, *(str(count or "") for count in counts)])
+    parts.append(markdown_table(["true, down; said, across", *columns, "something else"], rows))
     if result["modalities_without_a_file"]:
-        lines += ["", f"No real file was found of {', '.join(result['modalities_without_a_file'])}."]
-    lines += ["", "| package | file | shows | true, known from | said | |", "| --- | --- | --- | --- | --- | --- |"]
+        parts.append(f"No real file was found of {', '.join(result['modalities_without_a_file'])}.")
+    files = []
     for row in result["files"]:
         answer = (row.get("error") or names.get(row["said"], row["said"])).replace("|", "\\|")
-        lines.append(
-            f"| {row['package']} {row['version']} | {row['path']} | {row['shows']} | {row['modality']}, "
-            f"{row['known_from']} | {answer} "
-            f"| {'right' if row['right'] else 'wrong'} |"
+        files.append(
+            [
+                f"{row['package']} {row['version']}",
+                row["path"],
+                row["shows"],
+                f"{row['modality']}, {row['known_from']}",
+                answer,
+                "right" if row["right"] else "wrong",
+            ]
         )
-    return "\n".join(lines) + "\n"
+    parts.append(markdown_table(["package", "file", "shows", "true, known from", "said", ""], files))
+    return "\n\n".join(parts) + "\n"
 
 
 def measure(

@@ -31,6 +31,7 @@ from data_engine.adapters.labelled_pictures import GRADED
 from data_engine.answers import normalise
 from data_engine.ledger import Ledger
 from data_engine.records import Reply, read_records
+from data_engine.tables import markdown_table
 from evaluation import calibration
 from evaluation.agreement import weighted_kappa
 from evaluation.benchmarks import REPORTS, BenchmarkQuestion, to_question
@@ -338,15 +339,21 @@ def measure(
 
 def markdown(result: dict[str, Any]) -> str:
     """Tables for the documents."""
-    lines = ["| source | question | right | 95 % interval | blind | most frequent answer | n |", "| --- " * 7 + "|"]
-    for source, tables in result["sources"].items():
-        rows = {"all": tables["all"], **tables["type"], **tables["task"]}
-        lines += [
-            f"| {source} | {name} | {percent(one['accuracy'])} | {span(one['interval'])} | {percent(one['blind'])} "
-            f"| {percent(one['most_frequent_answer'])} | {one['count']} |"
-            for name, one in rows.items()
+    lines = [
+        [
+            source,
+            name,
+            percent(one["accuracy"]),
+            span(one["interval"]),
+            percent(one["blind"]),
+            percent(one["most_frequent_answer"]),
+            str(one["count"]),
         ]
-    parts = ["\n".join(lines)]
+        for source, tables in result["sources"].items()
+        for name, one in {"all": tables["all"], **tables["type"], **tables["task"]}.items()
+    ]
+    header = ["source", "question", "right", "95 % interval", "blind", "most frequent answer", "n"]
+    parts = [markdown_table(header, lines)]
     if "calibration" in result:
         found = result["calibration"]
         parts.append(
@@ -367,11 +374,10 @@ def markdown(result: dict[str, Any]) -> str:
     ):
         parts.append(f"{title}: {percent(one['share'])} ({span(one['interval'])}) of {one['count']}")
     rows = [
-        f"| {one['kind']} | {one['id']} | {one['question']} | {one['answer']} | {one['prediction']} "
-        f"| {percent(one['confidence'])} |"
+        [one["kind"], one["id"], one["question"], one["answer"], one["prediction"], percent(one["confidence"])]
         for one in result["examples"]
     ]
-    parts.append("\n".join(["| | id | question | right answer | said | confidence |", "| --- " * 6 + "|", *rows]))
+    parts.append(markdown_table(["", "id", "question", "right answer", "said", "confidence"], rows))
     return "\n\n".join(parts) + "\n"
 
 

@@ -28,6 +28,7 @@ import torch
 from matplotlib.figure import Figure
 
 from data_engine.ledger import Ledger
+from data_engine.tables import markdown_table
 from evaluation.benchmarks import GENERATED, REPORTS, BenchmarkQuestion, find_data, read_benchmark
 from evaluation.breakdown import percent, span
 from evaluation.compare import compare
@@ -254,21 +255,24 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table of all settings, and what it says of the claim."""
     name_of = {(curve.rule, curve.stage): curve.name for curve in curves_in(rows)} | {(None, None): "unpruned"}
-    lines = [
-        "| pruning | removed | right | 95 % interval | difference to unpruned | right to wrong, wrong to right "
-        "| tokens of a prompt | seconds to the first token |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    header = ["pruning", "removed", "right", "95 % interval", "difference to unpruned"]
+    header += ["right to wrong, wrong to right", "tokens of a prompt", "seconds to the first token"]
+    lines = []
     for row in rows:
         seconds = row.get("seconds_to_first_token")
         lines.append(
-            f"| {name_of[row['rule'], row['prune_stage']]} | {percent(row['removed'])} | {percent(row['accuracy'])} "
-            f"| {span(row['accuracy_interval'])} "
-            f"| {percent(row['difference_to_unpruned'], '+')} ({span(row['difference_interval'], '+')}) "
-            f"| {row['right_to_wrong']}, {row['wrong_to_right']} | {row['prompt_tokens']:.0f} "
-            f"| {'–' if seconds is None else f'{seconds:.2f}'} |"
+            [
+                name_of[row["rule"], row["prune_stage"]],
+                percent(row["removed"]),
+                percent(row["accuracy"]),
+                span(row["accuracy_interval"]),
+                f"{percent(row['difference_to_unpruned'], '+')} ({span(row['difference_interval'], '+')})",
+                f"{row['right_to_wrong']}, {row['wrong_to_right']}",
+                f"{row['prompt_tokens']:.0f}",
+                "–" if seconds is None else f"{seconds:.2f}",
+            ]
         )
-    return "\n".join([*lines, "", verdict(rows)]) + "\n"
+    return f"{markdown_table(header, lines)}\n\n{verdict(rows)}\n"
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:

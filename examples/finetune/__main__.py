@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from data_engine.build import BuildConfig, SourceConfig, build
+from data_engine.tables import markdown_table
 from evaluation.benchmarks import read_benchmark
 from evaluation.run import answer, load
 from evaluation.score import score_file
@@ -70,10 +71,11 @@ def ask(model_folder: Path, records: Path, out: Path, batch_size: int = 8) -> di
 
 def table(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> str:
     """Before and after, one line a question, as Markdown."""
-    lines = ["| question | n | before | after |", "| --- | --- | --- | --- |"]
-    for question, (right, asked) in before.items():
-        lines.append(f"| {question} | {asked} | {right / asked:.0%} | {after[question][0] / asked:.0%} |")
-    return "\n".join(lines)
+    rows = [
+        [question, str(asked), f"{right / asked:.0%}", f"{after[question][0] / asked:.0%}"]
+        for question, (right, asked) in before.items()
+    ]
+    return markdown_table(["question", "n", "before", "after"], rows)
 
 
 def finetune(data: Path | None, model: Path, out: Path, changes: list[str]) -> str:

@@ -90,8 +90,8 @@ def test_the_table_has_a_line_for_each_file_and_a_cell_for_each_answer():
     text = markdown(made)
     assert "2 of 4 right: 50.0 %" in text
     assert "| true, down; said, across | CT | MRI | something else |" in text
-    assert "| CT | 1 | 1 |  |" in text
-    assert "| X-ray |  |  | 1 |" in text
+    assert "| CT | 1 | 1 | |" in text
+    assert "| X-ray | | | 1 |" in text
     assert "| a \\| bone | wrong |" in text
     assert text.count("| p 1 |") == 4
 

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from data_engine.tables import markdown_table
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from train.config import ConfigError, StageConfig
@@ -446,14 +447,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     names = ("weights", "gradients", "optimizer", "gathered", "activations", "total", "with_reserve")
     measured = any("measured" in row for row in rows)
     header = ["stage", "strategy", *names, *(["measured"] if measured else []), "fits", "worst moment"]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for row in rows:
         config = Path(row["config"])
         line = [f"{config.parent.name} {config.stem}", row["strategy"], *(f"{row[name] / 1e9:.1f}" for name in names)]
         if measured:
             line.append(f"{row['measured']['total'] / 1e9:.1f}" if "measured" in row else "–")
         lines.append([*line, "yes" if row["fits"] else "no", row["worst_moment"]])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(header, lines)
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
