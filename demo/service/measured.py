@@ -17,7 +17,8 @@ METRICS = "metrics.json"
 EVIDENCE = "evidence.json"
 MODEL = "weights_and_configuration_sha256"
 """In both files, which model was measured."""
-BENCHMARKS = {"slake": "SLAKE, English test", "vqa-rad": "VQA-RAD, official test"}
+TEST_SPLITS = {"slake": "SLAKE, English test", "vqa-rad": "VQA-RAD, official test"}
+"""Source -> what its test split is called, on the page and in the documents."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _above_blind(row: Mapping[str, Any]) -> bool:
 
 def _lines(real: Mapping[str, Any]) -> list[str]:
     lines = []
-    for source, name in BENCHMARKS.items():
+    for source, name in TEST_SPLITS.items():
         if row := real.get("sources", {}).get(source, {}).get("all"):
             low, high = row["interval"]
             lines.append(

@@ -20,6 +20,7 @@ from typing import Any
 
 from data_engine.files import write_atomically
 from data_engine.tables import markdown_table
+from demo.service.measured import TEST_SPLITS
 from evaluation import breakdown
 from evaluation.breakdown import percent, span
 from evaluation.nano import goals
@@ -27,7 +28,6 @@ from evaluation.nano import goals
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = ROOT / "hub_model" / "metrics.json"
 DOCUMENTS = ("README.md", "docs/nano.md", "hub_model/README.md")
-BENCHMARKS = {"vqa-rad": "VQA-RAD, official test", "slake": "SLAKE, English test"}
 SOURCES = {
     "arcade": "coronary angiography",
     "busi": "breast ultrasound",
@@ -60,10 +60,10 @@ def _figures(one: Figures) -> list[str]:
 def benchmarks(metrics: Figures) -> str:
     """VQA-RAD and SLAKE, all questions and by kind."""
     rows = []
-    for source, name in BENCHMARKS.items():
+    for source in goals.BENCHMARK_GOALS:
         found = metrics["real_pictures"]["sources"][source]
         kinds = {"all": found["all"], **found["type"]}
-        rows += [[f"{name}, {kind}", *_figures(kinds[kind])] for kind in ("all", "closed", "open")]
+        rows += [[f"{TEST_SPLITS[source]}, {kind}", *_figures(kinds[kind])] for kind in ("all", "closed", "open")]
     return markdown_table(["asked", *FIGURES], rows)
 
 

@@ -34,6 +34,10 @@ SIDEWAYS = {
     ("benchmarks.start", "examples.ask"): "it measures how long the command takes",
     ("benchmarks.pruning", "evaluation"): "its intervals are drawn by patient, as everywhere",
     ("demo.service.studies", "clinic"): "visitors choose studies of the archives that batch runs read",
+    (
+        "evaluation.nano.documents",
+        "demo.service",
+    ): "the documents call a test split what the page calls it",
     ("examples.finetune", "evaluation"): "it shows the model's answers before and after, scored as everywhere",
 }
 """The few arrows between rooms of the same height: (module or folder, what it may import), and why."""
