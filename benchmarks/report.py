@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 import transformers
-from scipy.stats import binomtest
+
+from data_engine.intervals import wilson_interval
 
 
 def machine() -> dict[str, Any]:
@@ -42,5 +43,5 @@ def write_json(path: str | Path, benchmark: str, results: dict[str, Any]) -> Non
 
 def share_with_interval(hits: int, count: int) -> dict[str, float | int]:
     """A share with its 95 % Wilson interval."""
-    interval = binomtest(hits, count).proportion_ci(method="wilson")
-    return {"share": hits / count, "low": float(interval.low), "high": float(interval.high), "n": count}
+    low, high = wilson_interval(hits, count)
+    return {"share": hits / count, "low": low, "high": high, "n": count}

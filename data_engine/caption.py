@@ -52,9 +52,7 @@ from data_engine.captioning.sampling import RejectionSampler, decide_all
 from data_engine.captioning.statistics import Statistics
 from data_engine.files import write_atomically
 from data_engine.questions import caption_request
-from data_engine.records import DIMENSION_OF, Medium, Record, Task, Turn, write_jsonl
-
-TASK: Task = "report generation and captioning"
+from data_engine.records import DIMENSION_OF, REPORTS, Medium, Record, Turn, write_jsonl
 
 
 def to_record(item: Item, caption: str, store: MediaStore) -> Record:
@@ -72,7 +70,7 @@ def to_record(item: Item, caption: str, store: MediaStore) -> Record:
         id=item.id,
         dimension=DIMENSION_OF[item.kind],
         modality=item.modality,
-        task=TASK,
+        task=REPORTS,
         media=tuple(media),
         conversations=(Turn(role="user", content=request), Turn(role="assistant", content=caption)),
         source=item.source,

@@ -44,6 +44,8 @@ DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 MODALITIES: tuple[str, ...] = get_args(Modality)[:-1]
 """The 14 modalities; a record of a source that does not name its own says "unknown"."""
 TASKS: tuple[str, ...] = get_args(Task)
+REPORTS: Task = "report generation and captioning"
+"""The task whose answers are free sentences; those of all others are short and right or wrong."""
 SPLITS: tuple[Split, ...] = get_args(Split)
 DIMENSION_OF: dict[str, Dimension] = {"image": "2d", "volume": "3d", "video": "video"}
 """Kind of medium -> dimension of a record that holds it (the largest one, where kinds are mixed)."""

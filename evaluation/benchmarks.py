@@ -21,8 +21,6 @@ CHOICES = re.compile(r"^(?P<question>.*?)\s*Choices: A\. (.*?) B\. (.*?) C\. (.*
 CHOICES_IN_LINES = re.compile(r"^(?P<question>.*?)\s*Choices:\n(?P<choices>A\. .+)$", re.DOTALL)
 """How they write one with any number of choices."""
 GENERATED = "generated"
-REPORTS = "report generation and captioning"
-"""The task whose answers are free sentences; those of all others are short and right or wrong."""
 ADAPTER_OF = {
     "vqa-rad": "vqa-rad",
     "slake-en": "slake",

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.answers import normalise
+from data_engine.records import REPORTS
 from data_engine.tables import markdown_table
-from evaluation.benchmarks import REPORTS
 from evaluation.compare import paired_difference, pairs_of
 from evaluation.metrics import bootstrap_interval
 from evaluation.score import Predictions, Scored, mean, score_file
@@ -90,16 +90,21 @@ def breakdown(seeing: Predictions, blind: Predictions) -> dict[str, Any]:
     return result
 
 
+def points(value: float, sign: str = "") -> str:
+    """A share times 100 as text: "34.6", or with the sign "+" a difference: "−3.3"."""
+    return f"{100 * value:{sign}.1f}".replace("-", "−")
+
+
 def percent(value: float | None, sign: str = "") -> str:
     """A share as text: "34.6 %", or with the sign "+" a difference: "−3.3 %"."""
-    return "–" if value is None else f"{100 * value:{sign}.1f} %".replace("-", "−")
+    return "–" if value is None else f"{points(value, sign)} %"
 
 
 def span(interval: Sequence[float] | None, sign: str = "") -> str:
     """An interval of shares in percent as text: "31.6–37.6", "−1.2 to +3.4"."""
     if interval is None:
         return "–"
-    low, high = (f"{100 * end:{sign}.1f}".replace("-", "−") for end in interval)
+    low, high = (points(end, sign) for end in interval)
     return f"{low} to {high}" if sign else f"{low}–{high}"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import bootstrap
 
 from data_engine.answers import normalise
 
@@ -147,10 +147,4 @@ def bootstrap_interval(values: Sequence[float], groups: Sequence[Hashable]) -> t
         method="percentile",
         rng=np.random.default_rng(BOOTSTRAP_SEED),
     ).confidence_interval
-    return float(interval.low), float(interval.high)
-
-
-def wilson_interval(right: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share of independent trials (Wilson 1927)."""
-    interval = binomtest(right, count).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)

@@ -30,8 +30,9 @@ from tqdm import tqdm
 from data_engine.adapters.base import seeded
 from data_engine.files import write_atomically
 from data_engine.ledger import Ledger
+from data_engine.records import REPORTS
 from data_engine.tables import markdown_table
-from evaluation.benchmarks import REPORTS, BenchmarkQuestion
+from evaluation.benchmarks import BenchmarkQuestion
 from evaluation.breakdown import percent, span
 from evaluation.nano.real_pictures import BATCH_SIZE, SEED, RealQuestion, answer_batch, read_questions
 from evaluation.picture_changes import CHANGES, PictureChange, names_a_side, swap_sides

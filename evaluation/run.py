@@ -28,11 +28,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from data_engine.files import write_atomically
 from data_engine.ledger import Ledger, LedgerError, merge
+from data_engine.records import REPORTS
 from evaluation.benchmarks import (
     BENCHMARKS,
     GENERATED,
     PROMPTS,
-    REPORTS,
     BenchmarkQuestion,
     find_data,
     read_benchmark,

@@ -29,12 +29,12 @@ from tqdm import tqdm
 
 from data_engine.answers import final_answer, normalise
 from data_engine.files import read_yaml
+from data_engine.intervals import wilson_interval
 from data_engine.phantoms import MODALITIES
 from data_engine.records import DIMENSION_OF, Medium
 from data_engine.tables import markdown_table
 from evaluation.benchmarks import BenchmarkQuestion
 from evaluation.breakdown import percent, span
-from evaluation.metrics import wilson_interval
 from evaluation.run import DTYPES, generate, load
 
 if TYPE_CHECKING:

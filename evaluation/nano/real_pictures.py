@@ -29,16 +29,17 @@ from transformers import LogitsProcessorList
 from data_engine.adapters import get_adapter
 from data_engine.adapters.labelled_pictures import GRADED
 from data_engine.answers import normalise
+from data_engine.intervals import wilson_interval
 from data_engine.ledger import Ledger
-from data_engine.records import Reply, read_records
+from data_engine.records import REPORTS, Reply, read_records
 from data_engine.tables import markdown_table
 from evaluation import calibration
 from evaluation.agreement import weighted_kappa
-from evaluation.benchmarks import REPORTS, BenchmarkQuestion, to_question
+from evaluation.benchmarks import BenchmarkQuestion, to_question
 from evaluation.blind import blinded
 from evaluation.breakdown import figures as share_figures
 from evaluation.breakdown import percent, span, task_of
-from evaluation.metrics import bootstrap_interval, wilson_interval
+from evaluation.metrics import bootstrap_interval
 from evaluation.nano.first_word import FirstWordMargin, first_word, fit_bias, read_bias, write_bias
 from evaluation.run import DTYPES, load
 from evaluation.score import Scored, mean, score_file

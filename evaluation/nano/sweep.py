@@ -28,8 +28,9 @@ import torch
 from matplotlib.figure import Figure
 
 from data_engine.ledger import Ledger
+from data_engine.records import REPORTS
 from data_engine.tables import markdown_table
-from evaluation.benchmarks import GENERATED, REPORTS, BenchmarkQuestion, find_data, read_benchmark
+from evaluation.benchmarks import GENERATED, BenchmarkQuestion, find_data, read_benchmark
 from evaluation.breakdown import percent, span
 from evaluation.compare import compare
 from evaluation.metrics import bootstrap_interval

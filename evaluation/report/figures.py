@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binomtest
-
 from data_engine.answers import normalise
+from data_engine.intervals import wilson_interval
+from evaluation.breakdown import percent, points, span
 from evaluation.compare import compare
 from evaluation.metrics import bootstrap_interval
 from evaluation.report.page import Bar, Cell, Table
@@ -127,15 +127,6 @@ def said(row: Mapping[str, Any], name: str) -> str:
     return str(row.get(name) or "not said")
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def ends(interval: Sequence[float] | None, sign: str = "") -> str:
-    """The ends of an interval, times 100; nothing where there is none."""
-    return "" if interval is None else " to ".join(f"{100 * end:{sign}.1f}" for end in interval)
-
-
 def settings_table(runs: Sequence[Run]) -> Table:
     """What each run was begun with."""
     names = dict.fromkeys(name for run in runs for name in run.settings)
@@ -167,7 +158,7 @@ def figures_table(runs: Sequence[Run]) -> Table:
 
 def figure_cell(figures: Mapping[str, Any], key: str) -> Cell:
     """A figure of `evaluation.score.summarise` with its interval."""
-    return Cell(NONE) if figures[key] is None else Cell(percent(figures[key]), ends(figures["intervals"][key]))
+    return Cell(NONE) if figures[key] is None else Cell(percent(figures[key]), span(figures["intervals"][key]))
 
 
 def prompt_tokens(scored: Sequence[Scored]) -> str:
@@ -185,8 +176,7 @@ def right_interval(scored: Sequence[Scored]) -> tuple[float, float]:
     interval = bootstrap_interval(right, media)
     if interval is None or len(set(right)) == 1:
         count = len(set(media))
-        wilson = binomtest(round(count * sum(right) / len(right)), count).proportion_ci(method="wilson")
-        interval = float(wilson.low), float(wilson.high)
+        return wilson_interval(round(count * sum(right) / len(right)), count)
     return interval
 
 
@@ -200,7 +190,7 @@ def share_cell(scored: Sequence[Scored]) -> Cell:
     if not scored:
         return Cell(NONE)
     share, (low, high) = sum(one.right for one in scored) / len(scored), right_interval(scored)
-    return Cell(percent(share), ends((low, high)), Bar(share, low, high, most_frequent_answer(scored)))
+    return Cell(percent(share), span((low, high)), Bar(share, low, high, most_frequent_answer(scored)))
 
 
 def group_tables(runs: Sequence[Run]) -> Iterator[Table]:
@@ -242,7 +232,7 @@ def difference_table(title: str, first: Run, run: Run, compared: Mapping[str, An
             name,
             percent(one["a"]),
             percent(one["b"]),
-            Cell(f"{100 * one['difference']:+.1f}", ends(one["interval"], "+")),
+            Cell(points(one["difference"], "+"), span(one["interval"], "+")),
             str(one["n"]),
         ]
         for name, one in figures.items()

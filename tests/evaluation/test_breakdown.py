@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from data_engine.records import REPORTS
 from evaluation import breakdown as module
-from evaluation.benchmarks import REPORTS
 from evaluation.breakdown import MODALITY_NAMED, breakdown, markdown, percent, span
 from evaluation.score import score_file
 

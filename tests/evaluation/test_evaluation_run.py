@@ -25,9 +25,9 @@ from transformers import (
 from data_engine.adapters.base import MediaStore
 from data_engine.generated import SamplePlan, records_of
 from data_engine.ledger import Ledger
-from data_engine.records import write_jsonl
+from data_engine.records import REPORTS, write_jsonl
 from evaluation import run as run_module
-from evaluation.benchmarks import REPORTS, read_benchmark
+from evaluation.benchmarks import read_benchmark
 from evaluation.run import ask_all, load, longest_answer, parse_pruning
 from tests.helpers.loopback import free_port
 from tests.helpers.paths import ROOT

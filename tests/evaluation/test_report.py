@@ -19,11 +19,11 @@ from PIL import Image
 
 from data_engine.adapters.base import MediaStore
 from data_engine.generated import SamplePlan, records_of
+from data_engine.intervals import wilson_interval
 from data_engine.ledger import Ledger
 from data_engine.records import write_jsonl
 from evaluation.benchmarks import BenchmarkQuestion, read_benchmark
 from evaluation.compare import compare
-from evaluation.metrics import wilson_interval
 from evaluation.report import write as report
 from evaluation.report.figures import NAME_OF, read_run, right_interval
 from evaluation.report.page import Section, Table, escape_markdown, write_html, write_markdown
@@ -151,7 +151,7 @@ def test_every_figure_of_a_run_is_on_its_page_with_its_interval_and_counts(one_r
     shown = {row[0]: row[1] for row in one_run.tables["Figures of the runs, with 95 % intervals"]}
     for key in [*KEYS["standard"]["open"], "closed_accuracy"]:
         low, high = scores["intervals"][key]
-        assert shown[NAME_OF[key]] == f"{100 * scores[key]:.1f} %|{100 * low:.1f} to {100 * high:.1f}"
+        assert shown[NAME_OF[key]] == f"{100 * scores[key]:.1f} %|{100 * low:.1f}–{100 * high:.1f}"
     assert "Multiple-choice accuracy" not in shown and scores["choice_accuracy"] is None
     assert [shown[f"Questions, {kind}"] for kind in ("open", "closed", "choice")] == [
         str(scores[name]) for name in ("n_open", "n_closed", "n_choice")
@@ -238,7 +238,7 @@ def test_runs_of_the_same_questions_stand_side_by_side_with_their_paired_differe
     assert rows["All right answers"] == [
         f"{100 * right['a']:.1f} %",
         f"{100 * right['b']:.1f} %",
-        f"{100 * right['difference']:+.1f}|{100 * low:+.1f} to {100 * high:+.1f}",
+        f"{100 * right['difference']:+.1f}|{100 * low:+.1f} to {100 * high:+.1f}".replace("-", "−"),
         str(right["n"]),
     ]
     changed = dict(page.tables["generated, run 2 less run 1: how many changed"])

@@ -10,8 +10,8 @@ from PIL import Image
 
 from data_engine.adapters.base import MediaStore
 from data_engine.generated import CLIP_EVERY, SamplePlan, records_of
-from data_engine.records import write_jsonl
-from evaluation.benchmarks import REPORTS, read_benchmark
+from data_engine.records import REPORTS, write_jsonl
+from evaluation.benchmarks import read_benchmark
 from evaluation.nano.sweep import (
     ASKABLE,
     ASKED,

@@ -17,11 +17,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_engine.files import write_atomically
-from data_engine.records import DIMENSIONS, MEDIA_PLACEHOLDER, Record, RecordError, to_record
+from data_engine.records import DIMENSIONS, MEDIA_PLACEHOLDER, REPORTS, Record, RecordError, to_record
 
 logger = logging.getLogger(__name__)
-
-CAPTIONING = "report generation and captioning"
 
 
 def record_files(folder: Path, split: str) -> list[Path]:
@@ -161,7 +159,7 @@ def _media_stand_first(record: Record) -> bool:
 
 def turns_of(records: Sequence[Record], shuffle: Callable[[Sequence[Record]], Sequence[Record]]) -> tuple:
     """The questions and answers of the records in a shuffled order, captions last, as these give all answers away."""
-    ordered = sorted(shuffle(records), key=lambda record: record.task == CAPTIONING)
+    ordered = sorted(shuffle(records), key=lambda record: record.task == REPORTS)
     turns = [
         (one.conversations[place].content, one.conversations[place + 1].content)
         for one in ordered
