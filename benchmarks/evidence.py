@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from benchmarks.report import machine
 from data_engine.adapters.base import entry_of
 from data_engine.adapters.class_folders import list_lines
 from data_engine.adapters.labelled_pictures import label_of
+from data_engine.commands import resumable_command
 from data_engine.label_questions import Box
 from data_engine.ledger import Ledger
 from data_engine.phantoms import KINDS_OF, LESION_GRID, MODALITIES, generate
@@ -290,12 +290,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, help="real pictures at most (default: all of the test split)")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"), help="folder for the ledgers")
     arguments = parser.parse_args()
-    try:
+    with resumable_command():
         report = run(arguments)
-    except ValueError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from here.")
     print(markdown(report))
     print("The page offers the evidence." if report["beats_chance"] else "The page hides the evidence.")
 

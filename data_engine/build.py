@@ -20,7 +20,6 @@ import logging
 import os
 import pickle
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -35,6 +34,7 @@ from tqdm import tqdm
 from data_engine import generated
 from data_engine.adapters import get_adapter
 from data_engine.adapters.base import MediaStore, Row
+from data_engine.commands import resumable_command
 from data_engine.data_card import SourceFacts, data_card
 from data_engine.deduplication import Duplicate, deduplicate
 from data_engine.executors import ENGINES, run_tasks
@@ -499,13 +499,9 @@ def main() -> None:
     parser.add_argument("--engine", choices=ENGINES, default="local", help="what converts the chunks (default local)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="default: one a core")
     arguments = parser.parse_args()
-    try:
+    with resumable_command():
         config = BuildConfig.read(arguments.config, arguments.real)
         summary = build(config, arguments.out, arguments.engine, arguments.processes)
-    except ValueError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from here.")
     splits = ", ".join(f"{count:,} {split}" for split, count in summary["split"].items())
     if leaks := leaks_in_words(arguments.out / "leaks.jsonl"):
         print(leaks)

@@ -50,6 +50,7 @@ from data_engine.captioning.judging import Candidate, Decision, Verdict
 from data_engine.captioning.ledger import Ledger
 from data_engine.captioning.sampling import RejectionSampler, decide_all
 from data_engine.captioning.statistics import Statistics
+from data_engine.commands import STOPPED
 from data_engine.files import write_atomically
 from data_engine.questions import caption_request
 from data_engine.records import DIMENSION_OF, REPORTS, Medium, Record, Turn, write_jsonl
@@ -121,7 +122,7 @@ def end_on_signals(client: ChatClient) -> None:
     loop = asyncio.get_running_loop()
 
     def end(number: signal.Signals) -> None:
-        client.end(CaptionError("Stopped; the same command goes on from here."))
+        client.end(CaptionError(STOPPED))
         loop.remove_signal_handler(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from data_engine.commands import resumable_command
 from data_engine.ledger import Ledger
 from evaluation import breakdown
 from evaluation.benchmarks import GENERATED, BenchmarkQuestion, find_data, read_benchmark
@@ -220,12 +221,8 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
     parser.add_argument("--baseline", default="smollm2", help="language model before training (default smollm2)")
     arguments = parser.parse_args()
-    try:
+    with resumable_command():
         metrics = report(arguments)
-    except ValueError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from here.")
     print(markdown(metrics), end="")
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,6 +27,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_engine.adapters.base import seeded
+from data_engine.commands import resumable_command
 from data_engine.files import write_atomically
 from data_engine.ledger import Ledger
 from data_engine.records import REPORTS
@@ -313,12 +313,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/robustness"), help="folder for answers and figures")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
     arguments = parser.parse_args()
-    try:
+    with resumable_command():
         result = report(arguments)
-    except ValueError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from here.")
     print(markdown(result), end="")
 
 

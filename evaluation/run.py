@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from data_engine.commands import resumable_command
 from data_engine.files import write_atomically
 from data_engine.ledger import Ledger, LedgerError, merge
 from data_engine.records import REPORTS
@@ -206,12 +206,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
     arguments = parser.parse_args()
-    try:
+    with resumable_command():
         run(arguments)
-    except ValueError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from here.")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from transformers import LogitsProcessorList
 from data_engine.adapters import get_adapter
 from data_engine.adapters.labelled_pictures import GRADED
 from data_engine.answers import normalise
+from data_engine.commands import resumable_command
 from data_engine.intervals import wilson_interval
 from data_engine.ledger import Ledger
 from data_engine.records import REPORTS, Reply, read_records
@@ -467,7 +467,7 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true", help="calibrate on the validation split first")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
     arguments = parser.parse_args()
-    try:
+    with resumable_command():
         result = report(
             arguments.model,
             arguments.data,
@@ -477,10 +477,6 @@ def main() -> None:
             arguments.dtype,
             calibrate=arguments.fit,
         )
-    except ValueError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from here.")
     print(markdown(result), end="")
 
 

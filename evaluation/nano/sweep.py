@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from data_engine.commands import resumable_command
 from data_engine.ledger import Ledger
 from data_engine.records import REPORTS
 from data_engine.tables import markdown_table
@@ -339,7 +340,7 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=8, help="clips for seconds to the first token (default 8)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the computation (default: of the weights)")
     arguments = parser.parse_args()
-    try:
+    with resumable_command():
         questions, _ = read_benchmark(GENERATED, find_data(arguments.data), arguments.out / "media", None)
         questions = about_clips(questions)[: arguments.limit]
         if not questions:
@@ -354,10 +355,6 @@ def main() -> None:
             arguments.dtype,
             rules=arguments.rules,
         )
-    except ValueError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from here.")
     write(rows, {"model": arguments.model, "dtype": arguments.dtype}, arguments.out)
     print(markdown(rows), end="")
 

@@ -12,13 +12,13 @@ start at zero, so that at the first step the model is the Nano as it was; and fr
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from data_engine.commands import resumable_command
 from data_engine.pool import SamplePool
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from train.checkpoints.assemble import (
@@ -145,14 +145,10 @@ def main() -> None:
     arguments = parser.parse_args()
     stage = StageConfig.read(CONFIGS / "nano" / f"{STAGE}.yaml", arguments.set)
     folder = stage.start.parent
-    try:
+    with resumable_command("Error: "):
         pretrain_encoder(stage.start, arguments.start, arguments.real, read_settings(SETTINGS))
         write_model(stage.model, arguments.start)
         result = run_stage(stage)
-    except ValueError as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from here.")
     join(arguments.start, result, folder / "trained.safetensors")
     print(f"Trained tensors are in {folder / 'trained.safetensors'}.")
 

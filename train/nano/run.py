@@ -10,13 +10,13 @@ started again. What it made ends up in `train/nano/trained.safetensors`.
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from data_engine.build import BuildConfig, build
+from data_engine.commands import resumable_command
 from data_engine.files import read_yaml
 from data_engine.pool import PoolPlan, SamplePool, build_pool
 from train.checkpoints.assemble import ROOT, TRAINED, fresh_nano
@@ -82,7 +82,7 @@ def main() -> None:
     on_gpu = read_settings("gpu") if torch.cuda.is_available() else {}
     language, *stages = [StageConfig.read(CONFIGS / "nano" / f"{name}.yaml", on_gpu.get(name, ())) for name in STAGES]
     settings = {part: own | on_gpu.get(part, {}) for part, own in read_settings("pretrain").items()}
-    try:
+    with resumable_command("Error: "):
         pools = language.data.described_pool.parent
         build_pools(settings["pool"], pools)
         (folder,) = language.data.folders
@@ -90,10 +90,6 @@ def main() -> None:
         pretrain_encoder(stages[0].start, pools, settings["training"], run_stage(language))
         for stage in stages:
             result = run_stage(stage)
-    except ValueError as error:
-        sys.exit(f"Error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Stopped; the same command goes on from here.")
     save_share(result, TRAINED)
     print(f"Trained tensors are in {TRAINED.relative_to(ROOT)}; `make model` puts them into hub_model/.")
 
