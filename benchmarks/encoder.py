@@ -16,8 +16,6 @@ where these are installed.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from transformers import VideoLlama3VisionConfig, VideoLlama3VisionModel
 from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.report import write_json
+from benchmarks.timing import seconds_in_turn, summary
 from data_engine.tables import markdown_table
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.media_omniv_med import load_clip
@@ -97,32 +96,6 @@ def build_pair() -> tuple[OmniVMedVisionModel, VideoLlama3VisionModel]:
     return ours.to(device, dtype).eval(), theirs.to(device, dtype).eval()
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def take_turns(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call, one after the other, after one unmeasured round."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(repeats + 1):
-        for name, call in calls.items():
-            elapsed = seconds(call)
-            if number:
-                times[name].append(elapsed)
-    return times
-
-
-def summary(times: list[float]) -> dict[str, float]:
-    low, middle, high = statistics.quantiles(times, n=4)
-    return {"median_s": middle, "first_quartile_s": low, "third_quartile_s": high}
-
-
 @torch.no_grad()
 def measure_speed(name: str, backend: str, repeats: int) -> dict[str, Any]:
     """One case: the peer, ours without pruning, ours with pruning in the encoder, and the pruner."""
@@ -147,7 +120,7 @@ def measure_speed(name: str, backend: str, repeats: int) -> dict[str, Any]:
         pruned_difference = (encode_pruned() - theirs(**inputs).last_hidden_state[keep_mask]).abs().mean()
         assert pruned_difference > 0, "Tokens that are not encoded cannot be seen by the others."
         calls |= {"ours, pruned": encode_pruned, "pruner": prune, "spatial pruner": lambda: prune("spatial")}
-    times = take_turns(calls, repeats)
+    times = seconds_in_turn(calls, repeats)
     figures = {call: summary(elapsed) for call, elapsed in times.items()}
     peer = figures["peer"]["median_s"]
     ratios = {call: peer / figures[call]["median_s"] for call in figures if call.startswith("ours")}

@@ -31,8 +31,9 @@ from PIL import Image
 from tqdm import tqdm
 from transformers.models.video_llama_3.image_processing_pil_video_llama_3 import VideoLlama3ImageProcessorPil
 
-from benchmarks.encoder import MNI152, summary, take_turns
+from benchmarks.encoder import MNI152
 from benchmarks.report import write_json
+from benchmarks.timing import seconds_in_turn, summary
 from data_engine.tables import markdown_table
 from hub_model.media_omniv_med import load_clip
 from hub_model.visual_processing_omniv_med import frames_to_tokens
@@ -109,7 +110,7 @@ def decode_all(path: Path) -> np.ndarray:
 
 def compare(case: str, ours: Callable[[], Any], peer: Callable[[], Any], repeats: int) -> dict[str, Any]:
     """Medians and quartiles in seconds of both, and how many times faster ours is."""
-    times = take_turns({"ours": ours, "peer": peer}, repeats)
+    times = seconds_in_turn({"ours": ours, "peer": peer}, repeats)
     figures = {name: summary(elapsed) for name, elapsed in times.items()}
     return {"case": case, **figures, "speed": figures["peer"]["median_s"] / figures["ours"]["median_s"]}
 

@@ -4,7 +4,7 @@
     python -m benchmarks.start --json benchmarks/results/start.json
 
 `examples.ask` starts, reads a picture, loads the weights and answers. The floor under it is a process that only imports
-what every model of transformers needs. They take turns.
+what every model of transformers needs. They take turns; the first round, which may read a cold disk, is not counted.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import write_json
+from benchmarks.timing import seconds, take_turns
 from data_engine.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,8 +31,20 @@ COMMANDS = {
 }
 
 
+def wall_and_cpu(arguments: Sequence[str]) -> tuple[float, float]:
+    """Seconds of a run of Python with these arguments: on the clock, and of its processes on all cores together.
+
+    Raises:
+        subprocess.CalledProcessError: the command fails.
+    """
+    before = os.times()
+    wall = seconds(lambda: subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True))
+    after = os.times()
+    return wall, after.children_user + after.children_system - before.children_user - before.children_system
+
+
 def measure(commands: Mapping[str, Sequence[str]], repeats: int) -> list[dict[str, Any]]:
-    """Runs Python with each of these arguments in turn, and again.
+    """Runs Python with each of these arguments in turn, so often after a round that is not counted.
 
     Returns:
         One row a command: the medians of its seconds (`wall`) and of its processes' time on all cores (`cpu`), and both
@@ -40,14 +53,7 @@ def measure(commands: Mapping[str, Sequence[str]], repeats: int) -> list[dict[st
     Raises:
         subprocess.CalledProcessError: for a command that fails.
     """
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
-    for _ in range(repeats):
-        for name, arguments in commands.items():
-            before, start = os.times(), time.perf_counter()
-            subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
-            after = os.times()
-            cpu = after.children_user + after.children_system - before.children_user - before.children_system
-            runs[name].append((time.perf_counter() - start, cpu))
+    runs = take_turns({name: partial(wall_and_cpu, arguments) for name, arguments in commands.items()}, repeats)
     rows = []
     for name, pairs in runs.items():
         wall, cpu = zip(*pairs, strict=True)

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import encoder as encoder_benchmark
 from benchmarks.report import share_with_interval
+from benchmarks.timing import seconds_in_turn
 from data_engine.intervals import wilson_interval
 from hub_model.token_pruning_omniv_med import prune_tokens
 
@@ -30,7 +31,7 @@ def test_peak_memory_is_what_lives_at_one_time():
 
 def test_calls_take_turns_and_the_first_round_is_not_counted():
     order = []
-    times = encoder_benchmark.take_turns({name: lambda name=name: order.append(name) for name in "ab"}, repeats=2)
+    times = seconds_in_turn({name: lambda name=name: order.append(name) for name in "ab"}, repeats=2)
     assert order == list("ababab")
     assert [len(elapsed) for elapsed in times.values()] == [2, 2]
 
