@@ -33,6 +33,7 @@ SIDEWAYS = {
     ("benchmarks.evidence", "evaluation"): "its intervals are drawn by patient, as everywhere",
     ("benchmarks.start", "examples.ask"): "it measures how long the command takes",
     ("benchmarks.pruning", "evaluation"): "its intervals are drawn by patient, as everywhere",
+    ("benchmarks.start", "examples.ask"): "it measures how long that command takes",
     ("demo.service.studies", "clinic"): "visitors choose studies of the archives that batch runs read",
     (
         "evaluation.nano.documents",
