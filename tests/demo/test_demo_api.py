@@ -23,12 +23,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from gradio.utils import get_upload_folder
+from gradio.utils import get_function_description, get_upload_folder
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 
+from demo.api import Endpoints
 from demo.service.dialogue import Medium, Turn
 from demo.service.generation import AnswerStreamer
 from hub_model import isolated_reading_omniv_med
@@ -80,8 +81,11 @@ def test_only_the_three_documented_endpoints_are_offered(client):
         ("threshold", "float"),
         ("keep_ratio", "float"),
     ]
-    told = parameters[1]["description"] if "description" in parameters[1] else str(parameters[1])
-    assert all(f'"{rule}" ({RULE_WORDS[rule]})' in told for rule in PRUNE_RULES)
+
+
+def test_clients_are_told_what_each_pruning_rule_compares_with():
+    _, told, _ = get_function_description(Endpoints.prune_file)
+    assert all(f'"{rule}" ({RULE_WORDS[rule]})' in told["rule"] for rule in PRUNE_RULES)
 
 
 def test_a_file_is_described_pruned_and_asked_about_as_upload_and_as_data_uri(client, served):
