@@ -19,7 +19,8 @@ from transformers.processing_utils import TextKwargs
 
 from .clip_omniv_med import Clip
 from .prompt_omniv_med import MEDIA_TOKEN, fill_placeholders, media_text
-from .token_pruning_omniv_med import PrunedTokens, PruneRule, estimate_noise, prune_tokens, reconstruct
+from .pruning_noise_omniv_med import estimate_noise
+from .token_pruning_omniv_med import PrunedTokens, PruneRule, prune_tokens, reconstruct
 from .visual_processing_omniv_med import RESAMPLES, Resample, frames_to_tokens, to_uint8, token_grid, unpatchify
 
 MEDIA_TYPES = ("image", "volume", "video")

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from .token_pruning_omniv_med import PrunedTokens, PruneRule, estimate_noise, prune_tokens
+from .pruning_noise_omniv_med import estimate_noise
+from .token_pruning_omniv_med import PrunedTokens, PruneRule, prune_tokens
 
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 """What Qwen3-VL writes around the tokens of each temporal patch, after its time."""

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hub_model.pruning_noise_omniv_med import estimate_noise
 from hub_model.token_pruning_omniv_med import (
     GUARD_RATIO,
     LARGEST_DISTANCE,
@@ -18,7 +19,6 @@ from hub_model.token_pruning_omniv_med import (
     StreamingPruner,
     block_means,
     check_rule,
-    estimate_noise,
     prune_tokens,
     reconstruct,
 )
