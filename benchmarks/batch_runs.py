@@ -32,7 +32,7 @@ from PIL import Image
 from scipy.ndimage import zoom
 from transformers.utils import logging
 
-from benchmarks.report import markdown_table, write_json
+from benchmarks.report import write_json
 from clinic.engines import Settings, answered_here, groups_left
 from clinic.model import LocalModel
 from clinic.questions import Questions
@@ -40,6 +40,7 @@ from clinic.studies import find_series
 from clinic.tasks import Task, tasks_about
 from data_engine.phantoms import generate
 from data_engine.sample_media import hounsfield_units
+from data_engine.tables import markdown_table
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.number_format_omniv_med import preferred_dtype
 from hub_model.processing_omniv_med import OmniVMedProcessor
