@@ -33,7 +33,8 @@ from data_engine.tables import markdown_table
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.media_omniv_med import load_clip
 from hub_model.modeling_omniv_med import OmniVMedVisionModel, memory_efficient_attention
-from hub_model.token_pruning_omniv_med import PruneRule, estimate_noise, prune_tokens
+from hub_model.pruning_noise_omniv_med import estimate_noise
+from hub_model.token_pruning_omniv_med import PruneRule, prune_tokens
 from hub_model.visual_processing_omniv_med import patchify, resize_frames
 
 MNI152 = Path(nilearn.__file__).parent / "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"

@@ -39,7 +39,7 @@ from benchmarks.report import share_with_interval, write_json
 from data_engine.tables import markdown_table
 from evaluation.metrics import bootstrap_interval
 from hub_model.pruning_heatmap_omniv_med import draw_heatmap
-from hub_model.token_pruning_omniv_med import estimate_noise
+from hub_model.pruning_noise_omniv_med import estimate_noise
 from hub_model.visual_processing_omniv_med import patchify, to_uint8, unpatchify
 
 KINDS = {"lesions": "outlined lesions in volumes", "spheres": "planted spheres", "boxes": "boxed findings in pictures"}

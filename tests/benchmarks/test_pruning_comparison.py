@@ -29,7 +29,7 @@ from benchmarks.pruning_findings import (
 from benchmarks.pruning_rules.compared import OF_CLIPS, OF_PICTURES, Subject, medpruner
 from benchmarks.pruning_rules.encoder import ClipEncoder, EncoderView
 from hub_model.processing_omniv_med import OmniVMedProcessor, ProcessedClip
-from hub_model.token_pruning_omniv_med import estimate_noise
+from hub_model.pruning_noise_omniv_med import estimate_noise
 from hub_model.visual_processing_omniv_med import unpatchify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
