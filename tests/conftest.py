@@ -17,6 +17,9 @@ import pytest
 # same time must not read what another one has half written. It is asked for when transformers is imported.
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="transformers-modules-")
 
+# Ray starts its workers at niceness 15: beside other tests on a small machine they would hardly come to work.
+os.environ["RAY_worker_niceness"] = "0"
+
 import torch
 from hypothesis import HealthCheck, settings
 from transformers import PreTrainedTokenizerFast
