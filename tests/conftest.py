@@ -18,7 +18,7 @@ import pytest
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="transformers-modules-")
 
 # Ray starts its workers at niceness 15: beside other tests on a small machine they would hardly come to work.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
 
 import torch
 from hypothesis import HealthCheck, settings
