@@ -64,6 +64,7 @@ RUN_BY = {
     "benchmarks.batch_runs": "tests/benchmarks/test_batch_runs.py",
     "benchmarks.chat_followup": "tests/benchmarks/test_chat_followup.py",
     "benchmarks.soak": "tests/benchmarks/test_soak.py",
+    "benchmarks.start": "tests/benchmarks/test_start.py",
     "benchmarks.convert_memory": "tests/benchmarks/test_convert_memory.py",
     "benchmarks.data_engine": "tests/benchmarks/test_data_plan.py",
     "benchmarks.encoder": "tests/benchmarks/test_benchmarks.py",

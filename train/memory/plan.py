@@ -220,7 +220,7 @@ class Activations:
     and rotations in float32 (4 bytes). Where a layer is computed again, its input alone is kept.
 
     Attributes:
-        media: pixels, as grey levels and as numbers, and merged tokens.
+        media: pixels, as grey levels and as numbers, and the merged tokens that are kept.
         encoder_kept, language_kept: from the forward to the backward pass.
         encoder_layer, language_layer: while one layer is computed forwards and backwards.
         projector: kept of projector and embeddings.
@@ -246,14 +246,14 @@ class Activations:
         patch_values = vision.num_channels * vision.patch_size**2
         encoder_trained = any(parameter.requires_grad for parameter in module.model.model.vision_model.parameters())
         at_once = min(batch.patches, PATCHES_PER_STEP)
-        tokens = batch.patches // batch.merge**2
-        media = batch.patches * patch_values * (7 if encoder_trained else 5) + tokens * width * 8
+        visual = batch.conversations * batch.visual
+        media = batch.patches * patch_values * (7 if encoder_trained else 5) + visual * width * 8
         kept_of_layer = 2 * width if recomputed else 4 * inner + 18 * width
         encoder_kept = encoder_layer = 0
         if encoder_trained:
             encoder_kept = vision.num_hidden_layers * batch.patches * kept_of_layer
             encoder_layer = at_once * ((4 * inner if recomputed else inner) + (24 if recomputed else 6) * width)
-            encoder_layer += tokens * width * 4  # the gradient of the merged tokens
+            encoder_layer += visual * width * 4  # the gradient of the merged tokens
         else:
             encoder_layer = at_once * (4 * inner + 16 * width)
 
@@ -266,7 +266,6 @@ class Activations:
         of_layer = 8 * inner + norms * hidden + 4 * shared
         language_kept = text.num_hidden_layers * batch.positions * (stream * hidden if recomputed else of_layer)
         backward = 4 * inner + 4 * hidden
-        visual = batch.conversations * batch.visual
         return cls(
             media=media,
             encoder_kept=encoder_kept,
