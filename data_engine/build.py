@@ -47,7 +47,7 @@ from data_engine.statistics import draw_figures, summarise
 
 logger = logging.getLogger(__name__)
 
-CHUNK_ROWS = 64
+CHUNK_ROWS = 32
 WORK = ".build"
 """Folder in the built set's folder where chunks lie until the set is finished."""
 
