@@ -493,7 +493,7 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         # Each step ends in merged and kept tokens, so that a long clip adds no more than its output to a step's memory.
         count = int(clips.tokens_per_frame.sum()) if keep_mask is None else int(keep_mask.sum())
         hidden_states = pixel_values.new_empty(count, self.config.hidden_size, dtype=self.dtype)
-        place_of_token = None if keep_mask is None else keep_mask.cumsum(0) - 1
+        place_of_token = None if keep_mask is None else torch.where(keep_mask, keep_mask.cumsum(0) - 1, -1)
         recorded = []
         for index, valid in self._window_batches(self._window_lengths(grid_thw, patches_per_frame)):
             patches = index if kept_patches is None else kept_patches[index]
@@ -511,9 +511,9 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
             )
             tokens, areas = clips.tokens(patches).unique_consecutive(return_counts=True)
             merged = self._merge(self.post_layernorm(encoded), areas)
-            if keep_mask is not None and place_of_token is not None:
-                kept = keep_mask[tokens]
-                tokens, merged = place_of_token[tokens[kept]], merged[kept]
+            if place_of_token is not None:
+                places = place_of_token[tokens]
+                tokens, merged = places[places >= 0], merged[places >= 0]
             hidden_states[tokens] = merged.to(hidden_states.dtype)  # autocast may have made it narrower
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_states,
