@@ -22,6 +22,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -29,6 +30,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 from gradio_client import Client, handle_file
 
 from benchmarks.report import write_json
@@ -141,16 +143,14 @@ class Tally:
 
 
 def resident_mib(process: int) -> float:
-    """Resident memory of a process and of those that it started, in MiB."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:  # it has just ended
-        return 0.0
-    here = next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:")), 0.0)
-    children = {
-        child for each in Path(f"/proc/{process}/task").glob("*/children") for child in each.read_text().split()
-    }
-    return here + sum(resident_mib(int(child)) for child in children)
+    """Resident memory of a process and of those that it started, in MiB; those that have just ended take none."""
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process)
+        for each in (parent, *parent.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                total += each.memory_info().rss
+    return total / 2**20
 
 
 def sample_memory(process: int, done: threading.Event) -> list[float]:

@@ -63,8 +63,6 @@ RUN_HERE = "run here"
 RUN_BY = {
     "benchmarks.batch_runs": "tests/benchmarks/test_batch_runs.py",
     "benchmarks.chat_followup": "tests/benchmarks/test_chat_followup.py",
-    "benchmarks.soak": "tests/benchmarks/test_soak.py",
-    "benchmarks.start": "tests/benchmarks/test_start.py",
     "benchmarks.convert_memory": "tests/benchmarks/test_convert_memory.py",
     "benchmarks.data_engine": "tests/benchmarks/test_data_plan.py",
     "benchmarks.encoder": "tests/benchmarks/test_benchmarks.py",
@@ -74,6 +72,8 @@ RUN_BY = {
     "benchmarks.media_outcomes": "tests/hub_model/test_media_formats.py",
     "benchmarks.pruning": "tests/benchmarks/test_pruning_comparison.py",
     "benchmarks.quantization": "tests/benchmarks/test_quantization.py",
+    "benchmarks.soak": "tests/benchmarks/test_soak.py",
+    "benchmarks.start": "tests/benchmarks/test_start.py",
     "clinic.batch": "tests/clinic/test_batch.py",
     "clinic.dicomweb": "tests/clinic/test_dicomweb.py",
     "clinic.export": "tests/clinic/test_export.py",
