@@ -56,10 +56,12 @@ def _run_ray(function: Callable[[Task], Result], tasks: Sequence[Task], processe
     started = not ray.is_initialized()
     if started:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported over the network
-        # Workers find this repository wherever they are started; RAY_ADDRESS joins a cluster instead.
+        # Workers find this repository wherever they are started. RAY_ADDRESS joins a cluster; what other programs
+        # started on this machine is not joined without it.
         environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}}
-        cores = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": processes, "include_dashboard": False}
-        ray.init(runtime_env=environment, log_to_driver=False, configure_logging=False, **cores)
+        own = {"address": "local", "num_cpus": processes, "include_dashboard": False}
+        cluster = {} if os.environ.get("RAY_ADDRESS") else own
+        ray.init(runtime_env=environment, log_to_driver=False, configure_logging=False, **cluster)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""What the tests share: the committed tokenizer, a processor for small frames, and tiny random models that fit them."""
+"""What the tests share: a tokenizer, a processor for small frames, and tiny random models that fit them."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from tests.helpers.long_files import put_long_files_first
 from tests.helpers.paths import HUB_MODEL
 from tests.helpers.tiny_models import PROCESSOR_OPTIONS, TINY_TEXT, TINY_VISION
+from tests.helpers.tokenizers import small_tokenizer
 from train.checkpoints.assemble import write_configuration
 
 # Properties are tried on the same examples every time, without a limit of time, so that a run's outcome depends neither
@@ -59,9 +60,9 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of the Nano, with the vision tokens."""
-    return PreTrainedTokenizerFast.from_pretrained(HUB_MODEL)
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+    """The tokenizer of the Nano, vision tokens included, with a small vocabulary."""
+    return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="session")

