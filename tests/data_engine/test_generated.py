@@ -12,14 +12,27 @@ import pytest
 from data_engine import generated
 from data_engine.adapters.base import MediaStore
 from data_engine.generated import SamplePlan, encode, plan_samples, records_of
-from data_engine.phantoms import KINDS_OF, MODALITIES, generate
+from data_engine.phantoms import KINDS_OF, MODALITIES, Sample, generate
 from data_engine.questions import REPORT_REQUESTS, caption, matching_question, modality_adjective, report
-from data_engine.records import TASKS
+from data_engine.records import TASKS, Record
 from hub_model.media_omniv_med import load_clip
 
 
 def draw(index: int, split: str = "train", seed: int = 3) -> SamplePlan:
     return SamplePlan(seed, split, index)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory) -> list[list[Record]]:
+    """The records about each of 200 samples."""
+    store = MediaStore(tmp_path_factory.mktemp("asked"))
+    return [records_of(draw(index), store) for index in range(200)]
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    """150 samples of all modalities and kinds in turn."""
+    return [generate(*draw(index).kind_of, np.random.default_rng([7, index])) for index in range(150)]
 
 
 def test_every_modality_and_every_kind_takes_its_turn():
@@ -49,10 +62,10 @@ def test_listed_holds_the_counts_of_every_split():
     assert counts == {"train": 5, "test": 3}
 
 
-def test_the_tasks_of_a_sample_differ_and_all_tasks_occur(tmp_path):
-    store, seen = MediaStore(tmp_path), Counter()
-    for index in range(160):
-        tasks = [record.task for record in records_of(draw(index), store)]
+def test_the_tasks_of_a_sample_differ_and_all_tasks_occur(asked):
+    seen = Counter()
+    for records in asked:
+        tasks = [record.task for record in records]
         assert len(set(tasks)) == len(tasks) <= generated.RECORDS_PER_SAMPLE
         seen.update(tasks)
     assert set(seen) == set(TASKS)
@@ -92,16 +105,10 @@ def test_a_video_file_has_the_frames_and_their_times(tmp_path, modality):
     assert np.abs(clip.frames.astype(float) - sample.frames).mean() < 8
 
 
-def samples(count: int):
-    for index in range(count):
-        modality, kind = draw(index).kind_of
-        yield generate(modality, kind, np.random.default_rng([7, index]))
-
-
-def test_a_sentence_that_does_not_fit_names_something_false():
+def test_a_sentence_that_does_not_fit_names_something_false(samples):
     rng = np.random.default_rng(0)
     answers = Counter()
-    for sample in samples(150):
+    for sample in samples:
         one = matching_question(sample.facts, sample.kind, rng)
         answers[one.answer] += 1
         sentence = re.search('"(.*)"', one.question)[1].lower()
@@ -114,8 +121,8 @@ def test_a_sentence_that_does_not_fit_names_something_false():
     assert 0.35 < answers["yes"] / sum(answers.values()) < 0.65
 
 
-def test_a_report_holds_every_fact_of_the_sample():
-    for sample in samples(120):
+def test_a_report_holds_every_fact_of_the_sample(samples):
+    for sample in samples:
         words = report(sample.facts, sample.kind)
         for name in ("region", "finding", "count", "size", "severity", "motion", "location"):
             if name in sample.facts:
@@ -126,23 +133,17 @@ def test_a_report_holds_every_fact_of_the_sample():
         assert ".." not in words
 
 
-def test_reports_and_captions_are_both_asked_for(tmp_path):
-    store = MediaStore(tmp_path)
-    asked = [
-        record
-        for index in range(200)
-        for record in records_of(draw(index), store)
-        if record.task == "report generation and captioning"
-    ]
-    reports = [record for record in asked if record.answer.startswith("Findings: ")]
-    assert 0.3 < len(reports) / len(asked) < 0.7
+def test_reports_and_captions_are_both_asked_for(asked):
+    written = [record for records in asked for record in records if record.task == "report generation and captioning"]
+    reports = [record for record in written if record.answer.startswith("Findings: ")]
+    assert 0.3 < len(reports) / len(written) < 0.7
     formats = {wording.split("{")[0].rstrip() for wording in REPORT_REQUESTS}
     assert all(any(record.question.startswith(words) for words in formats) for record in reports)
 
 
-def test_captions_of_every_modality_read_as_one_sentence():
+def test_captions_of_every_modality_read_as_one_sentence(samples):
     rng = np.random.default_rng(4)
-    for sample in samples(80):
+    for sample in samples:
         sentence = caption(sample.facts, sample.kind, rng)
         assert sentence.endswith(".")
         assert modality_adjective(sample.facts["modality"]).lower() in sentence.lower()
