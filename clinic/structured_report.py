@@ -8,6 +8,7 @@ each question a container with the question, the answer and the device's certain
 
 from __future__ import annotations
 
+import unicodedata
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,6 +63,14 @@ class QuestionAnswered:
     answer: str
     confidence: float
     declined: bool
+
+
+def as_text(words: str) -> str:
+    """A model's words with a space for what the value representation UT does not allow (PS3.5, 6.2).
+
+    Of the control characters it takes tab, line feed, form feed and carriage return alone.
+    """
+    return "".join(one if one in "\t\n\f\r" or unicodedata.category(one) != "Cc" else " " for one in words)
 
 
 def own_code(value: str, meaning: str) -> sr.CodedConcept:
@@ -179,8 +188,8 @@ def _exchange(answered: QuestionAnswered) -> sr.ContainerContentItem:
     )
     item.ContentSequence = sr.ContentSequence(
         [
-            sr.TextContentItem(name=QUESTION, value=answered.question, relationship_type=contained),
-            sr.TextContentItem(name=ANSWER, value=answered.answer, relationship_type=contained),
+            sr.TextContentItem(name=QUESTION, value=as_text(answered.question), relationship_type=contained),
+            sr.TextContentItem(name=ANSWER, value=as_text(answered.answer), relationship_type=contained),
             certainty,
             declined,
         ]

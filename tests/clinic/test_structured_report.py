@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage
 
 from clinic.source_series import SeriesError, read_series
-from clinic.structured_report import RESEARCH_ONLY, ModelIdentity, QuestionAnswered, build_report
+from clinic.structured_report import RESEARCH_ONLY, ModelIdentity, QuestionAnswered, as_text, build_report
 from tests.helpers.clinical_series import PATIENT, POSES, body, write_series
 from tests.helpers.dicom_checks import errors_of, marks_in, needs_dciodvfy
 
@@ -134,3 +134,10 @@ def test_what_is_no_series_is_refused(tmp_path, content, sentence):
     (tmp_path / "file.dcm").write_bytes(content)
     with pytest.raises(SeriesError, match=sentence):
         read_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "written"), [("no\x1f nodule\x00", "no  nodule "), ("a\tb\nc\r", "a\tb\nc\r"), ("Ödem", "Ödem")]
+)
+def test_an_answer_holds_no_control_character_that_dicom_forbids(said, written):
+    assert as_text(said) == written
