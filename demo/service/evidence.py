@@ -165,9 +165,9 @@ class _Asked:
         self._language, self._head = model.model.language_model, model.lm_head
         self._answer = torch.tensor([answer_ids], device=prompt.device)
         ids = torch.cat([prompt, self._answer[:, :-1]], dim=1)
-        is_visual = ids[0] == model.config.image_token_id
+        is_visual = prompt[0] == model.config.image_token_id  # an answer may hold this token too, which shows nothing
         self._embeddings = self._language.get_input_embeddings()(ids).clone()
-        self._embeddings[0, is_visual] = torch.cat(features).to(self._embeddings.dtype)
+        self._embeddings[0, : prompt.shape[1]][is_visual] = torch.cat(features).to(self._embeddings.dtype)
         self._means = [part.mean(dim=0).to(self._embeddings.dtype) for part in features]
         self._positions = _positions(is_visual.nonzero().squeeze(1).tolist(), media)
         self._cache: Any = None
