@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import pydicom
 import requests
@@ -32,6 +32,7 @@ from clinic.archive_settings import ArchiveError, ArchiveSettings, read_settings
 from clinic.guarded_session import GuardedSession, RefusedError
 from clinic.source_series import values_stay_out_of_logs
 from clinic.uids import is_uid
+from data_engine.commands import OneLineParser, UsageError
 
 LISTING_BYTES = 1 << 26
 """Of one listing, however many pages it has; a series of 20,000 instances takes a tenth of it."""
@@ -382,15 +383,8 @@ def _check_uids(*uids: str) -> None:
         raise ArchiveError("A UID has digits and points only, 64 at most; copy it from a listing.")
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ArchiveError(f"{message} (see --help)")
-
-
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Reads the command line; raises `UsageError` for what it cannot mean."""
     parser = OneLineParser(
         prog="python -m clinic.dicomweb", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -458,7 +452,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, or 2 with one line on stderr."""
     try:
         run(parse_arguments(arguments))
-    except ArchiveError as error:
+    except (ArchiveError, UsageError) as error:
         print("dicomweb:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     return 0

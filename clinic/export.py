@@ -17,9 +17,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from clinic.source_series import SeriesError, SourceSeries, read_series, save_result
+from data_engine.commands import OneLineParser, UsageError
 from hub_model.clip_omniv_med import PLANES
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 
@@ -33,15 +34,8 @@ READING_SECONDS = 600.0
 """After which a series is given up; a whole examination on a slow disk takes minutes."""
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        raise SeriesError(f"{message} (see --help)")
-
-
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the command line; raises `SeriesError` for what can be refused before anything is loaded."""
+    """Reads the command line; raises `UsageError` for what can be refused before anything is loaded."""
     parser = OneLineParser(
         prog="python -m clinic.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -56,7 +50,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     if not all(question.strip() for question in options.questions):
-        raise SeriesError("A question is empty; write one after --question.")
+        raise UsageError("A question is empty; write one after --question.")
     return options
 
 

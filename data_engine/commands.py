@@ -1,13 +1,26 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""How a command ends that can be stopped at any moment and goes on when it is started again."""
+"""What commands share: wrong arguments in one line, and an end from which the same command goes on."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 STOPPED = "Stopped; the same command goes on from here."
+
+
+class UsageError(ValueError):
+    """Arguments of a command that mean nothing; the message is one sentence for the user."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser, of subcommands too, that raises `UsageError` instead of printing the usage and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see --help)")
 
 
 @contextmanager

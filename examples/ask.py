@@ -19,8 +19,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from data_engine.commands import OneLineParser, UsageError
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 
 if TYPE_CHECKING:
@@ -37,15 +38,8 @@ class AskError(Exception):
     """Wrong input; the message is one sentence for the user."""
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        raise AskError(f"{message} (see --help)")
-
-
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Reads the command line; raises `AskError` for what can be refused before anything is loaded."""
+    """Reads the command line; raises `UsageError` for what can be refused before anything is loaded."""
     parser = OneLineParser(
         prog="python -m examples.ask",
         description=__doc__,
@@ -59,21 +53,21 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (default: %(default)s)")
     options = parser.parse_args(arguments)
     if not options.question.strip():
-        raise AskError("The question is empty; write one after the file.")
+        raise UsageError("The question is empty; write one after the file.")
     if options.max_new_tokens < 1:
-        raise AskError("--max-new-tokens must be at least 1.")
+        raise UsageError("--max-new-tokens must be at least 1.")
     if options.file != NO_MEDIUM and not Path(options.file).exists():
-        raise AskError(f"{Path(options.file).name or 'The file'} does not exist; check the path, or give 'none'.")
+        raise UsageError(f"{Path(options.file).name or 'The file'} does not exist; check the path, or give 'none'.")
     if options.heatmap is not None:
         if options.file == NO_MEDIUM:
-            raise AskError("--heatmap needs a file, and the file is 'none'.")
+            raise UsageError("--heatmap needs a file, and the file is 'none'.")
         if options.heatmap.suffix.lower() != ".png":
-            raise AskError("--heatmap writes PNG; give a name that ends in .png.")
+            raise UsageError("--heatmap writes PNG; give a name that ends in .png.")
         if not options.heatmap.absolute().parent.is_dir() or options.heatmap.is_dir():
-            raise AskError("--heatmap must name a file in a folder that exists.")
+            raise UsageError("--heatmap must name a file in a folder that exists.")
     folder = Path(options.model)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise AskError(f"The folder {folder.name} holds no model weights; 'make model' assembles them.")
+        raise UsageError(f"The folder {folder.name} holds no model weights; 'make model' assembles them.")
     return options
 
 
@@ -216,7 +210,7 @@ def without_collector() -> Iterator[None]:
 
 
 def run(arguments: list[str] | None) -> None:
-    """Reads, asks, prints; raises `AskError` for wrong input."""
+    """Reads, asks, prints; raises `UsageError` or `AskError` for wrong input."""
     options = parse_arguments(arguments)
     with ExitStack() as resources:
         reader = None
@@ -265,7 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
         with without_collector():
             run(arguments)
         sys.stdout.flush()  # here and not when Python ends, where nothing could be done about a reader that is gone
-    except AskError as error:
+    except (AskError, UsageError) as error:
         print("ask:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except BrokenPipeError:
