@@ -20,7 +20,7 @@ from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.sr.codedict import codes
 
 from clinic.source_series import SeriesError, SourceSeries, values_stay_out_of_logs
-from clinic.structured_report import MANUFACTURER, ModelIdentity, own_code, own_scheme
+from clinic.structured_report import ModelIdentity, identity_of_result, own_code
 
 if TYPE_CHECKING:
     from hub_model.processing_omniv_med import ProcessedClip
@@ -179,18 +179,10 @@ def build_segmentation(labels: np.ndarray, series: SourceSeries, model: ModelIde
                 pixel_array=labels,
                 segmentation_type="BINARY",
                 segment_descriptions=_segments(model, settings),
-                series_instance_uid=highdicom.UID(),
-                series_number=SERIES_NUMBER,
-                series_description="Tokens kept and removed, research use only",
-                sop_instance_uid=highdicom.UID(),
-                instance_number=1,
-                manufacturer=MANUFACTURER,
-                manufacturer_model_name=model.name,
-                software_versions=model.version,
                 device_serial_number="none",
                 content_label="TOKENS",
                 content_description="Visual tokens that pruning kept and removed",
-                coding_schemes=[own_scheme()],
+                **identity_of_result(model, SERIES_NUMBER, "Tokens kept and removed, research use only"),
             )
         except (AttributeError, KeyError, TypeError, ValueError):  # with the value that is wrong in its message
             raise SeriesError(

@@ -12,6 +12,7 @@ import unicodedata
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import highdicom
 from highdicom import sr
@@ -83,6 +84,28 @@ def own_scheme() -> CodingSchemeIdentificationItem:
     return CodingSchemeIdentificationItem(SCHEME, name="OmniV-Med", responsible_organization="The OmniV-Med Authors")
 
 
+def identity_of_result(model: ModelIdentity, series_number: int, description: str) -> dict[str, Any]:
+    """What every result says of itself, as highdicom's objects take it: the only instance of a series of its own, and
+    which model made it.
+
+    Args:
+        model: who made it.
+        series_number: after those of the images.
+        description: of the series, in a few words.
+    """
+    return {
+        "series_instance_uid": highdicom.UID(),
+        "series_number": series_number,
+        "series_description": description,
+        "sop_instance_uid": highdicom.UID(),
+        "instance_number": 1,
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": model.name,
+        "software_versions": model.version,
+        "coding_schemes": [own_scheme()],
+    }
+
+
 TITLE = own_code("ANSWERS", "Answers of a vision-language model, research use only")
 NOTICE = own_code("NOTICE", "Notice")
 EXCHANGE = own_code("EXCHANGE", "Question and answer")
@@ -113,16 +136,8 @@ def build_report(
             return sr.ComprehensiveSR(
                 evidence=series.headers,
                 content=_content(series.headers, answers, model, settings),
-                series_instance_uid=highdicom.UID(),
-                series_number=SERIES_NUMBER,
-                series_description="Answers of a model, research use only",
-                sop_instance_uid=highdicom.UID(),
-                instance_number=1,
-                manufacturer=MANUFACTURER,
-                manufacturer_model_name=model.name,
-                software_versions=model.version,
                 is_complete=True,
-                coding_schemes=[own_scheme()],
+                **identity_of_result(model, SERIES_NUMBER, "Answers of a model, research use only"),
             )
         except (AttributeError, TypeError, ValueError):  # with the value that is wrong in its message
             raise SeriesError(
