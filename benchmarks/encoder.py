@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ import nilearn
 import torch
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
-from transformers import VideoLlama3VisionConfig, VideoLlama3VisionModel
+from transformers.models.video_llama_3.configuration_video_llama_3 import VideoLlama3VisionConfig
+from transformers.models.video_llama_3.modeling_video_llama_3 import VideoLlama3VisionModel
 from transformers.utils import is_flash_attn_2_available
 
 from benchmarks.report import write_json
@@ -32,7 +34,7 @@ from benchmarks.timing import seconds_in_turn, summary
 from data_engine.tables import markdown_table
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.media_omniv_med import load_clip
-from hub_model.modeling_omniv_med import OmniVMedVisionModel, memory_efficient_attention
+from hub_model.modeling_omniv_med import OmniVMedVisionModel
 from hub_model.pruning_noise_omniv_med import estimate_noise
 from hub_model.token_pruning_omniv_med import PruneRule, prune_tokens
 from hub_model.visual_processing_omniv_med import patchify, resize_frames
@@ -58,7 +60,7 @@ def backends() -> list[str]:
     """sdpa, and what else can run here."""
     if not torch.cuda.is_available():
         return ["sdpa"]
-    extra = {"xformers": memory_efficient_attention is not None, "flash_attention_2": is_flash_attn_2_available()}
+    extra = {"xformers": find_spec("xformers") is not None, "flash_attention_2": is_flash_attn_2_available()}
     for name in (name for name, installed in extra.items() if not installed):
         print(f"{name} is not installed and left out.")
     return ["sdpa", *(name for name, installed in extra.items() if installed)]

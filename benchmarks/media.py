@@ -48,7 +48,7 @@ KEY_FRAMES = {"a key frame every 10 s": 250, "a key frame every second": 25}
 
 def write_volume(path: Path) -> Path:
     """The middle 181 axial slices of the MNI152 volume."""
-    image = nibabel.load(MNI152)
+    image = nibabel.Nifti1Image.from_filename(MNI152)
     first = (image.shape[2] - SLICES) // 2
     nibabel.save(image.slicer[:, :, first : first + SLICES], path)
     return path
@@ -56,7 +56,7 @@ def write_volume(path: Path) -> Path:
 
 def peer_patches(path: Path, processor: VideoLlama3ImageProcessorPil) -> tuple[torch.Tensor, list[int]]:
     """Patches (n, 3 x 14 x 14) of all axial slices, and the grid of one slice, the way Hulu-Med loads a NIfTI file."""
-    volume = nibabel.load(path).get_fdata()
+    volume = nibabel.Nifti1Image.from_filename(path).get_fdata()
     pictures = []
     for index in range(volume.shape[2]):
         values = volume[:, :, index]

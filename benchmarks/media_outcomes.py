@@ -23,6 +23,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pydicom
+from nibabel.spatialimages import SpatialImage
 from pydicom.data.download import get_url_map
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_windowing
 from tqdm import tqdm
@@ -121,6 +122,8 @@ def dicom_order(dataset: pydicom.Dataset, count: int) -> np.ndarray:
 def nibabel_reference(path: Path, clip: Clip) -> np.ndarray:
     """The first volume of a file as nibabel decodes it, axial from the feet, anterior up, patient right on the left."""
     image = nibabel.load(path)
+    if not isinstance(image, SpatialImage):
+        raise ValueError("The reference knows volumes only.")
     if len(image.shape) > 3:
         image = image.slicer[(..., *[slice(0, 1)] * (len(image.shape) - 3))]
     image = nibabel.as_closest_canonical(image)

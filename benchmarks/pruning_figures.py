@@ -18,7 +18,7 @@ from benchmarks.pruning_findings import SURVIVING_CONTRAST
 
 OURS = "ours"
 EXAMPLES_OF_RULE = 8
-COLOURS = matplotlib.colormaps["tab10"].colors[1:] + matplotlib.colormaps["Dark2"].colors[3:]
+COLOURS = matplotlib.color_sequences["tab10"][1:] + matplotlib.color_sequences["Dark2"][3:]
 OUR_COLOURS = ("#0f766e", "#2dd4bf", "#134e4a", "#5eead4")
 MARKERS = "osv^Dp<>hX*"
 

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch.ao.nn.quantized.dynamic import Linear as DynamicQuantizedLinear
 from torch.ao.quantization import quantize_dynamic
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList, TorchAoConfig
 
 from benchmarks.report import share_with_interval, write_json
@@ -94,7 +95,7 @@ FORMATS: dict[str, Callable[[str], Any]] = {
 
 def plain_tensors(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """The tensor, or those that a quantised one consists of."""
-    if type(tensor) in (torch.Tensor, torch.nn.Parameter):
+    if not is_traceable_wrapper_subclass(tensor):
         yield tensor
         return
     for name in tensor.__tensor_flatten__()[0]:

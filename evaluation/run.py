@@ -23,7 +23,7 @@ import torch
 import yaml
 from accelerate import PartialState
 from tqdm import tqdm
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, BatchFeature
 
 from data_engine.commands import resumable_command
 from data_engine.files import write_atomically
@@ -122,7 +122,7 @@ def generate(
     if can_share(processor, questions):
         return generate_sharing(model, processor, questions, prompts, max_new_tokens, prune_stage)
     chats = [question.messages(prompts) for question in questions]
-    inputs = processor.apply_chat_template(
+    inputs: BatchFeature = processor.apply_chat_template(
         chats,
         add_generation_prompt=True,
         tokenize=True,

@@ -230,5 +230,9 @@ class StageConfig(Strict):
 
 def _fields_of(model: type[BaseModel], place: tuple[int | str, ...]) -> set[str]:
     """The names that a nested part of the configuration may hold."""
-    nested = {"data": DataConfig, "lora": LoraSettings, "evaluation": EvaluationConfig}
+    nested: dict[int | str, type[BaseModel]] = {
+        "data": DataConfig,
+        "lora": LoraSettings,
+        "evaluation": EvaluationConfig,
+    }
     return set((nested[place[0]] if place and place[0] in nested else model).model_fields)

@@ -12,7 +12,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from train.checkpoints.assemble import (
 from train.config import NANO, TRAINABLE_PARTS, ConfigError, StageConfig
 from train.conversation_loss import ConversationLoss
 from train.dataset.conversation_index import ConversationIndex
-from train.dataset.conversations import pack
+from train.dataset.conversations import Conversation, pack
 from train.dataset.described_samples import DescribedConversations
 from train.dataset.mixed_dataset import DESCRIBED, TEXT, MixedDataset, natural_shares
 from train.dataset.prepared_media import MediaCache
@@ -138,14 +138,14 @@ def build_stage(config: StageConfig) -> Stage:
     with process_state().main_process_first():
         model, processor = load_model(config)
         # The replayed answers are those of the language model before any training, so they come before the start.
-        in_memory, shares, fact_embeddings = {}, data.shares or {}, None
+        in_memory: dict[str, Sequence[Conversation]] = {}
+        shares, fact_embeddings = data.shares or {}, None
         if shares.get(TEXT, 0) > 0:
             in_memory[TEXT] = replay_conversations(model.eval(), processor, data.text_replay)
         if shares.get(DESCRIBED, 0) > 0:
-            in_memory[DESCRIBED] = DescribedConversations(data.described_pool, config.seed)
-            fact_embeddings = FactEmbeddings(
-                model.get_input_embeddings(), processor.tokenizer, in_memory[DESCRIBED].vocabulary
-            )
+            described = DescribedConversations(data.described_pool, config.seed)
+            in_memory[DESCRIBED] = described
+            fact_embeddings = FactEmbeddings(model.get_input_embeddings(), processor.tokenizer, described.vocabulary)
         scratch = config.output / "records"
         questions = data.questions_per_conversation
         index = ConversationIndex(data.folders, "train", questions, scratch, data.tasks, data.languages, data.passes)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from transformers import BatchFeature
 
 from data_engine.commands import resumable_command
 from data_engine.ledger import Ledger
@@ -116,7 +117,7 @@ def seconds_to_first_token(
     for number, question in enumerate([questions[0], *questions]):
         for name, options in settings.items():
             begun = time.perf_counter()
-            inputs = processor.apply_chat_template(
+            inputs: BatchFeature = processor.apply_chat_template(
                 question.messages("plain"),
                 add_generation_prompt=True,
                 tokenize=True,

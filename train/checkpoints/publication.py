@@ -130,8 +130,8 @@ def card(folder: Path, repo: str) -> str:
             f"The figures in {metrics_file} were measured on other weights; measure again, or take the file away."
         )
     completed = ModelCard(text)
-    completed.data.model_name = repo.partition("/")[2]
-    completed.data.eval_results = figures(metrics)
+    completed.data["model_name"] = repo.partition("/")[2]
+    completed.data["eval_results"] = figures(metrics)
     return str(completed)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,12 +18,26 @@ from torch import nn
 from data_engine.records import MEDIA_PLACEHOLDER
 from hub_model.processing_omniv_med import OmniVMedProcessor
 from hub_model.prompt_omniv_med import fill_placeholders, split_after_media
-from train.dataset.prepared_media import PreparedClip, drop_tokens
+from train.dataset.prepared_media import drop_tokens
 from train.pseudo_visual_tokens import NO_FACT
 
 IGNORED = -100
 SHARED = 0
 """Segment of a conversation that all of its questions see."""
+
+
+class ClipTokens(Protocol):
+    """What stands for a medium in a conversation."""
+
+    @property
+    def keep_mask(self) -> torch.Tensor:
+        """Bool (T, N), the tokens that are not pruned."""
+
+    def placeholder_text(self, keep_mask: torch.Tensor) -> str:
+        """What the prompt says in the medium's place, where these tokens are kept."""
+
+    def visual_inputs(self, keep_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the encoder gets of it, by the names of the model's inputs."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,7 @@ class Conversation:
     """
 
     turns: tuple[tuple[str, str], ...]
-    clips: tuple[PreparedClip, ...] = ()
+    clips: tuple[ClipTokens, ...] = ()
     kinds: tuple[str, ...] = ()
 
 

@@ -112,7 +112,7 @@ def pseudo_visual_inputs(
 ) -> dict[str, torch.Tensor]:
     """An encoded conversation with the facts of its pseudo-visual tokens, instead of media for the encoder.
 
-    A conversation whose facts stand in the prompt as text is returned as it is.
+    A conversation without such tokens, whose facts stand in the prompt as text, is returned as it is.
 
     Args:
         indices: of the facts, see `fact_indices`.
@@ -122,9 +122,10 @@ def pseudo_visual_inputs(
         `pseudo_visual_mask` bool (length,), where the pseudo-visual tokens stand; `pseudo_visual_facts` int64
         (tokens, facts), what each may show; `input_ids` without media tokens; and the rest unchanged.
     """
-    if not conversation.clips[0].tokens:
+    clip = conversation.clips[0]
+    if not isinstance(clip, DescribedClip) or not clip.tokens:
         return encoded
-    facts = torch.tensor([indices[fact] for fact in conversation.clips[0].facts])
+    facts = torch.tensor([indices[fact] for fact in clip.facts])
     mask = encoded["input_ids"] == media
     return encoded | {
         "pseudo_visual_mask": mask,

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from data_engine.records import DIMENSIONS
 from train.dataset.conversation_index import ConversationIndex, Located, turns_of
 from train.dataset.conversations import Conversation, encode_conversation
-from train.dataset.described_samples import pseudo_visual_inputs
+from train.dataset.described_samples import DescribedConversations, pseudo_visual_inputs
 from train.dataset.picture_variation import vary_picture
 from train.dataset.prepared_media import MediaCache
 
@@ -118,12 +118,11 @@ class MixedDataset(Dataset):
         for attempt in range(LONGEST_SEARCH):
             rng = np.random.default_rng((self.seed, item, attempt))
             member = self._member(stratum, place + attempt)
-            if (name := STRATA[stratum]) in self.in_memory:
-                conversation, processor = self.in_memory[name][member], self.media.processor
+            if (source := self.in_memory.get(STRATA[stratum])) is not None:
+                conversation, processor = source[member], self.media.processor
                 encoded = encode_conversation(conversation, processor, self.separate)
-                if name == DESCRIBED:
-                    indices = self.in_memory[name].indices
-                    encoded = pseudo_visual_inputs(conversation, encoded, indices, processor.image_token_id)
+                if isinstance(source, DescribedConversations):
+                    encoded = pseudo_visual_inputs(conversation, encoded, source.indices, processor.image_token_id)
                 return encoded | {"unreadable": unreadable}
             located = self.index.records(member)
             try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import BatchFeature
 
 from data_engine.files import write_atomically
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
@@ -217,7 +218,9 @@ def _answered(
     for start in range(0, len(prompts), BATCH_SIZE):
         asked = prompts[start : start + BATCH_SIZE]
         chats = [[{"role": "user", "content": [{"type": "text", "text": prompt}]}] for prompt in asked]
-        inputs = processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=True, return_dict=True)
+        inputs: BatchFeature = processor.apply_chat_template(
+            chats, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
         output = model.generate(**inputs, **how)
         answers = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         # A cut answer ends with its last whole sentence, so that the end token is never learned in mid-sentence.

@@ -167,7 +167,7 @@ def measure_step(
             optimizer.step()  # makes its states
         images = [value for value in batch.values() if isinstance(value, FakeTensor)]
         if sharded:
-            tracker: MemTracker = FSDPMemTracker(model, optimizer)
+            tracker: FSDPMemTracker | _StepTracker = FSDPMemTracker(model, optimizer)
             tracker.track_inputs(tuple(images))
         else:
             tracker = _StepTracker(model)
