@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import gzip
-import os
-import posixpath
 import struct
 import zlib
 from dataclasses import dataclass
@@ -195,7 +193,7 @@ def read_nifti(path: Path, job: ReadingJob) -> Volume:
     options.limits.check_volume(name, depth * header.channels, height, width)
     vectors = len(header.size) > 4 and header.size[3] == 1
     options.check_volume_index(name, header.volumes)
-    notes = note_volumes(header.volumes, vectors, options)
+    notes = [*job.note_companion(path, voxels), *note_volumes(header.volumes, vectors, options)]
     values = _read_volume(voxels, header, job)
     if header.scale:
         values = _apply_scale(values, *header.scale)
@@ -209,7 +207,7 @@ def read_nifti(path: Path, job: ReadingJob) -> Volume:
 
 def _find_voxels(path: Path, job: ReadingJob) -> Path | None:
     """The file of voxels beside a NIfTI or Analyze header."""
-    stem = os.path.splitext(posixpath.basename(job.name_of(path)).removesuffix(".gz"))[0]
+    stem = job.stem_of(path)
     return next(filter(None, (job.find_beside(path, stem + suffix) for suffix in (".img", ".IMG", ".img.gz"))), None)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ class ReadingJob:
         """What a file is called where it comes from; in an archive, with its folders."""
         return self.names.get(path, path.name)
 
+    def stem_of(self, path: Path) -> str:
+        """Its name without folders and endings: what a header and the file of its voxels have in common."""
+        return os.path.splitext(posixpath.basename(self.name_of(path)).removesuffix(".gz"))[0]
+
     def find_beside(self, path: Path, target: str) -> Path | None:
         """The file called `target` beside another: in its folder on the disk or in the archive, or its companion.
 
@@ -44,3 +49,21 @@ class ReadingJob:
             return next((other for other, name in self.names.items() if name == wanted), self.companion)
         found = path.parent / target
         return found if found.is_file() and found.resolve().parent == path.parent.resolve() else None
+
+    def note_companion(self, header: Path, voxels: Path, called: str = "") -> list[str]:
+        """The note that two files were read as one, where only their coming together in a list says that they are.
+
+        It tells them by their places in the list, because names are often a patient's.
+
+        Args:
+            header: the file that was read.
+            voxels: the file that its voxels were read from.
+            called: what the header calls the file of its voxels, "" where it does not.
+        """
+        if voxels != self.companion or self.name_of(voxels) == called or self.stem_of(voxels) == self.stem_of(header):
+            return []
+        read_as = ("a header", "its voxels") if next(iter(self.names)) == header else ("voxels", "their header")
+        return [
+            "Of the two files, whose names differ, the first was read as {} and the second as {}; check that they "
+            "belong together.".format(*read_as)
+        ]

@@ -137,7 +137,7 @@ def _read_with_itk(path: Path, content: str, job: ReadingJob) -> Volume:
             vectors = volumes == 1 and values > 1 and not (colours and values == 3)
             count = values if vectors else volumes
             options.check_volume_index(name, count)
-            notes = note_volumes(count, vectors, options)
+            notes = [*job.note_companion(path, voxels.path, voxels.called), *note_volumes(count, vectors, options)]
             if len(size) > 3:
                 number = options.volume_index if volumes > 1 else 0
                 place = np.unravel_index(number, size[3:], order="F")  # the first axis runs fastest

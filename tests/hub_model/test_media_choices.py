@@ -334,6 +334,33 @@ def test_a_header_and_its_voxels_may_come_in_a_zip_or_a_list(tmp_path, suffix, p
         load_clip(header)
 
 
+@pytest.mark.parametrize("suffix", ["mhd", "nhdr", "hdr"])
+def test_two_files_that_are_one_only_because_they_come_together_are_named_in_a_note(tmp_path, suffix):
+    if suffix == "hdr":
+        nibabel.save(nibabel.Nifti1Pair(make_body().T, np.eye(4)), tmp_path / "body.img")
+    else:
+        sitk.WriteImage(sitk.GetImageFromArray(make_body()), str(tmp_path / f"body.{suffix}"))
+    header, voxels = sorted(tmp_path.iterdir(), key=lambda path: path.suffix != f".{suffix}")
+
+    def pairs(*files: Path) -> list[str]:
+        return [note for note in load_clip(list(files)).notes if "two files" in note]
+
+    assert pairs(header, voxels) == [], "the header finds its voxels by their name"
+    voxels = voxels.rename(tmp_path / f"Wombatowski{voxels.suffix}")
+    (note,) = pairs(header, voxels)
+    assert "the first was read as a header and the second as its voxels" in note and "Wombatowski" not in note
+    (note,) = pairs(voxels, header)
+    assert "the first was read as voxels and the second as their header" in note
+    header = header.rename(tmp_path / f"Wombatowski.{suffix}")
+    assert pairs(header, voxels) == [], "named alike, whatever the header calls them"
+
+
+def test_a_header_that_names_its_voxels_needs_no_note(tmp_path):
+    (tmp_path / "scan.mhd").write_bytes(METAIMAGE + b"ElementDataFile = voxels.raw\n")
+    (tmp_path / "voxels.raw").write_bytes(bytes(60))
+    assert not any("two files" in note for note in load_clip(sorted(tmp_path.iterdir())).notes)
+
+
 def test_an_archive_gives_a_header_nothing_but_what_lies_beside_it_there(tmp_path):
     for target, called in ((b"secret", "other/secret"), (b"../other/secret", "other/secret"), (b"000001", "other/x")):
         with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
