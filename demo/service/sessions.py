@@ -18,7 +18,7 @@ from demo.service.bounded_memory import BoundedMemory
 from demo.service.dialogue import Exchange
 from demo.service.reading_choice import AS_FOUND, ReadingChoice
 from demo.service.thumbnails import thumbnail
-from demo.service.uploads import adopt, made_up_name
+from demo.service.uploads import adopt, made_up_name, names_of_copies
 
 if TYPE_CHECKING:
     from hub_model.clip_omniv_med import Series
@@ -151,7 +151,7 @@ class Sessions:
         """
         folder = Path(tempfile.mkdtemp(prefix="medium_", dir=session.folder))
         try:
-            names = ["file"] if len(uploads) == 1 else [f"file_{index:05}" for index in range(len(uploads))]
+            names = names_of_copies(uploads)
             paths = tuple(adopt(upload, folder, name) for upload, name in zip(uploads, names, strict=True))
             clip = read(list(paths), choice)
             facts = _facts(clip)

@@ -53,15 +53,29 @@ def made_up_name(upload: Path) -> str:
     return upload.name if MADE_UP.fullmatch(upload.name) else ""
 
 
+def names_of_copies(uploads: Sequence[Path]) -> list[str]:
+    """What the copies of one medium's uploads are called, without their endings: by number, but for a header and its
+    voxels that are named alike, which stay so."""
+    whole = {upload.name.removesuffix(_kept_ending(upload)) for upload in uploads}
+    endings = {_kept_ending(upload) for upload in uploads}
+    if len(uploads) == len(endings) <= 2 and len(whole) == 1:
+        return ["file"] * len(uploads)
+    return [f"file_{index:05}" for index in range(len(uploads))]
+
+
+def _kept_ending(upload: Path) -> str:
+    """The endings of an upload that its copy keeps; "" where they may be part of a name."""
+    ending = "".join(upload.suffixes[-2:])
+    return ending if len(ending) <= LONGEST_SUFFIX and re.fullmatch(r"[.\w]*", ending) else ""
+
+
 def adopt(upload: Path, folder: Path, name: str) -> Path:
     """Copies an upload into a folder under a name of ours; makes a hard link where both are on one disk.
 
     The upload itself stays for a while (`delete_cache`): Gradio stores equal uploads of several visitors as one file,
     which another visitor may be about to read.
     """
-    suffix = "".join(upload.suffixes[-2:])
-    suffix = suffix if len(suffix) <= LONGEST_SUFFIX and re.fullmatch(r"[.\w]*", suffix) else ""
-    copy = folder / f"{name}{suffix}"
+    copy = folder / f"{name}{_kept_ending(upload)}"
     try:
         os.link(upload, copy)
     except OSError:

@@ -24,7 +24,7 @@ from demo.service.export import as_json, as_markdown, figures
 from demo.service.measured import read_measured
 from demo.service.sessions import LoadedFile, Session, Sessions
 from demo.service.suggestions import suggestions
-from demo.service.uploads import media_of, uploaded_file
+from demo.service.uploads import media_of, names_of_copies, uploaded_file
 from tests.helpers.media_files import make_body, nifti
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -342,8 +342,24 @@ def test_a_header_finds_its_voxels_under_the_names_that_uploads_get(sessions, as
         header.rename(tmp_path / f"upload-a-00001.{endings[0]}"),
         voxels.rename(tmp_path / f"upload-b-00001.{endings[1]}"),
     ]
-    for uploads in media_of(pair):
-        assert sessions.load(session, uploads, assistant.read).frames == len(make_body())
+    (uploads,) = media_of(pair)
+    loaded = sessions.load(session, uploads, assistant.read)
+    assert loaded.frames == len(make_body())
+    assert any("whose names differ" in note for note in loaded.notes)
+    alike = [pair[0], pair[1].rename(tmp_path / f"upload-a-00001.{endings[1]}")]
+    again = sessions.load(session, alike, assistant.read)
+    assert again.frames == len(make_body())
+    assert not any("whose names differ" in note for note in again.notes)
+    assert len({path.stem for path in again.paths}) == 1
+
+
+def test_copies_of_uploads_never_meet(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    assert names_of_copies([one / "a.nii.gz"]) == ["file"]
+    assert names_of_copies([one / "a.mhd", other / "a.raw"]) == ["file", "file"], "as alike as the uploads"
+    for pair in (("a.mhd", "b.raw"), ("a.dcm", "a.dcm"), ("a.odd-1", "a.odd-2")):
+        assert names_of_copies([one / pair[0], other / pair[1]]) == ["file_00000", "file_00001"]
+    assert len(set(names_of_copies([one / f"a.{ending}" for ending in ("mhd", "raw", "txt")]))) == 3
 
 
 def test_a_file_that_cannot_be_read_leaves_nothing(sessions, assistant, session, tmp_path):

@@ -10,15 +10,19 @@ function letters(number) { // 0 is "a", 26 is "ba": no digits, which tell the fi
 }
 
 // The same files under made-up names, in the order of their own. The server takes pictures named alike but for a number
-// for the frames of a video, so what is named alike stays so.
+// for the frames of a video, and tells a header whose voxels have another name, so what is named alike stays so.
 function disguised(files) {
   const rows = new Map();
   const inOrder = files.toSorted((one, other) => one.name.localeCompare(other.name, "en", { numeric: true }));
   return inOrder.map((file) => {
-    const alike = file.name.replace(/\d+/g, "#");
-    if (!rows.has(alike)) rows.set(alike, { kind: letters(kinds++), count: 0 });
+    const { 0: ending, index } = ENDING.exec(file.name), stem = file.name.slice(0, index);
+    const alike = stem.replace(/\d+/g, "#");
+    if (!rows.has(alike)) rows.set(alike, { kind: letters(kinds++), count: 0, names: new Map(), given: new Set() });
     const row = rows.get(alike);
-    const name = `upload-${row.kind}-${String(++row.count).padStart(5, "0")}${ENDING.exec(file.name)[0].toLowerCase()}`;
+    const next = () => `upload-${row.kind}-${String(++row.count).padStart(5, "0")}`;
+    if (!row.names.has(stem) || row.given.has(row.names.get(stem) + ending.toLowerCase())) row.names.set(stem, next());
+    const name = row.names.get(stem) + ending.toLowerCase();
+    row.given.add(name);
     ownNames.set(name, file.name);
     return new File([file], name, { type: file.type });
   });
