@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
 
 from tests.helpers.demo_server import started
 from tests.helpers.media_files import make_body, number_series, series
@@ -71,6 +72,20 @@ def test_a_file_s_name_is_shown_and_never_leaves_the_browser(page, demo, tmp_pat
         assert not any(secret in each for each in sent), "no request holds it"
         assert secret.decode() not in (demo[1] / "log.txt").read_text()
         assert not list(demo[1].rglob(f"*{secret.decode()}*")), "no file of the server is named by it"
+
+
+def test_a_header_and_its_voxels_stay_named_alike_and_a_note_tells_where_they_are_not(page, tmp_path):
+    sent: list[bytes] = []
+    page.on("request", lambda request: sent.append(request.post_data_buffer or b""))
+    header, voxels = tmp_path / "DOE.mhd", tmp_path / "DOE.raw"
+    sitk.WriteImage(sitk.GetImageFromArray(make_body()), str(header))
+    upload(page, header, voxels)
+    expect(page.get_by_role("radio", name=re.compile("File 1: volume"))).to_be_checked(timeout=LONG)
+    expect(page.get_by_text("whose names differ")).to_have_count(0)
+    assert any(b"upload-a-00001.mhd" in each and b"upload-a-00001.raw" in each for each in sent)
+    upload(page, header, voxels.rename(tmp_path / "Smith.raw"))
+    expect(page.get_by_role("radio", name=re.compile("File 2: volume"))).to_be_checked(timeout=LONG)
+    expect(page.get_by_text("whose names differ")).not_to_have_count(0)
 
 
 def test_an_upload_shows_its_percentage(page, tmp_path):
