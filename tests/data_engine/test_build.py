@@ -183,13 +183,13 @@ def test_a_limit_draws_training_rows_by_the_seed(tmp_path):
     assert len({tuple(ids(seed)) for seed in range(6)}) > 1
 
 
-def test_parquet_holds_the_same_records(tmp_path):
-    few = {"train": 4, "validation": 2, "test": 2}
-    for form in ("jsonl", "parquet"):
-        build(BuildConfig.read(write_config(tmp_path, generated=few, format=form)), tmp_path / form, "local", 1)
-    for split in few:
-        assert list(read_records(tmp_path / "parquet" / f"{split}-00000.parquet")) == list(
-            read_records(tmp_path / "jsonl" / f"{split}.jsonl")
+def test_parquet_holds_the_same_records(small, tmp_path):
+    config, folder = small
+    fields = yaml.safe_load(config.read_text(encoding="utf-8")) | {"format": "parquet"}
+    build(BuildConfig.read(write_config(tmp_path, **fields), config.parent), tmp_path / "set", "local", 1)
+    for split in SAMPLES:
+        assert list(read_records(tmp_path / "set" / f"{split}-00000.parquet")) == list(
+            read_records(folder / f"{split}.jsonl")
         )
 
 
