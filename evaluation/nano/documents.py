@@ -5,7 +5,7 @@
     python -m evaluation.nano.documents --check    # says which documents are out of step
 
 A document holds `<!-- figures: NAME -->` and `<!-- end of figures -->`, each on a line of its own; what stands between
-them comes from `hub_model/metrics.json`. README's row about the Nano is found by its first cell.
+them comes from `hub_model/metrics.json`. Rows about the Nano in tables of other things are found by their first cell.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from data_engine.files import write_atomically
 from data_engine.tables import markdown_table
 from demo.service.measured import TEST_SPLITS
 from evaluation import breakdown
-from evaluation.breakdown import percent, span
+from evaluation.breakdown import percent, points, span
 from evaluation.nano import goals
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = ROOT / "hub_model" / "metrics.json"
-DOCUMENTS = ("README.md", "docs/nano.md", "hub_model/README.md")
+DOCUMENTS = ("README.md", "docs/leaderboard.md", "docs/nano.md", "hub_model/README.md")
 SOURCES = {
     "arcade": "coronary angiography",
     "busi": "breast ultrasound",
@@ -43,6 +43,8 @@ SOURCES = {
 }
 """What each source shows."""
 README_ROW = "| What the Nano knows |"
+ALL_ROW = "| **OmniV-Med-Nano**, all questions |"
+CLOSED_ROW = "| **OmniV-Med-Nano**, closed questions |"
 BLOCK = re.compile(r"(<!-- figures: ([a-z ]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 WIDTH = 140
 Figures = Mapping[str, Any]
@@ -166,6 +168,30 @@ def readme_row(metrics: Figures) -> str:
     )
 
 
+def all_row(metrics: Figures) -> str:
+    """The row of docs/leaderboard.md by exact match to all questions."""
+    return _leaderboard_row(ALL_ROW, "exact", *(one["all"] for one in _benchmarks(metrics)))
+
+
+def closed_row(metrics: Figures) -> str:
+    """The one by closed questions only."""
+    return _leaderboard_row(CLOSED_ROW, "closed", *(one["type"]["closed"] for one in _benchmarks(metrics)))
+
+
+def _benchmarks(metrics: Figures) -> list[Figures]:
+    """VQA-RAD and SLAKE, in the order of the columns."""
+    return [metrics["real_pictures"]["sources"][name] for name in ("vqa-rad", "slake")]
+
+
+def _leaderboard_row(first: str, scored: str, *found: Figures) -> str:
+    shares = " | ".join(points(one["accuracy"]) for one in found)
+    return f"{first} {scored} | {shares} | – | – | [measured here](nano.md#what-it-answers) |"
+
+
+ROWS: dict[str, Callable[[Figures], str]] = {README_ROW: readme_row, ALL_ROW: all_row, CLOSED_ROW: closed_row}
+"""First cell of a row -> what writes the row."""
+
+
 def _wrapped(*paragraphs: str) -> str:
     """Paragraphs in lines of at most `WIDTH` characters; a number is not parted from its percent sign."""
     found = []
@@ -192,8 +218,10 @@ def filled(document: str, metrics: Figures) -> str:
             raise ValueError(f"There are no figures {found[2]!r}; there are {', '.join(SECTIONS)}.")
         return f"{found[1]}\n{SECTIONS[found[2]](metrics)}\n\n{found[3]}"
 
-    lines = BLOCK.sub(block, document).split("\n")
-    return "\n".join(readme_row(metrics) if line.startswith(README_ROW) else line for line in lines)
+    def row(line: str) -> str:
+        return next((write(metrics) for first, write in ROWS.items() if line.startswith(first)), line)
+
+    return "\n".join(row(line) for line in BLOCK.sub(block, document).split("\n"))
 
 
 def main() -> None:
