@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -33,13 +31,12 @@ import numpy as np
 import psutil
 from gradio_client import Client, handle_file
 
+from benchmarks.demo_process import PATIENCE, running_demo
 from benchmarks.report import write_json
 
 QUESTION = "Which imaging modality is this?"
 COMPARED = ("text", "confidence", "visual_tokens", "visual_tokens_without_pruning", "prompt_tokens")
 """What of an answer must be the same alone and under load."""
-PATIENCE = 600.0
-"""Seconds; an answer that takes longer is lost."""
 STAGES = 5
 """Equal spans of the run whose memory is compared."""
 Answer = tuple[Any, ...]
@@ -211,36 +208,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=300, help="how long clients begin new questions")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args(arguments)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder, open(Path(folder) / "log.txt", "w") as log:
-        command = [sys.executable, "-m", "demo", "--host", "127.0.0.1", "--port", str(port), "--model", options.model]
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            address = f"http://127.0.0.1:{port}/"
-            wait_for(address, server)
-            results = soak(address, server.pid, Path(folder), options.clients, options.seconds)
-        finally:
-            server.kill()  # clients' open connections would hold up an orderly end
-            server.wait()
+    with running_demo(options.model) as (address, process), tempfile.TemporaryDirectory() as folder:
+        results = soak(address, process, Path(folder), options.clients, options.seconds)
     print(json.dumps(results, indent=1))
     if options.json:
         write_json(options.json, "soak", results)
     if results["lost"] or results["mixed"]:
         sys.exit("Answers were lost or mixed.")
-
-
-def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
-    """Returns when the demo answers."""
-    while True:
-        try:
-            httpx.get(address, timeout=PATIENCE).raise_for_status()
-            return
-        except httpx.TransportError:
-            if server.poll() is not None:
-                sys.exit("The demo did not start; `python -m demo` says why.")
-            time.sleep(0.5)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ RUN_BY = {
     "benchmarks.fuzz_media": "tests/benchmarks/test_fuzzing.py",
     "benchmarks.media": "tests/hub_model/test_media_formats.py",
     "benchmarks.media_outcomes": "tests/hub_model/test_media_formats.py",
+    "benchmarks.page": "tests/benchmarks/test_page.py",
     "benchmarks.pruning": "tests/benchmarks/test_pruning_comparison.py",
     "benchmarks.quantization": "tests/benchmarks/test_quantization.py",
     "benchmarks.soak": "tests/benchmarks/test_soak.py",
