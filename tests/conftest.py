@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,19 +20,17 @@ os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="transformers-modules-"
 # Ray starts its workers at niceness 15: beside other tests on a small machine they would hardly come to work.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - its name
 
-import torch
 from hypothesis import HealthCheck, settings
-from transformers import PreTrainedTokenizerFast
 
-from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
-from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-from hub_model.processing_omniv_med import OmniVMedProcessor
-from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from tests.helpers.long_files import put_long_files_first
 from tests.helpers.paths import HUB_MODEL
-from tests.helpers.tiny_models import PROCESSOR_OPTIONS, TINY_TEXT, TINY_VISION
-from tests.helpers.tokenizers import small_tokenizer
-from train.checkpoints.assemble import write_configuration
+
+# Fixtures import these themselves: pytest-xdist's first process, which runs no test, would make all others wait for it.
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+    from hub_model.processing_omniv_med import OmniVMedProcessor
 
 # Properties are tried on the same examples every time, without a limit of time, so that a run's outcome depends neither
 # on chance nor on the machine; `pytest --hypothesis-profile=search` draws new ones.
@@ -53,6 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Computes in one thread: tensors this small gain nothing from more, and on a busy machine these only wait."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -62,12 +62,17 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
     """The tokenizer of the Nano, vision tokens included, with a small vocabulary."""
+    from tests.helpers.tokenizers import small_tokenizer
+
     return small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="session")
 def processor(tokenizer: PreTrainedTokenizerFast) -> OmniVMedProcessor:
     """A processor whose tokens are 8 pixels wide, so that small arrays make several; tests do not change it."""
+    from hub_model.processing_omniv_med import OmniVMedProcessor
+    from tests.helpers.tiny_models import PROCESSOR_OPTIONS
+
     template = (HUB_MODEL / "chat_template.jinja").read_text(encoding="utf-8")
     return OmniVMedProcessor(tokenizer, chat_template=template, **PROCESSOR_OPTIONS)
 
@@ -75,6 +80,12 @@ def processor(tokenizer: PreTrainedTokenizerFast) -> OmniVMedProcessor:
 @pytest.fixture(scope="session")
 def make_model(tokenizer: PreTrainedTokenizerFast) -> Callable[..., OmniVMedForConditionalGeneration]:
     """Builds a tiny seeded model for the tokenizer; keyword arguments change its vision configuration."""
+    import torch
+
+    from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
+    from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+    from hub_model.prompt_omniv_med import MEDIA_TOKEN
+    from tests.helpers.tiny_models import TINY_TEXT, TINY_VISION
 
     def make(**vision: Any) -> OmniVMedForConditionalGeneration:
         torch.manual_seed(0)
@@ -128,6 +139,9 @@ def tiny(
     tokenizer: PreTrainedTokenizerFast,
 ) -> Path:
     """The folder of a tiny model, as the assembly writes it, whose frames have few tokens."""
+    from tests.helpers.tiny_models import PROCESSOR_OPTIONS
+    from train.checkpoints.assemble import write_configuration
+
     folder = tmp_path_factory.mktemp("tiny")
     model = make_model()
     write_configuration(folder, model, tokenizer, PROCESSOR_OPTIONS | {"max_frame_tokens": 16})

@@ -254,7 +254,7 @@ class StageTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         super()._save_checkpoint(model, trial)
-        if self.is_world_process_zero():
+        if self.is_world_process_zero() and self.state.global_step < self.state.max_steps:  # the last comes at the end
             draw_loss(self.state.log_history, Path(self.args.output_dir) / FIGURE)
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:

@@ -12,6 +12,7 @@ from hub_model.configuration_omniv_med import OmniVMedConfig
 from tests.helpers.tiny_models import TINY_TEXT, TINY_VISION
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's counters")
 def test_memory_rises_by_less_than_the_weights():
     """By far: a file of many tensors passes one after the other."""

@@ -142,6 +142,7 @@ def test_killed_and_resumed_gives_the_same_bytes(small, tmp_path):
     assert contents(tmp_path / "set") == contents(whole)
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_bytes_as_local_processes(small, tmp_path):
     config, whole = small
     build(BuildConfig.read(config), tmp_path / "set", "ray", 2)

@@ -65,8 +65,9 @@ def execute(launcher: list[str], arguments: list[str]) -> subprocess.CompletedPr
 def whole(tmp_path_factory, tiny, data) -> Path:
     """The result of a run in one process that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole")
-    done = execute([sys.executable, "-m"], command(tiny, data, out))
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", command(tiny, data, out))
+        run_module.main()
     return out
 
 
@@ -87,6 +88,7 @@ def test_every_question_is_answered_and_unreadable_media_count_as_wrong(whole, d
     assert [one["id"] for one in scores["unreadable_media"]] == [row["id"] for row in damaged]
 
 
+@pytest.mark.slow
 def test_two_processes_of_accelerate_give_the_same_answers(whole, tiny, data, tmp_path):
     launcher = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2"]
     launcher += ["--num_machines", "1", "--main_process_port", str(free_port())]

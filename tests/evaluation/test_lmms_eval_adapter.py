@@ -152,6 +152,7 @@ def write_task(folder: Path, task: dict, documents: list[dict]) -> None:
     (folder / "task.yaml").write_text(yaml.safe_dump(task | data), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_lmms_evals_command_scores_answers_to_a_chat_task(tmp_path, tiny, documents):
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(b"\x89PNG\r\n\x1a\n")

@@ -75,8 +75,8 @@ def planned_and_measured(architecture: dict, stage: StageConfig, strategy: str) 
 @pytest.mark.parametrize(
     ("size", "stage", "strategy", "changes"),
     [
-        ("1.5b", 3, "ddp", ("lora={rank: 64}",)),
         ("1.5b", 1, "fsdp2", ()),
+        pytest.param("1.5b", 3, "ddp", ("lora={rank: 64}",), marks=pytest.mark.slow),
         pytest.param("7b", 2, "fsdp2", (), marks=pytest.mark.slow),
         pytest.param("1.5b", 3, "fsdp2", (), marks=pytest.mark.slow),
         pytest.param("1.5b", 3, "ddp", (), marks=pytest.mark.slow),

@@ -164,6 +164,7 @@ def test_what_a_token_says_beside_the_true_words_is_punished(make_model, tokeniz
     assert heads._unexplained_share(true.roll(1, dims=0), labels, counts) > unsaid + 0.2
 
 
+@pytest.mark.slow
 def test_pretraining_learns_to_tell_two_modalities_apart(make_model, tokenizer, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("train.nano.pretrain.HELD_OUT", 128)
     training = [generate(name, "image", np.random.default_rng(i)) for i in range(12) for name in ("OCT", "dermoscopy")]

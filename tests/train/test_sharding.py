@@ -69,7 +69,7 @@ def trained(output: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("strategy", "lora", "wrapper"),
     [
-        ("fsdp2", LORA, "FSDPConversationLoss"),
+        pytest.param("fsdp2", LORA, "FSDPConversationLoss", marks=pytest.mark.slow),
         pytest.param("fsdp2", None, "FSDPConversationLoss", marks=pytest.mark.slow),
         pytest.param("deepspeed_zero2", LORA, "DeepSpeedEngine", marks=NEEDS_DEEPSPEED),
         pytest.param("deepspeed_zero3", LORA, "DeepSpeedEngine", marks=NEEDS_DEEPSPEED),
