@@ -63,7 +63,7 @@ def measured_wait(page: Page) -> float:
 
 def first_slice_and_redraw(browser: Browser, address: str, file: Path) -> dict[str, float]:
     """One visit: seconds to the first slice of a file, and to the picture at another threshold."""
-    context = browser.new_context(viewport=WINDOW)  # type: ignore[arg-type]
+    context = browser.new_context(viewport=WINDOW)
     page = context.new_page()
     page.goto(address)
     page.locator("#samples .card").first.wait_for()
