@@ -214,11 +214,12 @@ class OmniVMedProcessor(ProcessorMixin):
         max_frames, fps = self.max_frames if max_frames is None else max_frames, self.fps if fps is None else fps
         return load_clip(source, max_frames=max_frames, fps=fps, **description)
 
-    def process_clip(self, clip: Clip, **overrides: Any) -> ProcessedClip:
+    def process_clip(self, clip: Clip, before: ProcessedClip | None = None, **overrides: Any) -> ProcessedClip:
         """Sizes, cuts and prunes one clip.
 
         Args:
             clip: as `load_clip` gives it.
+            before: what came of the same clip under other options, whose tokens are taken where the size is the same.
             overrides: any of the options that can be given per call.
 
         Returns:
@@ -244,7 +245,10 @@ class OmniVMedProcessor(ProcessorMixin):
         if budget is not None and budget < rows * columns:
             rows, columns = token_grid(*shape, token_size, 1, budget)
             notes.append(f"Frames were reduced to {rows}x{columns} tokens to fit the first one into {budget}.")
-        tokens = frames_to_tokens(clip.frames, rows, columns, self.patch_size, merge_size, self.resample)
+        if before is not None and before.clip is clip and before.grid == (rows, columns):
+            tokens = before.tokens
+        else:
+            tokens = frames_to_tokens(clip.frames, rows, columns, self.patch_size, merge_size, self.resample)
         pruned = prune_tokens(
             tokens,
             options["prune_rule"],

@@ -77,10 +77,11 @@ class ViewingPanel:
             self._panel.changes,
             self.prune,
             {self.shown, self._in_space, *self._panel.controls},
-            self.outputs,
+            [self.shown, self._viewer, self._volume, self._numbers],
             trigger_mode="always_last",
+            queue=False,  # it takes less time than a place in the queue
             **quiet,
-        )
+        ).then(self._draw_chart, self.shown, self._chart, queue=False, **quiet)
         self._viewer.change(self.follow_in_space, [self.shown, self._in_space], self._volume, **quiet)
         self._space_tab.select(self.open_space, self.shown, [self._in_space, self._volume], **quiet)
         self._slices_tab.select(lambda: False, None, self._in_space, queue=False, **quiet)
@@ -126,21 +127,25 @@ class ViewingPanel:
         arguments = (shown.processed, shown.settings.stage, model.config, model.dtype)
         return gr.update(value=savings(*arguments), more=tiles(*arguments) + facts(shown.processed))
 
+    def _draw_chart(self, shown: Shown | None) -> Update:
+        """Draws the chart after the slices: it takes a browser as long as these, and fewer visitors look at it."""
+        return self._chart_of(shown) if shown else gr.skip()
+
     def _chart_of(self, shown: Shown) -> Update:
         figure = kept_chart(shown.processed)
         return gr.update(value=figure, visible=figure is not None)
 
     def prune(self, values: Mapping[Component, Any]) -> tuple[Any, ...]:
-        """Prunes the shown clip again, as the controls say."""
+        """Prunes the shown clip again, as the controls say; the chart follows."""
         shown: Shown | None = values[self.shown]
         if shown is None:
-            return self.unchanged()
+            return self.unchanged()[:-1]
         with errors_for_visitors():
             changed = shown.pruned_as(self._panel.settings(values), self._assistant.processor)
         processed = changed.processed
         slices = show_pruning(processed, resized=processed.grid != shown.processed.grid)
         volume = show_mask(processed) if values[self._in_space] else gr.skip()
-        return changed, slices, volume, self._numbers_of(changed), self._chart_of(changed)
+        return changed, slices, volume, self._numbers_of(changed)
 
     def change_window(self, shown: Shown | None, event: gr.EventData) -> Update:
         """Shows the slices of a CT in another window; what the model gets does not change."""

@@ -38,5 +38,5 @@ class Shown:
         """
         if replace(settings, stage=self.settings.stage) == self.settings:  # the stage decides nothing about tokens
             return replace(self, settings=settings)
-        processed = processor.process_clip(self.processed.clip, **settings.options())
+        processed = processor.process_clip(self.processed.clip, self.processed, **settings.options())
         return replace(self, processed=processed, settings=settings)

@@ -20,11 +20,7 @@ def test_the_first_slice_and_the_new_picture_are_waited_for(tiny, tmp_path, monk
     results = json.loads((tmp_path / "out").read_text())
     assert results["slices"] == 181
     waits = results["waits"]
-    assert list(waits) == [
-        "first slice",
-        *(f"threshold {value} to new picture" for value in page.THRESHOLDS),
-        "reading and pruning alone",
-    ]
+    assert list(waits) == [page.FIRST_SLICE, page.REDRAW, page.ALONE]
     assert all(0 < row["first_quartile_s"] <= row["median_s"] <= row["third_quartile_s"] for row in waits.values())
 
 
