@@ -252,10 +252,18 @@ def outlined(keep: np.ndarray, side: int) -> np.ndarray:
 
     2 fills the removed ones; 1 is a line, one pixel wide, along the edges of kept regions; 0 is the rest.
     """
-    large = keep.repeat(side, axis=1).repeat(side, axis=2)
-    around = np.pad(large, ((0, 0), (1, 1), (1, 1)))
-    inside = around[:, :-2, 1:-1] & around[:, 2:, 1:-1] & around[:, 1:-1, :-2] & around[:, 1:-1, 2:]
-    return np.where(large, np.where(inside, 0, 1), 2).astype(np.uint8)
+    frames, rows, columns = keep.shape
+    squares = np.empty((frames, rows, columns, side, side), np.uint8)
+    squares[...] = np.where(keep, 0, 2)[..., None, None]
+    around = np.pad(keep, ((0, 0), (1, 1), (1, 1)))
+    for edge, neighbour in (
+        ((0,), around[:, :-2, 1:-1]),
+        ((-1,), around[:, 2:, 1:-1]),
+        ((slice(None), 0), around[:, 1:-1, :-2]),
+        ((slice(None), -1), around[:, 1:-1, 2:]),
+    ):
+        squares[(*np.nonzero(keep & ~neighbour), *edge)] = 1
+    return squares.swapaxes(2, 3).reshape(frames, rows * side, columns * side)
 
 
 def pruning(processed: ProcessedClip) -> dict[str, Any]:
