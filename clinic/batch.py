@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -30,7 +31,11 @@ from clinic.questions import Questions
 from clinic.results import THUMBNAILS, write_results
 from clinic.studies import Series, Skipped, find_series, is_address
 from clinic.tasks import Task, tasks_about
+from data_engine.executors import ENGINES
 from data_engine.ledger import Ledger, remove_rows
+
+if TYPE_CHECKING:  # a listing should not wait for torch
+    from clinic.engines import Engine
 
 ANSWERS, LOCK = "answers.jsonl", ".lock"
 SHOWN_OF_A_REASON = 5
@@ -84,6 +89,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--archives", type=Path, metavar="FILE", help="YAML that names archives; see docs/archive.md")
     parser.add_argument("--retry", action="store_true", help="ask again about what failed in an earlier run")
     parser.add_argument("--model", default=str(DEFAULT_MODEL), help="folder or Hub id (default: %(default)s)")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="local", help="this machine (default), or the Ray cluster of RAY_ADDRESS"
+    )
     parser.add_argument("--keep-ids", action="store_true", help="write DICOM's PatientID into the results")
     parser.add_argument("--time-limit", type=float, default=600.0, help="seconds to read one series (default 600)")
     parser.add_argument("--readers", type=int, default=2, help="series that are read at once (default 2)")
@@ -97,6 +105,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         out = options.out.resolve()
         if Path(options.studies).resolve() in (out, *out.parents):
             parser.error("--out lies in STUDIES, where its files would be taken for studies; name a folder elsewhere")
+    if options.engine == "ray":  # workers have another working folder
+        options.out = options.out and options.out.absolute()
+        options.archives = options.archives and options.archives.absolute()
+        options.studies = options.studies if is_address(options.studies) else os.path.abspath(options.studies)
+        options.model = os.path.abspath(options.model) if Path(options.model).is_dir() else options.model
     return options
 
 
@@ -138,33 +151,40 @@ def run(options: argparse.Namespace) -> None:
     # Not above: it takes seconds, and a mistake in the arguments should be told at once.
     from transformers.utils import logging
 
-    from clinic.engines import Settings, answered_here, groups_left
-    from clinic.model import LocalModel, code_version
+    from clinic.model import check_thresholds
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    thumbnails = options.out / THUMBNAILS if options.thumbnails else None
-    if thumbnails is not None:
-        thumbnails.mkdir(parents=True, exist_ok=True)
-    work = Settings(questions.max_new_tokens, options.readers, options.time_limit, options.archives, thumbnails)
-    with work.reader() as reader:
-        reader.start()
-        model = LocalModel(options.model)
-        model.check(questions)
-        versions = {"model": model.version, "code": code_version()}
+    with opened_engine(options, questions) as engine:
         asked = hashlib.sha256(questions.model_dump_json().encode()).hexdigest()
-        settings = {**model.settings(), **versions, "questions": asked, "patient ids": options.keep_ids}
+        settings = {**engine.settings(), "questions": asked, "patient ids": options.keep_ids}
+        check_thresholds(questions, settings)
+        versions = {"model": settings["model"], "code": settings["code"]}
         with locked(options.out):
             if options.retry:
                 forget_failures(options.out / ANSWERS, settings)
             with Ledger(options.out / ANSWERS, settings) as ledger:
-                groups = groups_left(tasks, ledger.rows)
                 done = sum(task.is_done(ledger.rows) for task in tasks)
                 with tqdm(total=len(tasks), initial=done, unit="series", desc="answering") as bar:
-                    record(answered_here(groups, model, reader, work), ledger, versions, bar)
+                    record(engine.answered(tasks, ledger.rows), ledger, versions, bar)
                 rows = in_order(ledger.rows, tasks)
             write_results(options.out, rows, settings, skipped)
     print(f"{len(rows)} rows: {options.out / 'answers.parquet'}. Report: {options.out / 'report.html'}.")
+
+
+def opened_engine(options: argparse.Namespace, questions: Questions) -> AbstractContextManager[Engine]:
+    """What answers, as the command line says."""
+    from clinic.engines import Settings, local_engine
+
+    thumbnails = options.out / THUMBNAILS if options.thumbnails else None
+    if thumbnails is not None:
+        thumbnails.mkdir(parents=True, exist_ok=True)
+    work = Settings(questions.max_new_tokens, options.readers, options.time_limit, options.archives, thumbnails)
+    if options.engine == "ray":
+        from clinic.ray_engine import ray_engine
+
+        return ray_engine(options.model, work)
+    return local_engine(options.model, work)
 
 
 def in_order(rows: Mapping[str, dict[str, Any]], tasks: Sequence[Task]) -> list[dict[str, Any]]:

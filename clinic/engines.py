@@ -1,7 +1,7 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Works through the tasks of a batch run, group by group: the next group is read while the model answers about one.
+"""What answers a batch run, and the engine of this process: the next group is read while the model answers about one.
 
-A group is answered in as few batches as the lengths of its prompts allow. The rounding of a batch depends on all that
+Other engines are `clinic.ray_engine` and `clinic.server_engine`. Here and on Ray tasks are answered in groups. A group is answered in as few batches as the lengths of its prompts allow. The rounding of a batch depends on all that
 is in it, so groups depend on the list of tasks alone: a run that was stopped asks whole groups again, and gives the
 rows of one that was not.
 """
@@ -12,9 +12,10 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 from clinic.archive_media import ArchiveMedia, Downloads
 from clinic.model import LocalModel
@@ -53,6 +54,24 @@ class Settings:
         """What fetches the series of tasks."""
         media = ArchiveMedia(self.archives) if self.archives else None
         return Downloads(media, [task.series.source for task in tasks])
+
+
+class Engine(Protocol):
+    """What answers the tasks of a run."""
+
+    def settings(self) -> dict[str, Any]:
+        """What its answers depend on, as JSON values, the versions of model and code among them."""
+
+    def answered(self, tasks: Sequence[Task], done: Container[str]) -> Iterator[tuple[Task, Rows]]:
+        """Tasks with their rows, as they are answered.
+
+        Args:
+            tasks: all of a run.
+            done: ids of rows that are there; a task may be answered again with others that belong to it.
+
+        Raises:
+            ValueError: what ends a run, in one sentence.
+        """
 
 
 def groups_left(tasks: Sequence[Task], done: Container[str]) -> list[list[Task]]:
@@ -103,3 +122,39 @@ def answered_here(
         for group in groups:
             done = [one for _, one in itertools.islice(reads, len(group))]
             yield from zip(group, rows_of_all(group, done, model, settings.max_new_tokens), strict=True)
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Answers in this process, on its GPU if it has one.
+
+    Attributes:
+        model, reader, work: what answers and reads, and how.
+        share: this process's number, and how many there are: it takes every n-th group that is left.
+    """
+
+    model: LocalModel
+    reader: IsolatedReader
+    work: Settings
+    share: tuple[int, int] = (0, 1)
+
+    def settings(self) -> dict[str, Any]:
+        """As `Engine`."""
+        return self.model.settings()
+
+    def answered(self, tasks: Sequence[Task], done: Container[str]) -> Iterator[tuple[Task, Rows]]:
+        """As `Engine`, in order."""
+        first, step = self.share
+        return answered_here(groups_left(tasks, done)[first::step], self.model, self.reader, self.work)
+
+
+@contextmanager
+def local_engine(model: str, work: Settings, share: tuple[int, int] = (0, 1)) -> Iterator[LocalEngine]:
+    """An engine in this process, with its reading processes while the block lasts.
+
+    Raises:
+        ModelError: a model that cannot be used.
+    """
+    with work.reader() as reader:
+        reader.start()  # its libraries are imported while the model is loaded
+        yield LocalEngine(LocalModel(model), reader, work, share)

@@ -7,14 +7,15 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from clinic.questions import Question, Questions
 from hub_model.answering_omniv_med import Answer
@@ -62,13 +63,37 @@ def batches(lengths: Mapping[int, int], questions: Sequence[int]) -> list[list[i
     return found
 
 
-class LocalModel:
-    """A model on this machine, on its GPU if it has one.
+@contextmanager
+def _one_sentence(name: str) -> Iterator[None]:
+    """Around the loading of a model: `ModelError` for whatever its libraries raise."""
+    try:
+        yield
+    except Exception as error:  # of many classes: missing, damaged, from another project, or not reachable
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"The model {name} cannot be loaded: {reason}") from None
+
+
+def _dtype() -> torch.dtype:
+    """What this machine computes in."""
+    return torch.float32 if torch.cuda.is_available() else preferred_dtype()
+
+
+def check_thresholds(questions: Questions, settings: Mapping[str, Any]) -> None:
+    """Raises `ModelError` for a threshold that a model with these settings cannot keep."""
+    if settings["calibration"] is None and any(one.confidence is not None for one in questions.questions):
+        raise ModelError("The model's confidence is not calibrated; leave `confidence` out of the questions.")
+
+
+class ModelFolder:
+    """A model's processor and versions, without its weights: what reads, sizes and prunes for it.
 
     Args:
         name: a folder, or an id on the Hub.
 
     Attributes:
+        folder: where it lies.
+        processor: as `from_pretrained` gives it.
+        config: likewise.
         version: fingerprint of the weights and settings.
 
     Raises:
@@ -76,34 +101,29 @@ class LocalModel:
     """
 
     def __init__(self, name: str) -> None:
-        on_gpu = torch.cuda.is_available()
-        dtype = torch.float32 if on_gpu else preferred_dtype()
-        try:
-            folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(name))
-            self.version = fingerprint(folder)
-            self._processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-            model: Any = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True, dtype=dtype)
-        except Exception as error:  # of many classes: missing, damaged, from another project, or not reachable
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError(f"The model {name} cannot be loaded: {reason}") from None
-        if not hasattr(self._processor, "process_clip"):
+        with _one_sentence(name):
+            self.folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(name))
+            self.version = fingerprint(self.folder)
+            self.config: Any = AutoConfig.from_pretrained(self.folder, trust_remote_code=True)
+            self.processor: Any = AutoProcessor.from_pretrained(self.folder, trust_remote_code=True)
+        if not hasattr(self.processor, "process_clip"):
             raise ModelError(f"The model {name} is not an OmniV-Med model.")
-        self._model = model.to("cuda" if on_gpu else "cpu").eval()
         # A tokenizer cannot pad in one thread while it encodes in another, so those that prune have their own.
-        self._pruner = copy.deepcopy(self._processor)
+        self._pruner = copy.deepcopy(self.processor)
 
     def settings(self) -> dict[str, Any]:
-        """What its answers depend on, as JSON values: a run does not go on with others."""
-        calibration = getattr(self._model.config, "answer_calibration", None)
+        """What answers depend on, as JSON values: a run does not go on with others."""
+        calibration = getattr(self.config, "answer_calibration", None)
         return {
             "model": self.version,
+            "code": code_version(),
             "calibration": json.dumps(calibration, sort_keys=True) if calibration else None,
-            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "dtype": str(_dtype()).removeprefix("torch."),
         }
 
     def sampling(self) -> dict[str, Any]:
         """The arguments of `load_clip` where nobody gives others."""
-        return {"max_frames": self._processor.max_frames, "fps": self._processor.fps}
+        return {"max_frames": self.processor.max_frames, "fps": self.processor.fps}
 
     def prune(self, clip: Clip, options: Mapping[str, Any]) -> Any:
         """Sizes and prunes a clip; other threads may do so at the same time.
@@ -125,6 +145,18 @@ class LocalModel:
             "notes": list(processed.notes),
         }
 
+
+class LocalModel(ModelFolder):
+    """A model on this machine, on its GPU if it has one; as `ModelFolder`, with its weights."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        with _one_sentence(name):
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                self.folder, trust_remote_code=True, dtype=_dtype()
+            )
+        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
     def answer(
         self, media: Sequence[tuple[Any, Sequence[Question]]], max_new_tokens: int
     ) -> list[tuple[list[Answer], str, float]]:
@@ -145,18 +177,12 @@ class LocalModel:
         lengths = {}
         for number, one in enumerate(asked):
             try:
-                lengths[number] = longest_prompt(self._model, self._processor, one, max_new_tokens)
+                lengths[number] = longest_prompt(self._model, self.processor, one, max_new_tokens)
             except ValueError as refused:
                 given[number] = [], str(refused), 0.0
         for batch in batches(lengths, [len(one.questions) for one in asked]):
             start = time.perf_counter()
-            answers = answer_questions(self._model, self._processor, [asked[n] for n in batch], max_new_tokens)
+            answers = answer_questions(self._model, self.processor, [asked[n] for n in batch], max_new_tokens)
             seconds = (time.perf_counter() - start) / len(batch)
             given |= {number: (held, "", seconds) for number, held in zip(batch, answers, strict=True)}
         return [given[number] for number in range(len(asked))]
-
-    def check(self, questions: Questions) -> None:
-        """Raises `ModelError` for a threshold that the model cannot keep."""
-        asked = questions.questions
-        if self.settings()["calibration"] is None and any(one.confidence is not None for one in asked):
-            raise ModelError("The model's confidence is not calibrated; leave `confidence` out of the questions.")

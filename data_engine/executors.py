@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,6 +50,25 @@ def _run_local(function: Callable[[Task], Result], tasks: Sequence[Task], proces
 
 
 def _run_ray(function: Callable[[Task], Result], tasks: Sequence[Task], processes: int) -> Iterator[Result]:
+    with ray_session(processes) as ray:
+
+        def step(row: dict[str, Any]) -> dict[str, Any]:
+            return {"result": function(row["item"])}
+
+        for row in ray.data.from_items([{"item": task} for task in tasks]).map(step).iter_rows():
+            yield row["result"]
+
+
+@contextmanager
+def ray_session(processes: int) -> Iterator[Any]:
+    """The package ray, connected: to the cluster of RAY_ADDRESS, or to one that starts here and ends with the block.
+
+    Args:
+        processes: how many workers a cluster that starts here may have.
+
+    Raises:
+        ValueError: ray is not installed.
+    """
     try:
         import ray
     except ImportError:
@@ -64,12 +84,7 @@ def _run_ray(function: Callable[[Task], Result], tasks: Sequence[Task], processe
         ray.init(runtime_env=environment, log_to_driver=False, configure_logging=False, **cluster)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
-
-        def step(row: dict[str, Any]) -> dict[str, Any]:
-            return {"result": function(row["item"])}
-
-        for row in ray.data.from_items([{"item": task} for task in tasks]).map(step).iter_rows():
-            yield row["result"]
+        yield ray
     finally:
         if started:
             ray.shutdown()
