@@ -3,6 +3,9 @@
 
     python -m clinic.batch STUDIES --questions questions.yaml --out runs/study
     python -m clinic.batch STUDIES --questions questions.yaml --list        # what would be asked, and what not
+    accelerate launch -m clinic.batch …                                     # the series are divided over GPUs
+    python -m clinic.batch … --engine ray                                   # … over the machines of a Ray cluster
+    python -m clinic.batch … --server http://127.0.0.1:8000/v1              # … sent to a server of the model
 
 STUDIES is a folder (DICOM series in any order, NIfTI, NRRD, MetaImage, pictures, videos, zips), a list (CSV or Parquet)
 with a column `path`, or an archive that --archives names (dicomweb://NAME/studies?ModalitiesInStudy=CT). OUT
@@ -19,7 +22,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from clinic.archive_media import ArchiveMedia
+from clinic.processes import Processes, take_in_parts
 from clinic.questions import Questions
 from clinic.results import THUMBNAILS, write_results
 from clinic.studies import Series, Skipped, find_series, is_address
@@ -92,6 +96,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--engine", choices=ENGINES, default="local", help="this machine (default), or the Ray cluster of RAY_ADDRESS"
     )
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="a vLLM server or transformers serve with --model, such as http://127.0.0.1:8000/v1",
+    )
     parser.add_argument("--keep-ids", action="store_true", help="write DICOM's PatientID into the results")
     parser.add_argument("--time-limit", type=float, default=600.0, help="seconds to read one series (default 600)")
     parser.add_argument("--readers", type=int, default=2, help="series that are read at once (default 2)")
@@ -105,6 +114,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         out = options.out.resolve()
         if Path(options.studies).resolve() in (out, *out.parents):
             parser.error("--out lies in STUDIES, where its files would be taken for studies; name a folder elsewhere")
+    if options.server and (options.engine == "ray" or not options.server.startswith(("http://", "https://"))):
+        parser.error("--server is an address that begins with http:// or https://, and goes without --engine ray")
     if options.engine == "ray":  # workers have another working folder
         options.out = options.out and options.out.absolute()
         options.archives = options.archives and options.archives.absolute()
@@ -139,6 +150,9 @@ def locked(out: Path) -> Iterator[None]:
 
 def run(options: argparse.Namespace) -> None:
     """The whole command; raises `ValueError` for what a user can mend."""
+    processes = Processes.launched()
+    if processes.count > 1 and (options.engine == "ray" or options.server):
+        raise ValueError("Ray and a server divide the series themselves; start the command without accelerate launch.")
     questions = Questions.read(options.questions)
     series, skipped = find(options)
     tasks, without_question = tasks_about(series, questions)
@@ -151,25 +165,68 @@ def run(options: argparse.Namespace) -> None:
     # Not above: it takes seconds, and a mistake in the arguments should be told at once.
     from transformers.utils import logging
 
+    from clinic.engines import groups_left
     from clinic.model import check_thresholds
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    with opened_engine(options, questions) as engine:
+    with opened_engine(options, questions) as engine, ExitStack() as held:
         asked = hashlib.sha256(questions.model_dump_json().encode()).hexdigest()
         settings = {**engine.settings(), "questions": asked, "patient ids": options.keep_ids}
         check_thresholds(questions, settings)
-        versions = {"model": settings["model"], "code": settings["code"]}
-        with locked(options.out):
-            if options.retry:
-                forget_failures(options.out / ANSWERS, settings)
-            with Ledger(options.out / ANSWERS, settings) as ledger:
-                done = sum(task.is_done(ledger.rows) for task in tasks)
-                with tqdm(total=len(tasks), initial=done, unit="series", desc="answering") as bar:
-                    record(engine.answered(tasks, ledger.rows), ledger, versions, bar)
-                rows = in_order(ledger.rows, tasks)
-            write_results(options.out, rows, settings, skipped)
-    print(f"{len(rows)} rows: {options.out / 'answers.parquet'}. Report: {options.out / 'report.html'}.")
+        path, ids = options.out / ANSWERS, list[str]()
+        if processes.is_first:
+            held.enter_context(locked(options.out))
+            ids = begin(path, settings, options.retry)
+        done = frozenset(processes.from_first(ids))
+        mine = groups_left(tasks, done, engine.group)[processes.number :: processes.count]
+        answer(engine, mine, processes, processes.ledger(path), settings, sum(task.is_done(done) for task in tasks))
+        processes.wait()
+        if processes.is_first:
+            finish(options.out, settings, tasks, skipped)
+
+
+def begin(path: Path, settings: Mapping[str, Any], retry: bool) -> list[str]:
+    """Makes a ledger ready for the rows that it lacks, for a retry those that failed, too; the ids of its rows."""
+    ids = take_in_parts(path, settings)
+    if retry and remove_rows(path, lambda row: "error" in row):
+        ids = take_in_parts(path, settings)
+    return ids
+
+
+def answer(
+    engine: Engine,
+    groups: Sequence[Sequence[Task]],
+    processes: Processes,
+    path: Path,
+    settings: Mapping[str, Any],
+    done: int,
+) -> None:
+    """Has groups answered into this process's ledger; `done` series are already."""
+    versions = {"model": settings["model"], "code": settings["code"]}
+    with Ledger(path, settings) as ledger:
+        left = sum(not task.is_done(ledger.rows) for group in groups for task in group)
+        shown = {"unit": "series", "desc": "answering", "disable": not processes.is_first}
+        with tqdm(total=done + left, initial=done, **shown) as bar:
+            record(engine.answered(groups), ledger, versions, bar)
+
+
+def finish(out: Path, settings: Mapping[str, Any], tasks: Sequence[Task], skipped: Sequence[Skipped]) -> None:
+    """Writes the tables of a run whose tasks are all done, and says where they are.
+
+    Raises:
+        ValueError: rows are missing.
+    """
+    take_in_parts(out / ANSWERS, settings)
+    with Ledger(out / ANSWERS, settings) as ledger:
+        if missing := sum(not task.is_done(ledger.rows) for task in tasks):
+            raise ValueError(
+                f"{missing} series have no rows: other machines wrote theirs elsewhere. Give a folder that all share, "
+                "and the same command again."
+            )
+        rows = in_order(ledger.rows, tasks)
+    write_results(out, rows, settings, skipped)
+    print(f"{len(rows)} rows: {out / 'answers.parquet'}. Report: {out / 'report.html'}.")
 
 
 def opened_engine(options: argparse.Namespace, questions: Questions) -> AbstractContextManager[Engine]:
@@ -180,6 +237,10 @@ def opened_engine(options: argparse.Namespace, questions: Questions) -> Abstract
     if thumbnails is not None:
         thumbnails.mkdir(parents=True, exist_ok=True)
     work = Settings(questions.max_new_tokens, options.readers, options.time_limit, options.archives, thumbnails)
+    if options.server:
+        from clinic.server_engine import server_engine
+
+        return server_engine(options.server, options.model, work)
     if options.engine == "ray":
         from clinic.ray_engine import ray_engine
 
@@ -191,13 +252,6 @@ def in_order(rows: Mapping[str, dict[str, Any]], tasks: Sequence[Task]) -> list[
     """Rows in the order of the tasks, however they came; last those of studies that are no longer there."""
     place = {name: number for number, name in enumerate(name for task in tasks for name in task.all_ids)}
     return sorted(rows.values(), key=lambda row: place.get(row["id"], len(place)))
-
-
-def forget_failures(path: Path, settings: Mapping[str, Any]) -> None:
-    """Takes what failed out of a ledger, unless it was begun with other settings."""
-    if path.exists():
-        Ledger(path, settings).close()
-        remove_rows(path, lambda row: "error" in row)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,9 +1,9 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """What answers a batch run, and the engine of this process: the next group is read while the model answers about one.
 
-Other engines are `clinic.ray_engine` and `clinic.server_engine`. Here and on Ray tasks are answered in groups. A group is answered in as few batches as the lengths of its prompts allow. The rounding of a batch depends on all that
-is in it, so groups depend on the list of tasks alone: a run that was stopped asks whole groups again, and gives the
-rows of one that was not.
+Other engines are `clinic.ray_engine` and `clinic.server_engine`. Here and on Ray a group is answered in as few batches
+as the lengths of its prompts allow. The rounding of a batch depends on all that is in it, so groups depend on the list
+of tasks alone: a run that was stopped asks whole groups again, and gives the rows of one that was not.
 """
 
 from __future__ import annotations
@@ -59,29 +59,31 @@ class Settings:
 class Engine(Protocol):
     """What answers the tasks of a run."""
 
+    @property
+    def group(self) -> int:
+        """How many tasks are answered together."""
+
     def settings(self) -> dict[str, Any]:
         """What its answers depend on, as JSON values, the versions of model and code among them."""
 
-    def answered(self, tasks: Sequence[Task], done: Container[str]) -> Iterator[tuple[Task, Rows]]:
+    def answered(self, groups: Sequence[Sequence[Task]]) -> Iterator[tuple[Task, Rows]]:
         """Tasks with their rows, as they are answered.
-
-        Args:
-            tasks: all of a run.
-            done: ids of rows that are there; a task may be answered again with others that belong to it.
 
         Raises:
             ValueError: what ends a run, in one sentence.
         """
 
 
-def groups_left(tasks: Sequence[Task], done: Container[str]) -> list[list[Task]]:
+def groups_left(tasks: Sequence[Task], done: Container[str], size: int | None = None) -> list[list[Task]]:
     """The groups that have rows to come, whole but for the series that failed: no batch had these in it.
 
     Args:
         tasks: all of a run.
         done: ids of rows that are there.
+        size: tasks of a group; None takes `GROUP`.
     """
-    groups = [tasks[start : start + GROUP] for start in range(0, len(tasks), GROUP)]
+    size = size or GROUP
+    groups = [tasks[start : start + size] for start in range(0, len(tasks), size)]
     left = [group for group in groups if not all(task.is_done(done) for task in group)]
     return [[task for task in group if task.failed_row_id not in done] for group in left]
 
@@ -130,26 +132,28 @@ class LocalEngine:
 
     Attributes:
         model, reader, work: what answers and reads, and how.
-        share: this process's number, and how many there are: it takes every n-th group that is left.
     """
 
     model: LocalModel
     reader: IsolatedReader
     work: Settings
-    share: tuple[int, int] = (0, 1)
+
+    @property
+    def group(self) -> int:
+        """As `Engine`."""
+        return GROUP
 
     def settings(self) -> dict[str, Any]:
         """As `Engine`."""
         return self.model.settings()
 
-    def answered(self, tasks: Sequence[Task], done: Container[str]) -> Iterator[tuple[Task, Rows]]:
+    def answered(self, groups: Sequence[Sequence[Task]]) -> Iterator[tuple[Task, Rows]]:
         """As `Engine`, in order."""
-        first, step = self.share
-        return answered_here(groups_left(tasks, done)[first::step], self.model, self.reader, self.work)
+        return answered_here(groups, self.model, self.reader, self.work)
 
 
 @contextmanager
-def local_engine(model: str, work: Settings, share: tuple[int, int] = (0, 1)) -> Iterator[LocalEngine]:
+def local_engine(model: str, work: Settings) -> Iterator[LocalEngine]:
     """An engine in this process, with its reading processes while the block lasts.
 
     Raises:
@@ -157,4 +161,4 @@ def local_engine(model: str, work: Settings, share: tuple[int, int] = (0, 1)) ->
     """
     with work.reader() as reader:
         reader.start()  # its libraries are imported while the model is loaded
-        yield LocalEngine(LocalModel(model), reader, work, share)
+        yield LocalEngine(LocalModel(model), reader, work)

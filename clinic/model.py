@@ -21,6 +21,7 @@ from clinic.questions import Question, Questions
 from hub_model.answering_omniv_med import Answer
 from hub_model.clip_omniv_med import Clip
 from hub_model.number_format_omniv_med import preferred_dtype
+from hub_model.prompt_omniv_med import fill_placeholders
 from hub_model.shared_media_omniv_med import MediumQuestions, answer_questions, longest_prompt
 from train.checkpoints.fingerprint import fingerprint
 
@@ -132,6 +133,12 @@ class ModelFolder:
         """
         processed = self._pruner.process_clip(clip, **options)
         return replace(processed, clip=replace(clip, frames=clip.frames[:, :1, :1].copy()))
+
+    def prompt_lengths(self, processed: Any, words: Sequence[str]) -> list[int]:
+        """How many tokens the prompt of each question about a pruned clip has."""
+        prompts = MediumQuestions(processed, words, [None] * len(words)).prompts(self.processor)
+        filled = fill_placeholders(prompts, [self.processor.placeholder_text(processed)] * len(words))
+        return [len(ids) for ids in self.processor.tokenizer(filled).input_ids]
 
     def facts(self, processed: Any) -> dict[str, Any]:
         """What rows say of a prepared series: what was read, and its visual tokens."""

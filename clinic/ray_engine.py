@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from clinic.engines import Settings, answered_here, groups_left
+from clinic import engines
+from clinic.engines import Settings, answered_here
 from clinic.model import LocalModel, ModelError, ModelFolder
 from clinic.tasks import Rows, Task
 from data_engine.executors import ray_session
@@ -96,20 +97,25 @@ class RayEngine:
     workers: int
     resources: Mapping[str, int]
 
+    @property
+    def group(self) -> int:
+        """As `Engine`."""
+        return engines.GROUP
+
     def settings(self) -> dict[str, Any]:
         """As `Engine`."""
         return dict(self.expected)
 
-    def answered(self, tasks: Sequence[Task], done: Container[str]) -> Iterator[tuple[Task, Rows]]:
+    def answered(self, groups: Sequence[Sequence[Task]]) -> Iterator[tuple[Task, Rows]]:
         """As `Engine`, group by group, in the order in which these come."""
-        groups, data = groups_left(tasks, done), self.ray.data
         if not groups:
             return
-        workers = data.ActorPoolStrategy(
-            size=min(self.workers, len(groups)), max_tasks_in_flight_per_actor=IN_FLIGHT
-        )
+        data = self.ray.data
+        workers = data.ActorPoolStrategy(size=min(self.workers, len(groups)), max_tasks_in_flight_per_actor=IN_FLIGHT)
         # A block for each, because a block is what a worker is given.
-        numbers = data.from_items([{"number": number} for number in range(len(groups))], override_num_blocks=len(groups))
+        numbers = data.from_items(
+            [{"number": number} for number in range(len(groups))], override_num_blocks=len(groups)
+        )
         answers = numbers.map(
             Worker,
             fn_constructor_args=(self.model, self.work, self.expected, groups),

@@ -64,7 +64,7 @@ class QuestionFigures:
         answers, declined, without_value: rows with an answer; of these, those that decline; of the others, those
             whose answer could not be read as what was asked for.
         values: the most frequent values, with how often each came.
-        bars: for each tenth of confidence, the number of answers.
+        bars: for each tenth of confidence, the number of answers; all 0 where it is not known.
     """
 
     id: str
@@ -158,7 +158,8 @@ def figures_of(rows: Sequence[Mapping[str, Any]]) -> list[QuestionFigures]:
         told = [row for row in held if not row["declined"]]
         bars = [0] * BINS
         for row in held:
-            bars[min(int(row["confidence"] * BINS), BINS - 1)] += 1
+            if row["confidence"] is not None:
+                bars[min(int(row["confidence"] * BINS), BINS - 1)] += 1
         figures.append(
             QuestionFigures(
                 id=name,

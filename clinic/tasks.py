@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from hub_model.isolated_reading_omniv_med import IsolatedReader
 
 if TYPE_CHECKING:  # a listing should not wait for torch
     from clinic.archive_media import Downloads
-    from clinic.model import LocalModel
+    from clinic.model import LocalModel, ModelFolder
     from hub_model.answering_omniv_med import Answer
 
 Rows = list[dict[str, Any]]
@@ -46,6 +47,11 @@ class Task:
         return [self.failed_row_id, *self.row_ids]
 
     @property
+    def reading(self) -> dict[str, Any]:
+        """The arguments of `load_clip` that the questions, a list or the place of the series give."""
+        return {**self.group.reading, **self.series.options, **self.series.reading}
+
+    @property
     def asked(self) -> str:
         """The ids of its questions."""
         return ",".join(one.id for one in self.group.questions)
@@ -57,11 +63,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Read:
-    """A series as the model gets it, or the sentence that says why not."""
+    """A series as the model gets it, or the sentence that says why not; and what was made of its files."""
 
     processed: Any
     error: str
     seconds: float
+    made: Any = None
 
 
 def tasks_about(series: Iterable[Series], questions: Questions) -> tuple[list[Task], list[Skipped]]:
@@ -76,7 +83,12 @@ def tasks_about(series: Iterable[Series], questions: Questions) -> tuple[list[Ta
 
 
 def read(
-    task: Task, reader: IsolatedReader, downloads: Downloads, model: LocalModel, thumbnails: Path | None = None
+    task: Task,
+    reader: IsolatedReader,
+    downloads: Downloads,
+    model: ModelFolder,
+    thumbnails: Path | None = None,
+    make: Callable[[str | list[str]], Any] | None = None,
 ) -> Read:
     """Fetches, reads and prunes the series of a task.
 
@@ -84,25 +96,27 @@ def read(
         task: whose series it is.
         reader, downloads, model: what reads, fetches and prunes.
         thumbnails: folder of a picture of what is left, named by the first row; None draws none.
+        make: what else is made of the files while they are there.
 
     Raises:
         OSError: a thumbnail cannot be written.
         RuntimeError: no file at all can be read on this machine.
     """
     start = time.perf_counter()
-    options = {**model.sampling(), **task.group.reading, **task.series.options, **task.series.reading}
-    processed, sentence = None, ""
+    options = {**model.sampling(), **task.reading}
+    processed, made, sentence = None, None, ""
     try:
         with downloads.files(task.series.source) as files:
             clip = reader.load_clip(files, **options)
             processed = model.prune(clip, task.group.pruning)
+            made = make(files) if make else None
         if thumbnails is not None:
             from clinic.thumbnails import write_thumbnail  # with matplotlib: for those who want them
 
             write_thumbnail(processed, thumbnails / thumbnail_name(task.row_ids[0]))
     except ValueError as error:
         sentence = str(error)
-    return Read(processed, sentence, time.perf_counter() - start)
+    return Read(processed, sentence, time.perf_counter() - start, made)
 
 
 def rows_of_all(tasks: Sequence[Task], reads: Sequence[Read], model: LocalModel, max_new_tokens: int) -> list[Rows]:
@@ -119,7 +133,10 @@ def rows_of_all(tasks: Sequence[Task], reads: Sequence[Read], model: LocalModel,
 
 
 def rows_of(task: Task, answers: Sequence[Answer], error: str, facts: Mapping[str, Any], seconds: float) -> Rows:
-    """The rows of one task: of its answers, or one with the sentence that says why there are none."""
+    """The rows of one task: of its answers, or one with the sentence that says why there are none.
+
+    A confidence that is not known is NaN in an answer, and None in its row.
+    """
     series = task.series
     common: dict[str, Any] = {"study": series.study, "series": series.series, "part": series.part, "path": series.path}
     if series.patient_id:
@@ -138,7 +155,7 @@ def rows_of(task: Task, answers: Sequence[Answer], error: str, facts: Mapping[st
             "asked": question.ask,
             "answer": answer.text,
             "value": None if answer.declined else read_value(question, answer.text),
-            "confidence": round(answer.confidence, 6),
+            "confidence": None if math.isnan(answer.confidence) else round(answer.confidence, 6),
             "declined": answer.declined,
             "likeliest": answer.likeliest,
         }

@@ -11,9 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet
 import pytest
@@ -23,24 +21,13 @@ from PIL import Image
 from clinic.batch import ANSWERS, locked, main
 from clinic.engines import Settings, answered_here, groups_left
 from clinic.model import LocalModel, batches
-from clinic.questions import Questions
-from clinic.studies import find_series
-from clinic.tasks import Task, tasks_about
-from data_engine.ledger import read_lines
 from hub_model.isolated_reading_omniv_med import IsolatedReader
+from tests.helpers.batch_runs import QUESTIONS, arguments, few_tasks, rows_in, without_seconds, write_questions
 from tests.helpers.paths import ROOT
 from tests.helpers.study_files import BIRTH_DATE, UIDS, write_studies
 from tests.helpers.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-QUESTIONS = """\
-max_new_tokens: 4
-reading: {max_frames: 8}
-questions:
-  - {id: modality, ask: "Which imaging modality is this?"}
-  - {id: lesion, ask: "Is there a lesion?", answer: yes/no}
-  - {id: bone, ask: "Is there a fracture?", modality: CT, reading: {windows: bone}}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +37,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("questions") / "questions.yaml"
-    path.write_text(QUESTIONS, encoding="utf-8")
-    return path
-
-
-def arguments(studies: Path, questions: Path, out: Path, model: Path, *more: str) -> list[str]:
-    return [str(studies), "--questions", str(questions), "--out", str(out), "--model", str(model), *more]
+    return write_questions(tmp_path_factory.mktemp("questions"))
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +46,6 @@ def whole(studies: Path, questions: Path, tiny: Path, tmp_path_factory: pytest.T
     out = tmp_path_factory.mktemp("whole")
     assert main(arguments(studies, questions, out, tiny)) == 0
     return out
-
-
-def rows_in(out: Path) -> list[dict[str, Any]]:
-    """The rows of a run, without its settings."""
-    return [row for _, row in read_lines(out / ANSWERS) if row is not None and "id" in row]
-
-
-def without_seconds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 def test_every_series_gets_a_row_for_each_question_about_it(whole: Path) -> None:
@@ -149,29 +121,17 @@ def test_a_finished_run_answers_nothing_again(whole: Path, studies: Path, questi
     assert (whole / ANSWERS).read_bytes() == before
 
 
-KILLED = """
-import os, signal, sys
-from clinic.batch import main
-from data_engine.ledger import Ledger
-write, lines = Ledger._write, []
-def killed(ledger, row):
-    if len(lines) == 8:  # the settings, all rows of one series and some of another
-        ledger._file.write(b'{"id": "cut sho')
-        ledger._file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    lines.append(row)
-    write(ledger, row)
-Ledger._write = killed
-main(sys.argv[1:])
-"""
-
-
 def test_a_killed_run_goes_on_and_ends_with_the_same_rows(
     whole: Path, studies: Path, questions: Path, tiny: Path, tmp_path: Path
 ) -> None:
     command = arguments(studies, questions, tmp_path, tiny)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", KILLED, *command], cwd=ROOT, env=environment, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.batch_process", "16", "7", *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert b"LEAKED" not in done.stdout + done.stderr
     assert len(rows_in(tmp_path)) == 7 and not (tmp_path / "answers.parquet").exists()
@@ -192,13 +152,6 @@ class HangingReader(IsolatedReader):
             worker._time_limit = 1.0
             options["progress"] = lambda done, total: os.kill(worker._process.pid, signal.SIGSTOP)
         return super().load_clip(source, **options)
-
-
-def few_tasks(studies: Path, questions: Path, folder: Path, *names: str) -> list[Task]:
-    """The tasks about some of the files."""
-    for name in names:
-        shutil.copy(studies / name, folder / name)
-    return tasks_about(find_series(folder)[0], Questions.read(questions))[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a stopped process is killed on Linux alone")
