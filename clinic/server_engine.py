@@ -1,8 +1,8 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """The engine of a batch run on a server of the model: OpenAI's chat completions, as vLLM and transformers serve them.
 
-Each series is read and pruned on this machine, too, without the model's weights: for the facts of its rows, and to know
-how long its prompt must be. By that a server is found out that reads or prunes otherwise, and its answer does not count.
+Each series is read and pruned on this machine, too, without the model's weights: for the facts of its rows, and for the
+length of its prompt. By that a server is found out that reads or prunes otherwise, and its answer does not count.
 """
 
 from __future__ import annotations

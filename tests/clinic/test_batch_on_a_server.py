@@ -1,7 +1,8 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """A batch run on a server: the rows of this process, and what a server may do wrong without costing more than it must.
 
-The fast tests ask a server of our own, which reads, prunes and answers with a tiny model; one asks `transformers serve`.
+The fast tests ask a server of our own, which reads, prunes and answers with a tiny model; a slow one asks
+`transformers serve`.
 """
 
 from __future__ import annotations
