@@ -126,14 +126,22 @@ class Server:
         # An empty key would make the library look for OpenAI's own, and send it to this server.
         key = os.environ.get(KEY) or "none"
         self._client = openai.OpenAI(base_url=url, api_key=key, timeout=SECONDS, max_retries=RETRIES)
-        with self._told():
-            listed = [one for one in self._client.models.list().data if one.owned_by == "vllm"]
-        self.is_vllm = bool(listed)
-        self._model = listed[0].id if listed else model
+        served = self._served_by_vllm()
+        self.is_vllm = bool(served)
+        self._model = served or model
 
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
+
+    def _served_by_vllm(self) -> str:
+        """The model that a vLLM server names first; "" for other servers, whose lists tell nothing, if there is one."""
+        with self._told():
+            try:
+                listed = self._client.with_options(max_retries=1).models.list().data
+            except (openai.NotFoundError, openai.InternalServerError):
+                return ""
+            return next((one.id for one in listed if one.owned_by == "vllm"), "")
 
     def ask(self, medium: Mapping[str, Any], words: str, max_new_tokens: int, options: Mapping[str, Any]) -> Reply:
         """The greedy answer to a question about a medium.
