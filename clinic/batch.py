@@ -206,8 +206,8 @@ def answer(
     versions = {"model": settings["model"], "code": settings["code"]}
     with Ledger(path, settings) as ledger:
         left = sum(not task.is_done(ledger.rows) for group in groups for task in group)
-        shown = {"unit": "series", "desc": "answering", "disable": not processes.is_first}
-        with tqdm(total=done + left, initial=done, **shown) as bar:
+        quiet = not processes.is_first
+        with tqdm(total=done + left, initial=done, unit="series", desc="answering", disable=quiet) as bar:
             record(engine.answered(groups), ledger, versions, bar)
 
 

@@ -122,10 +122,18 @@ class RayEngine:
             compute=workers,
             **self.resources,
         )
-        for answer in answers.iter_rows():
+        for answer in self._told(answers.iter_rows()):
             if answer["refusal"]:
                 raise ModelError(answer["refusal"])
             yield from zip(groups[answer["number"]], json.loads(answer["rows"]), strict=True)
+
+    def _told(self, answers: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Answers as they come; what ends Ray itself, in one sentence."""
+        try:
+            yield from answers
+        except self.ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(f"Ray has ended the run ({reason}); the same command goes on.") from None
 
 
 def workers_of(nodes: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, int]]:

@@ -67,7 +67,7 @@ def ray_session(processes: int) -> Iterator[Any]:
         processes: how many workers a cluster that starts here may have.
 
     Raises:
-        ValueError: ray is not installed.
+        ValueError: ray is not installed, or its cluster cannot be reached.
     """
     try:
         import ray
@@ -81,7 +81,11 @@ def ray_session(processes: int) -> Iterator[Any]:
         environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}}
         own = {"address": "local", "num_cpus": processes, "include_dashboard": False}
         cluster = {} if os.environ.get("RAY_ADDRESS") else own
-        ray.init(runtime_env=environment, log_to_driver=False, configure_logging=False, **cluster)
+        try:
+            ray.init(runtime_env=environment, log_to_driver=False, configure_logging=False, **cluster)
+        except ConnectionError:
+            address = os.environ.get("RAY_ADDRESS")
+            raise ValueError(f"There is no Ray cluster at RAY_ADDRESS ({address}) that this machine is in.") from None
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield ray
