@@ -41,7 +41,7 @@ def cluster() -> Iterator[None]:
     """Two machines with a processor each, which this process and those that it starts join."""
     machine = {"num_cpus": 1, "node_ip_address": "127.0.0.1"}
     with pytest.MonkeyPatch.context() as patch:
-        # Ray takes the address of a network for 127.0.0.1, but where it runs on one machine alone: on Windows and macOS.
+        # For 127.0.0.1 Ray takes the address in a network, but where it knows no clusters: on Windows and macOS.
         patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         patch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
         cluster = Cluster(initialize_head=True, head_node_args={**machine, "include_dashboard": False})
