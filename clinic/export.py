@@ -1,11 +1,11 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Asks questions about a DICOM series, and writes the results as archives and viewers keep them.
+"""Asks questions about a DICOM series or a NIfTI file, and writes the results as archives and viewers keep them.
 
 python -m clinic.export series --question "Which imaging modality is this?" --out results
 
 The folder gets `answers.dcm` (Comprehensive SR), and for volumes `tokens.dcm` (SEG), `tokens.nii.gz` (labels 1 kept,
 2 removed, 0 not seen) and `reconstruction.nii.gz` (what the language model receives). By default none of them holds
-anything of the patient.
+anything of the patient. Of a NIfTI file only the NIfTI files are written, on its own grid.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinic.source_series import SeriesError, SourceSeries, read_series, save_result
+from clinic.source_volume import SourceVolume, read_volume
 from data_engine.commands import OneLineParser, UsageError
 from hub_model.clip_omniv_med import PLANES
+from hub_model.file_types_omniv_med import identify
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 
 if TYPE_CHECKING:
@@ -39,7 +42,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(
         prog="python -m clinic.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path, metavar="SERIES", help="folder with a DICOM series, or one DICOM file")
+    parser.add_argument(
+        "source", type=Path, metavar="SERIES", help="folder with a DICOM series, one DICOM file, or one NIfTI file"
+    )
     parser.add_argument("--question", action="append", required=True, dest="questions", help="may be given repeatedly")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--series", help="number or UID of the series, where the folder holds several")
@@ -92,7 +97,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_layers(
-    processed: ProcessedClip, series: SourceSeries, model: ModelIdentity, folder: Path
+    processed: ProcessedClip, series: SourceSeries | SourceVolume, model: ModelIdentity, folder: Path
 ) -> tuple[list[str], list[str]]:
     """Writes what lies over the images: SEG, and NIfTI of labels and reconstruction.
 
@@ -118,15 +123,28 @@ def write_layers(
     except SeriesError as error:
         return [], [str(error)]
     settings = f"threshold {processed.pruned.threshold:.3g}"
-    attempt("tokens.dcm", lambda path: save_result(build_segmentation(labels, series, model, settings), path))
+    if isinstance(series, SourceSeries):
+        segmentation = partial(build_segmentation, labels, series, model, settings)
+        attempt("tokens.dcm", lambda path: save_result(segmentation(), path))
     attempt("tokens.nii.gz", lambda path: write_nifti(labels, series, path))
     attempt("reconstruction.nii.gz", lambda path: write_nifti(reconstruction(processed, series), series, path))
     return written, refused
 
 
+def read_source(options: argparse.Namespace) -> SourceSeries | SourceVolume:
+    """Where what is asked about lies.
+
+    Raises:
+        SeriesError: it cannot be told.
+    """
+    if options.source.is_file() and identify(options.source) == "nifti":
+        return read_volume(options.source)
+    return read_series(options.source, options.series, options.keep_ids)
+
+
 def run(options: argparse.Namespace) -> None:
     """Reads, asks, writes."""
-    series = read_series(options.source, options.series, options.keep_ids)
+    series = read_source(options)
     # Imported here: it takes seconds, and a wrong argument should be told at once.
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -142,7 +160,7 @@ def run(options: argparse.Namespace) -> None:
         load_processor: Callable[..., Any] = AutoProcessor.from_pretrained
         processor = load_processor(options.model, trust_remote_code=True)
         with IsolatedReader(READING_SECONDS, processes=1) as reader:
-            files = [str(file) for file in series.files]
+            files = [str(file) for file in series.files] if isinstance(series, SourceSeries) else str(options.source)
             clip = reader.load_clip(files, max_frames=processor.max_frames, fps=processor.fps, plane=options.plane)
         dtype = torch.float32 if torch.cuda.is_available() else preferred_dtype()
         load_model: Callable[..., Any] = AutoModelForImageTextToText.from_pretrained
@@ -159,15 +177,18 @@ def run(options: argparse.Namespace) -> None:
         )
         answers.append(answered)
     identity = identify_model(options.model, model)
-    settings = [f"{processed.tokens_before} visual tokens, {int(processed.pruned.keep_mask.sum())} of them kept"]
-    report = build_report(series, answers, identity, [*settings, *processed.notes])
     options.out.mkdir(parents=True, exist_ok=True)
-    with written_whole(options.out / "answers.dcm") as path:
-        save_result(report, path)
+    report_name = []
+    if isinstance(series, SourceSeries):
+        settings = [f"{processed.tokens_before} visual tokens, {int(processed.pruned.keep_mask.sum())} of them kept"]
+        report = build_report(series, answers, identity, [*settings, *processed.notes])
+        with written_whole(options.out / "answers.dcm") as path:
+            save_result(report, path)
+        report_name = ["answers.dcm"]
     written, refused = write_layers(processed, series, identity, options.out)
     for sentence in refused:
         print(sentence, file=sys.stderr)
-    print(f"Written to {options.out}: {', '.join(['answers.dcm', *written])}.")
+    print(f"Written to {options.out}: {', '.join([*report_name, *written]) or 'nothing'}.")
 
 
 def main(arguments: list[str] | None = None) -> int:

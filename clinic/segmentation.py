@@ -19,7 +19,8 @@ import numpy as np
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.sr.codedict import codes
 
-from clinic.source_series import SeriesError, SourceSeries, values_stay_out_of_logs
+from clinic.source_series import Placed, SeriesError, SourceSeries, values_stay_out_of_logs
+from clinic.source_volume import SourceVolume
 from clinic.structured_report import ModelIdentity, identity_of_result, own_code
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class PixelsOfSlice:
     column: np.ndarray
 
 
-def pixels_of_slices(processed: ProcessedClip, series: SourceSeries) -> Iterator[PixelsOfSlice]:
+def pixels_of_slices(processed: ProcessedClip, series: SourceSeries | SourceVolume) -> Iterator[PixelsOfSlice]:
     """For each slice of the source, the pixels of the clip's frames that show its voxels.
 
     Raises:
@@ -89,7 +90,7 @@ def pixels_of_slices(processed: ProcessedClip, series: SourceSeries) -> Iterator
         yield PixelsOfSlice(seen, *(np.where(seen, index, 0) for index in (frame, down, across)))
 
 
-def token_labels(processed: ProcessedClip, series: SourceSeries) -> np.ndarray:
+def token_labels(processed: ProcessedClip, series: SourceSeries | SourceVolume) -> np.ndarray:
     """uint8 (slices, rows, columns) on the source's voxels: `NOT_SEEN`, `KEPT` or `REMOVED`.
 
     A frame is resized as a whole to its tokens, so pixel row r of H lies in token row floor((r + 1/2) · rows / H).
@@ -110,7 +111,7 @@ def token_labels(processed: ProcessedClip, series: SourceSeries) -> np.ndarray:
     return made
 
 
-def reconstruction(processed: ProcessedClip, series: SourceSeries) -> np.ndarray:
+def reconstruction(processed: ProcessedClip, series: SourceSeries | SourceVolume) -> np.ndarray:
     """What the language model receives, on the source's voxels, black where no frame shows them.
 
     Each voxel has the grey level, or the three windows, of the frame's pixel at the encoder's resolution that it is in.
@@ -138,7 +139,7 @@ def _cell_of_pixel(pixels: int, cells: int) -> np.ndarray:
     return ((2 * np.arange(pixels) + 1) * cells // (2 * pixels)).astype(np.int64)
 
 
-def write_nifti(values: np.ndarray, series: SourceSeries, path: Path) -> None:
+def write_nifti(values: np.ndarray, series: Placed, path: Path) -> None:
     """Writes voxels (slices, rows, columns), or colours (…, 3), of the source as NIfTI.
 
     The sform places them as the source's headers do, sheared where the gantry was tilted. NIfTI knows no patient, and

@@ -58,26 +58,17 @@ class SeriesError(ValueError):
 
 
 @dataclass(frozen=True)
-class SourceSeries:
-    """One DICOM series.
+class Placed:
+    """Slices, and where they lie.
 
     Attributes:
-        files: in the order of the slices along their normal; in the order of their names where these do not say.
-        headers: of the files, without pixels; anonymous unless the patient was asked to be kept.
         origins: float64 (slices, 3), LPS millimetres of the centre of each slice's first pixel, or None.
         steps: float64 (3, 3), one a column: LPS millimetres to the next column, to the next row, and on average to the
             next slice; None where `origins` is.
     """
 
-    files: tuple[Path, ...]
-    headers: tuple[Dataset, ...]
     origins: np.ndarray | None
     steps: np.ndarray | None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Slices, rows and columns."""
-        return len(self.files), int(self.headers[0].Rows), int(self.headers[0].Columns)
 
     def affine(self) -> np.ndarray:
         """float64 (4, 4), from (column, row, slice) to LPS millimetres.
@@ -93,6 +84,24 @@ class SourceSeries:
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = self.steps, self.origins[0]
         return affine
+
+
+@dataclass(frozen=True)
+class SourceSeries(Placed):
+    """One DICOM series.
+
+    Attributes:
+        files: in the order of the slices along their normal; in the order of their names where these do not say.
+        headers: of the files, without pixels; anonymous unless the patient was asked to be kept.
+    """
+
+    files: tuple[Path, ...]
+    headers: tuple[Dataset, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows and columns."""
+        return len(self.files), int(self.headers[0].Rows), int(self.headers[0].Columns)
 
 
 @contextmanager
@@ -144,7 +153,7 @@ def read_series(source: Path, series: str | None = None, keep_ids: bool = False)
             steps = _steps_of(files[0][1], known[order[0]][1], origins)
         prepare = _readable_header if keep_ids else anonymous_header
         headers = tuple(prepare(header) for _, header in files)
-        return SourceSeries(tuple(path for path, _ in files), headers, origins, steps)
+        return SourceSeries(origins, steps, tuple(path for path, _ in files), headers)
 
 
 def save_result(result: Dataset, path: Path) -> None:

@@ -105,7 +105,7 @@ class Clip:
         modality: what the header says ("CT", "MR", "US", a DICOM modality code), or "". Never part of a prompt.
         notes: what was chosen while reading (windows, orientation, sampling), one sentence each, no patient data.
         plane: how a volume is sliced, one of `PLANES`; without a meaning for images and videos.
-        geometry: where the frames lie in the patient, for DICOM slices whose headers say so; else None.
+        geometry: where the frames lie in the patient, for DICOM slices and NIfTI whose headers say so; else None.
         series: the DICOM series of a folder, archive or list that holds several, those that have numbers; else empty.
     """
 

@@ -69,6 +69,7 @@ class _Header:
         start: bytes before the voxels in their file.
         slope, offset: what stored values become values by, or None.
         axes: float64 (3, 3), LPS millimetres of a step along each stored axis, one a column.
+        first: float64 (3,), LPS millimetres of the first voxel's centre; without a meaning where axes are not known.
         axes_known, spacing_known: whether the header gives them.
         single_file: whether the voxels follow in the same file.
     """
@@ -79,6 +80,7 @@ class _Header:
     start: int
     scale: tuple[float, float] | None
     axes: np.ndarray
+    first: np.ndarray
     axes_known: bool
     spacing_known: bool
     single_file: bool
@@ -129,14 +131,15 @@ def _parse_header(head: bytes, name: str) -> _Header:
     single_file = kind != "Analyze" and bytes(header["magic"]).startswith(b"n+")
     least = made.sizeof_hdr if single_file else 0
     spacing_known = all(step > 0 for step in header["pixdim"][1 : 1 + min(len(size), 3)])
-    axes, axes_known = _find_axes(header, name) if kind != "Analyze" else (_usual_axes(header), False)
+    place, axes_known = _find_place(header, name) if kind != "Analyze" else (_usual_place(header), False)
     return _Header(
         size=(*size, *[1] * (3 - len(size))),
         voxel=voxel,
         channels=channels,
         start=max(int(start) if np.isfinite(start) else 0, least),
         scale=None if scale[0] is None or channels > 1 or scale == (1, 0) else scale,
-        axes=axes,
+        axes=place[:, :3],
+        first=place[:, 3],
         axes_known=axes_known,
         spacing_known=spacing_known,
         single_file=single_file,
@@ -149,33 +152,34 @@ def _steps(header: Any) -> np.ndarray:
     return np.where(np.isfinite(steps) & (steps > 0), steps, 1.0)
 
 
-def _usual_axes(header: Any) -> np.ndarray:
-    """Axes, as in `_Header`, that run to the left, the front and the head, which a header without any means."""
-    return np.diag(_steps(header) * [1.0, -1.0, 1.0])
+def _usual_place(header: Any) -> np.ndarray:
+    """As `_find_place`: axes that run to the left, the front and the head, which a header without any means."""
+    return np.column_stack([np.diag(_steps(header) * [1.0, -1.0, 1.0]), np.zeros(3)])
 
 
-def _find_axes(header: Any, name: str) -> tuple[np.ndarray, bool]:
-    """The `axes` of a `_Header`, and whether the header gives them.
+def _find_place(header: Any, name: str) -> tuple[np.ndarray, bool]:
+    """The `axes` of a `_Header` and, as a fourth column, `first`; and whether the header gives them.
 
     They are the sform's where its code says there is one, else the qform's (nifti1.h, "orientation and location in
     space").
     """
     unit = {1: 1000.0, 3: 0.001}.get(int(header["xyzt_units"]) & 7, 1.0)  # metres, micrometres
     lps = np.diag([-unit, -unit, unit])
-    rows = np.stack([header[row][:3] for row in ("srow_x", "srow_y", "srow_z")]).astype(np.float64)
+    rows = np.stack([header[row] for row in ("srow_x", "srow_y", "srow_z")]).astype(np.float64)
     quaternion = np.array([header[f"quatern_{part}"] for part in "bcd"], dtype=np.float64)
     by_rows, by_quaternion = header["sform_code"] > 0, header["qform_code"] > 0
-    if by_rows and np.isfinite(rows).all() and np.linalg.norm(rows, axis=0).all():
+    axes = rows[:, :3]
+    if by_rows and np.isfinite(axes).all() and np.linalg.norm(axes, axis=0).all():
         return lps @ rows, True
-    if (by_rows and not np.isfinite(rows).all()) or (by_quaternion and not np.isfinite(quaternion).all()):
+    if (by_rows and not np.isfinite(axes).all()) or (by_quaternion and not np.isfinite(quaternion).all()):
         raise MediaError(f"{name} does not say where its slices lie (not a number); save it again.")
     if not by_quaternion:
-        return _usual_axes(header) * unit, False
+        return _usual_place(header) * unit, False
     # nibabel refuses a quaternion that is a little too long, and steps below zero.
     header["pixdim"][:4] = [-1.0 if header["pixdim"][0] < 0 else 1.0, *_steps(header)]
     for part, value in zip("bcd", quaternion / max(float(np.linalg.norm(quaternion)), 1.0), strict=True):
         header[f"quatern_{part}"] = value
-    return lps @ np.asarray(header.get_qform(), dtype=np.float64)[:3, :3], True
+    return lps @ np.asarray(header.get_qform(), dtype=np.float64)[:3], True
 
 
 def read_nifti(path: Path, job: ReadingJob) -> Volume:
@@ -202,7 +206,12 @@ def read_nifti(path: Path, job: ReadingJob) -> Volume:
     _set_axes(image, header.axes, name)
     if not header.axes_known:
         notes.append("The header gives no orientation; the voxels are taken to run to the left, front and head.")
-    return Volume(image, options.modality or "", header.spacing_known, notes=tuple(notes))
+    origins = None
+    if header.axes_known and np.isfinite(header.first).all():
+        origins = header.first + np.arange(depth)[:, None] * header.axes[:, 2]
+    return Volume(
+        image, options.modality or "", header.spacing_known, origins=origins, notes=tuple(notes), axes=header.axes
+    )
 
 
 def _find_voxels(path: Path, job: ReadingJob) -> Path | None:

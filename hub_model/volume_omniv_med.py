@@ -27,6 +27,8 @@ class Volume:
         origins: float64 array (slices, 3), where in LPS millimetres the first pixel of each acquired slice is centred,
             or None where the source does not say.
         notes: what was chosen, one sentence each.
+        axes: float64 (3, 3), LPS millimetres of a step along each of the image's axes, one a column, where the source
+            says it more exactly than the image, whose axes are at right angles; else None.
     """
 
     image: sitk.Image
@@ -36,6 +38,7 @@ class Volume:
     shear: np.ndarray | None = None
     origins: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    axes: np.ndarray | None = None
 
 
 def note_volumes(count: int, in_voxels: bool, options: ReadingOptions) -> list[str]:
@@ -246,6 +249,8 @@ def _geometry(volume: Volume, turned: _Turned, axis: int, indices: np.ndarray) -
     if image is not volume.image:  # the slices were moved back in line, where the image says
         origins = np.array(image.GetOrigin()) + (first + indices[:, None] * changes[:, 2]) @ steps.T
         return Geometry(origins, steps @ changes)
+    if volume.axes is not None:
+        steps = volume.axes.copy()
     if len(volume.origins) > 1:
         steps[:, 2] = (volume.origins[-1] - volume.origins[0]) / (len(volume.origins) - 1)
     if changes[2, 2]:  # the acquired slices themselves: they lie where they say

@@ -142,7 +142,7 @@ def test_a_server_that_reads_or_prunes_otherwise_is_found_out(
 ) -> None:
     few = shutil.copytree(studies / "LEAKED" / "mixed", tmp_path / "few")
     questions = tmp_path / "questions.yaml"
-    questions.write_text(SIMPLE + "reading: {max_frames: 2}\n", encoding="utf-8")
+    questions.write_text(SIMPLE + "pruning: {prune_rule: none}\n", encoding="utf-8")
     server.takes_options = False
     assert main(arguments(few, questions, tmp_path / "out", calibrated, "--server", server.url)) == 0
     errors = [row["error"] for row in rows_in(tmp_path / "out")]

@@ -10,7 +10,6 @@ from hub_model.clip_omniv_med import PLANES, Clip
 from hub_model.isolated_reading_omniv_med import IsolatedReader
 from hub_model.media_omniv_med import iterate_clips, load_clip
 from tests.helpers.clinical_series import POSES, body, centre_of, write_series
-from tests.helpers.media_files import make_body, nifti
 
 SHAPE = (9, 14, 11)
 SEEN = (6, 4, 7)
@@ -88,5 +87,4 @@ def test_a_separate_process_tells_it_too(tmp_path):
 def test_what_does_not_say_where_it_lies_has_none(tmp_path):
     write_series(tmp_path / "series", body())
     assert load_clip(tmp_path / "series", spacing=(1, 1, 1)).geometry is None
-    assert load_clip(nifti(tmp_path / "body.nii.gz", make_body())).geometry is None
     assert load_clip(np.zeros((4, 8, 8), np.uint8)).geometry is None
