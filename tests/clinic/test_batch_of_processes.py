@@ -22,6 +22,7 @@ GROUP = 3
 SETTINGS = {"model": "a1"}
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_that_is_killed_goes_on_with_the_rows_of_one(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def worker_processes() -> list[psutil.Process]:
     return [one for one, words in named if words and words[0].startswith("ray::") and "Worker" in words[0]]
 
 
+@pytest.mark.slow
 def test_a_killed_run_on_ray_goes_on_and_ends_with_the_rows_of_this_process(
     cluster: None, here: Path, studies: Path, questions: Path, tiny: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_killed_run_on_ray_goes_on_and_ends_with_the_rows_of_this_process(
     assert table_of(tmp_path) == table_of(here)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_no_rows(cluster: None, studies: Path, questions: Path, tiny: Path) -> None:
     asked = Questions.read(questions)
     tasks, _ = tasks_about(find_series(studies)[0], asked)
@@ -132,6 +134,7 @@ def test_a_machine_with_other_files_or_numbers_is_told() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_told_in_one_sentence(
     cluster: None, studies: Path, questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,7 @@ SIDEWAYS = {
     ("benchmarks.chat_followup", "demo.service"): "it measures what a visitor of the page waits for",
     ("benchmarks.evidence", "demo.service"): "it measures what the page's button shows",
     ("benchmarks.evidence", "evaluation"): "its intervals are drawn by patient, as everywhere",
-    ("benchmarks.soak", "demo"): "it starts the page that its clients ask",
+    ("benchmarks.demo_process", "demo"): "it starts the page that benchmarks visit",
     ("benchmarks.start", "examples.ask"): "it measures how long the command takes",
     ("benchmarks.pruning", "evaluation"): "its intervals are drawn by patient, as everywhere",
     ("demo.service.studies", "clinic"): "visitors choose studies of the archives that batch runs read",
