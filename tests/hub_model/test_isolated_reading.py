@@ -55,7 +55,12 @@ def assert_same(clip: Clip, expected: Clip) -> None:
     np.testing.assert_array_equal(clip.frames, expected.frames)
     np.testing.assert_array_equal(clip.positions, expected.positions)
     assert clip.frames.dtype == np.uint8 and clip.positions.dtype == np.float64
-    assert {**vars(clip), "frames": 0, "positions": 0} == {**vars(expected), "frames": 0, "positions": 0}
+    assert (clip.geometry is None) == (expected.geometry is None)
+    if clip.geometry is not None and expected.geometry is not None:
+        np.testing.assert_array_equal(clip.geometry.origins, expected.geometry.origins)
+        np.testing.assert_array_equal(clip.geometry.steps, expected.geometry.steps)
+    arrays = {"frames": 0, "positions": 0, "geometry": 0}
+    assert {**vars(clip), **arrays} == {**vars(expected), **arrays}
 
 
 def children(process: int | str = "self") -> set[int]:
