@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,18 @@ from vllm.sequence import IntermediateTensors
 
 from . import MODALITY
 from .processing import OmniVMedDummyInputsBuilder, OmniVMedMultiModalProcessor, OmniVMedProcessingInfo
+
+
+def token_biases(generation: Mapping[str, Any]) -> dict[int, float]:
+    """Token -> what `generate` adds to its logit at every step, by the `sequence_bias` of a generation configuration.
+
+    Raises:
+        ValueError: a bias of several tokens in a row, which depends on what was said before.
+    """
+    biases = {tuple(tokens): float(bias) for tokens, bias in generation.get("sequence_bias") or []}
+    if any(len(tokens) > 1 for tokens in biases):
+        raise ValueError("generation_config.json biases several tokens in a row; here only single ones can be biased.")
+    return {token: bias for (token,), bias in biases.items()}
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -67,6 +79,8 @@ class OmniVMedForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLo
                 prefix=maybe_prefix(prefix, "language_model"),
                 architectures=[MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[text_config.model_type]],
             )
+        biases = token_biases(model_config.try_get_generation_config())
+        self._biased, self._biases = list(biases), list(biases.values())
         self.packed_modules_mapping = getattr(self.language_model, "packed_modules_mapping", {})
         self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
 
@@ -116,7 +130,11 @@ class OmniVMedForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLo
         return self.language_model.model(input_ids, positions, intermediate_tensors, inputs_embeds=inputs_embeds)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        return self.language_model.compute_logits(hidden_states)
+        """The language model's, with the biases of the generation configuration, which vLLM leaves out by itself."""
+        logits = self.language_model.compute_logits(hidden_states)
+        if logits is not None and self._biased:
+            logits[:, self._biased] += logits.new_tensor(self._biases)
+        return logits
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         return AutoWeightsLoader(self).load_weights(weights, mapper=self.hf_to_vllm_mapper)
