@@ -74,7 +74,7 @@ def adapter(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lora") / ADAPTER
     modules = r".*language_model.*\.(q_proj|v_proj|down_proj)"
     torch.manual_seed(0)
-    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=modules, init_lora_weights=False))
+    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=64, target_modules=modules, init_lora_weights=False))
     adapted.save_pretrained(folder)
     adapted.unload()
     return folder
@@ -178,10 +178,12 @@ def test_an_answer_can_be_streamed(ask, expected) -> None:
 
 def test_a_lora_adapter_answers_as_its_own_model(ask, expected, model, adapter) -> None:
     adapted = PeftModel.from_pretrained(model, adapter)
+    others = 0
     for asked in (Asked(("picture",)), Asked(("volume",)), Asked(("video",), stage="encoder")):
         reply = ask(asked, model=ADAPTER).choices[0].message.content
         assert reply == expected(asked, adapted.get_base_model())[1]
-        assert reply != ask(asked).choices[0].message.content
+        others += reply != ask(asked).choices[0].message.content
+    assert others, "a random adapter changes some answers, if not all"
     adapted.unload()
 
 
