@@ -22,22 +22,12 @@ from clinic.batch import ANSWERS, locked, main
 from clinic.engines import Settings, answered_here, groups_left
 from clinic.model import LocalModel, batches
 from hub_model.isolated_reading_omniv_med import IsolatedReader
-from tests.helpers.batch_runs import QUESTIONS, arguments, few_tasks, rows_in, without_seconds, write_questions
+from tests.helpers.batch_runs import QUESTIONS, arguments, few_tasks, rows_in, without_seconds
 from tests.helpers.paths import ROOT
-from tests.helpers.study_files import BIRTH_DATE, UIDS, write_studies
+from tests.helpers.study_files import BIRTH_DATE, UIDS
 from tests.helpers.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_studies(tmp_path_factory.mktemp("studies"))
-
-
-@pytest.fixture(scope="module")
-def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_questions(tmp_path_factory.mktemp("questions"))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,6 @@ from clinic.server_engine import KEY, NO_CONFIDENCE
 from tests.helpers.batch_runs import arguments, rows_in, table_of
 from tests.helpers.loopback import answers, free_port
 from tests.helpers.model_server import ModelServer, model_server
-from tests.helpers.study_files import write_studies
 from tests.helpers.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("one_thread", "in_float32")
@@ -60,11 +59,6 @@ def calibrated(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = json.loads(path.read_text(encoding="utf-8")) | {"answer_calibration": CALIBRATION}
     path.write_text(json.dumps(settings), encoding="utf-8")
     return folder
-
-
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_studies(tmp_path_factory.mktemp("studies"))
 
 
 @pytest.fixture(scope="module")

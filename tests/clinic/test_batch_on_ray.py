@@ -20,9 +20,8 @@ from clinic.questions import Questions
 from clinic.ray_engine import difference, ray_engine, workers_of
 from clinic.studies import find_series
 from clinic.tasks import Rows, Task, tasks_about
-from tests.helpers.batch_runs import arguments, rows_in, table_of, without_seconds, write_questions
+from tests.helpers.batch_runs import arguments, rows_in, table_of, without_seconds
 from tests.helpers.paths import ROOT
-from tests.helpers.study_files import write_studies
 
 pytestmark = pytest.mark.usefixtures("one_thread", "small_groups")
 GROUP = 3
@@ -51,16 +50,6 @@ def cluster() -> Iterator[None]:
             yield
         finally:
             cluster.shutdown()
-
-
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_studies(tmp_path_factory.mktemp("studies"))
-
-
-@pytest.fixture(scope="module")
-def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_questions(tmp_path_factory.mktemp("questions"))
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,7 @@ import pytest
 
 from clinic.studies import Series, StudiesError, find_series
 from hub_model.media_omniv_med import load_clip
-from tests.helpers.study_files import PERSONAL, UIDS, dicom, save, write_studies
-
-
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_studies(tmp_path_factory.mktemp("studies"))
+from tests.helpers.study_files import PERSONAL, UIDS, dicom, save
 
 
 def found(studies: Path, **options) -> dict[tuple[str, str, str, str], Series]:

@@ -18,7 +18,6 @@ LONG_FILES = (
     "demo/test_demo_api.py",
     "train/test_training.py",
     "train/test_two_processes.py",
-    "train/test_sharding.py",
     "evaluation/test_evaluation_run.py",
     "repository/test_documents.py",
     "hub_model/test_transformers_suite.py",
