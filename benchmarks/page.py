@@ -11,7 +11,6 @@ take alone, in this process, in the same turns. Needs Chromium.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -20,14 +19,13 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 from transformers import AutoProcessor
 
+from benchmarks.chromium import FLAGS, TO_INSTALL, chromium_path
 from benchmarks.demo_process import PATIENCE, running_demo
 from benchmarks.media import SLICES, write_volume
 from benchmarks.report import write_json
 from benchmarks.timing import seconds, summary, take_turns
 from data_engine.tables import markdown_table
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 WINDOW = {"width": 1440, "height": 900}
 THRESHOLDS = ("0.05", "0.2", "0.1", "0.15")
 """What a visitor tries in turn; each keeps other tokens than the one before."""
@@ -116,9 +114,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="visits, after one that is not counted")
     parser.add_argument("--json", type=Path, help="where the figures are written")
     arguments = parser.parse_args()
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    executable = chromium_path()
     if executable is None:
-        sys.exit("Chromium is not installed (apt-get install -y chromium).")
+        sys.exit(f"{TO_INSTALL}.")
     found = measure(arguments.model, arguments.repeats, executable)
     rows: dict[str, Any] = {name: summary(values) for name, values in found.items()}
     table = [[name, *(f"{value:.2f}" for value in row.values())] for name, row in rows.items()]

@@ -27,7 +27,7 @@ def test_the_first_slice_and_the_new_picture_are_waited_for(tiny, tmp_path, monk
 def test_without_a_browser_a_sentence_says_what_to_install(monkeypatch):
     from benchmarks import page
 
-    monkeypatch.setattr(page, "BROWSERS", ("no-such-browser",))
+    monkeypatch.setattr("benchmarks.chromium.BROWSERS", ("no-such-browser",))
     monkeypatch.setattr("sys.argv", ["page"])
     with pytest.raises(SystemExit, match="Chromium is not installed"):
         page.main()

@@ -5,20 +5,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from benchmarks.chromium import FLAGS, TO_INSTALL, chromium_path
 from demo.service.measured import EVIDENCE, METRICS, MODEL
 from tests.helpers.paths import ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+CHROMIUM = chromium_path()
 SHORT, LONG = 60_000, 240_000
 """Milliseconds for what takes one, and for what computes; other work may share the machine."""
 CT, XRAY = (ROOT / "examples" / "media" / name for name in ("ct_volume.nii.gz", "xray.png"))
@@ -26,7 +25,7 @@ WINDOWS = [(1440, 900), (1280, 720), (390, 844)]
 """Sizes of a desktop's, a laptop's and a phone's window."""
 IN_CHROMIUM = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (apt-get install -y chromium)"),
+    pytest.mark.skipif(CHROMIUM is None, reason=TO_INSTALL),
 ]
 """The marks of all tests that visit the page."""
 expect.set_options(timeout=SHORT)
