@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.helpers.batch_runs import write_questions
 from tests.helpers.study_files import write_studies
@@ -19,3 +21,11 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_questions(tmp_path_factory.mktemp("questions"))
+
+
+@pytest.fixture(scope="module")
+def in_float32() -> Iterator[None]:
+    """Whatever the processor: in bfloat16 what a random model answers depends on what is computed beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clinic.model.preferred_dtype", lambda: torch.float32)
+        yield

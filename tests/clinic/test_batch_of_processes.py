@@ -37,7 +37,7 @@ def test_a_run_of_two_processes_that_is_killed_goes_on_with_the_rows_of_one(
         return run_two(
             CONFIG,
             module,
-            [str(GROUP), str(rows), *command],
+            [str(GROUP), str(rows), "preferred", *command],
             ("--multi_gpu", "--mixed_precision", "no"),
             ACCELERATE_USE_CPU="true",
         )

@@ -19,7 +19,6 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-import torch
 
 from clinic.batch import main
 from clinic.server_engine import KEY, NO_CONFIDENCE
@@ -40,14 +39,6 @@ questions:
 """
 SIMPLE = 'max_new_tokens: 4\nquestions: [{id: what, ask: "What is shown?"}]\n'
 CALIBRATION = {"weights": [0.1, 0.05, -0.1], "bias": 1.0, "threshold": 0.1}
-
-
-@pytest.fixture(scope="module")
-def in_float32() -> Iterator[None]:
-    """Both sides compute in one format, on whatever processor."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clinic.model.preferred_dtype", lambda: torch.float32)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def test_a_killed_run_on_ray_goes_on_and_ends_with_the_rows_of_this_process(
     cluster: None, here: Path, studies: Path, questions: Path, tiny: Path, tmp_path: Path
 ) -> None:
     command = arguments(studies, questions, tmp_path, tiny, "--engine", "ray")
-    killed = [sys.executable, "-m", "tests.helpers.batch_process", str(GROUP), "7", *command]
+    killed = [sys.executable, "-m", "tests.helpers.batch_process", str(GROUP), "7", "preferred", *command]
     done = subprocess.run(killed, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert len(rows_in(tmp_path)) == 7 and not (tmp_path / "answers.parquet").exists()
