@@ -67,6 +67,16 @@ def parts(photograph: Image.Image, rng: np.random.Generator) -> Iterator[Image.I
         yield photograph.crop((left, top, left + wide, top + high))
 
 
+def read(path: Path) -> Image.Image | None:
+    """A picture as RGBA; None, and a line that says so, where Pillow refuses the file, mostly for its size."""
+    try:
+        with Image.open(path) as opened:
+            return opened.convert("RGBA")
+    except (OSError, Image.DecompressionBombError) as error:
+        print(f"Passed over {path}: {error}", file=sys.stderr)
+        return None
+
+
 def reduced(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """An RGBA picture as it is written: small, and sometimes grey or a negative; transparent places stay so."""
     picture = picture.copy()
@@ -101,15 +111,13 @@ def lay_out(clip_art_folder: Path | None, photographs: Sequence[Path], out: Path
         counts[folder] = counts.get(folder, 0) + 1
 
     for number, path in enumerate(clip_art(clip_art_folder) if clip_art_folder else ()):
-        with Image.open(path) as opened:
-            picture = opened.convert("RGBA")
-        if min(picture.size) >= SMALLEST_SIDE:
+        if (picture := read(path)) is not None and min(picture.size) >= SMALLEST_SIDE:
             rng = seeded(f"clip art {path.name}")
             write(picture, "clip-art", number % VALIDATION_OF_CLIP_ART == 0, f"{number:04d}", rng)
     for number, path in enumerate(path for folder in photographs for path in pictures(folder)):
         rng = seeded(f"photograph {path.name}")
-        with Image.open(path) as opened:
-            whole = opened.convert("RGBA")
+        if (whole := read(path)) is None:
+            continue
         for place, part in enumerate(parts(whole, rng)):
             write(part, "photograph", number % VALIDATION_OF_PHOTOGRAPHS == 0, f"{number:03d}-{place}", rng)
     if not counts:
@@ -136,7 +144,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         counts = lay_out(arguments.clip_art, arguments.photographs, arguments.out)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"Error: {error}")
     print(", ".join(f"{count} of {name}" for name, count in sorted(counts.items())), f"in {arguments.out}.")
 

@@ -73,3 +73,13 @@ def test_empty_folders_are_refused_in_a_sentence(tmp_path, monkeypatch) -> None:
     )
     with pytest.raises(SystemExit, match="no pictures in these folders"):
         everyday_pictures.main()
+
+
+def test_a_picture_that_cannot_be_read_is_passed_over_and_named(tmp_path, capsys, monkeypatch) -> None:
+    picture(tmp_path / "animals" / "cat.png", 1)
+    picture(tmp_path / "animals" / "huge.png", 2, side=90)
+    (tmp_path / "animals" / "torn.png").write_bytes(b"no picture")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    assert sum(everyday_pictures.lay_out(tmp_path, [], tmp_path.parent / "out").values()) == 1
+    named = {line.split(":")[0].rpartition("/")[2] for line in capsys.readouterr().err.splitlines()}
+    assert named == {"huge.png", "torn.png"}
