@@ -43,13 +43,12 @@ class PackedConversation:
     """One conversation of a row.
 
     Attributes:
-        start, end: where it is.
+        length: of the conversation, in tokens.
         visible: bool (length, length), which of its positions (first axis) see which (second), never a later one.
         is_causal: whether each position sees all earlier ones.
     """
 
-    start: int
-    end: int
+    length: int
     visible: torch.Tensor
     is_causal: bool
 
@@ -97,12 +96,10 @@ def conversations_of(
     """
     if segment_ids.is_cuda and len(lengths) > 1 and int(lengths.max()) <= LONGEST_PADDED:
         return PaddedConversations.of(segment_ids, lengths)
-    conversations, start = [], 0
-    for length in lengths.tolist():
-        mine = segment_ids[start : start + length]
+    conversations = []
+    for mine in segment_ids.split(lengths.tolist()):
         is_causal = bool((mine == SHARED).all())
-        conversations.append(PackedConversation(start, start + length, visible_positions(mine), is_causal))
-        start += length
+        conversations.append(PackedConversation(len(mine), visible_positions(mine), is_causal))
     return conversations
 
 
@@ -131,10 +128,10 @@ def packed_attention_forward(
         return _all_at_once(query, key, value, conversations, scaling, dropout), None
     # The backward pass of PyTorch's own kernel is the slower one on CPUs: 6 % of a step more.
     alone = _matrix_products if query.device.type == "cpu" else _scaled_dot_product
-    outputs = [
-        alone(query[:, :, span], key[:, :, span], value[:, :, span], one, scaling, dropout)
-        for one, span in ((one, slice(one.start, one.end)) for one in conversations)
-    ]
+    # Split at once: the backward pass of one slice after another would add up as many tensors of the whole length.
+    lengths = [one.length for one in conversations]
+    pieces = zip(conversations, *(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
+    outputs = [alone(queries, keys, values, one, scaling, dropout) for one, queries, keys, values in pieces]
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
