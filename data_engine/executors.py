@@ -69,6 +69,10 @@ def ray_session(processes: int) -> Iterator[Any]:
     Raises:
         ValueError: ray is not installed, or its cluster cannot be reached.
     """
+    own = not os.environ.get("RAY_ADDRESS")
+    if own:
+        # Read when ray is imported: its processes then listen on loopback alone, as they always do on macOS.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError:
@@ -79,8 +83,7 @@ def ray_session(processes: int) -> Iterator[Any]:
         # Workers find this repository wherever they are started. RAY_ADDRESS joins a cluster; what other programs
         # started on this machine is not joined without it.
         environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}}
-        own = {"address": "local", "num_cpus": processes, "include_dashboard": False}
-        cluster = {} if os.environ.get("RAY_ADDRESS") else own
+        cluster = {"address": "local", "num_cpus": processes, "include_dashboard": False} if own else {}
         try:
             ray.init(runtime_env=environment, log_to_driver=False, configure_logging=False, **cluster)
         except ConnectionError:
