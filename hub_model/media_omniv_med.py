@@ -372,7 +372,12 @@ def _load_list(items: Sequence[object], job: ReadingJob) -> Clip:
     known = [path for path in paths if identify(path)] if len(paths) == 2 else []
     if len(known) == 1 and identify(known[0]) in VOLUME_FILES:  # a header, and the file of its voxels
         (voxels,) = (path for path in paths if path not in known)
-        return _load_path(known[0], replace(job, names={path: path.name for path in paths}, companion=voxels))
+        pair = replace(job, names={path: path.name for path in paths}, companion=voxels)
+        clip = _load_path(known[0], pair)
+        if voxels in pair.found:
+            return clip
+        place = "second" if voxels == paths[1] else "first"
+        return replace(clip, notes=(*clip.notes, f"The {place} of the two files was not read; the other is complete."))
     options.refuse_choice(name)
     count = len(items)
     volume = options.kind == "volume"

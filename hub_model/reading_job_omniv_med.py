@@ -23,6 +23,7 @@ class ReadingJob:
         names: what the files of an archive or a list are called there, where they lie under other names on the disk.
         companion: the other file of a list of two, which holds a header's voxels whatever it is called: a page that
             keeps no names of patients stores uploads under names of its own.
+        found: what `find_beside` has found so far.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ReadingJob:
     scratch: Path
     names: Mapping[Path, str] = field(default_factory=dict)
     companion: Path | None = None
+    found: set[Path] = field(default_factory=set)
 
     def name_of(self, path: Path) -> str:
         """What a file is called where it comes from; in an archive, with its folders."""
@@ -46,9 +48,14 @@ class ReadingJob:
         """
         if path in self.names:
             wanted = posixpath.join(posixpath.dirname(self.names[path]), target)
-            return next((other for other, name in self.names.items() if name == wanted), self.companion)
-        found = path.parent / target
-        return found if found.is_file() and found.resolve().parent == path.parent.resolve() else None
+            beside = next((other for other, name in self.names.items() if name == wanted), self.companion)
+        else:
+            beside = path.parent / target
+            if not beside.is_file() or beside.resolve().parent != path.parent.resolve():
+                return None
+        if beside is not None:
+            self.found.add(beside)
+        return beside
 
     def note_companion(self, header: Path, voxels: Path, called: str = "") -> list[str]:
         """The note that two files were read as one, where only their coming together in a list says that they are.

@@ -273,6 +273,16 @@ def test_a_header_without_its_voxels_or_with_too_few_is_told(tmp_path):
         load_clip(tmp_path / "other.img")
 
 
+def test_a_file_beside_a_complete_volume_in_a_list_is_not_passed_over_silently(tmp_path):
+    volume, other = tmp_path / "scan.mha", tmp_path / "report.txt"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((3, 8, 8), np.int16)), str(volume))
+    other.write_text("no voxels")
+    for order, place in (([volume, other], "second"), ([other, volume], "first")):
+        clip = load_clip(order)
+        assert len(clip.frames) == 3
+        assert f"The {place} of the two files was not read; the other is complete." in clip.notes
+
+
 def test_no_link_leads_from_a_header_out_of_its_folder(tmp_path):
     (tmp_path / "here").mkdir()
     nibabel.save(nibabel.Nifti1Pair(make_body().T, np.eye(4)), tmp_path / "scan.img")
