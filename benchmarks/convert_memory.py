@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.memory import reset_peak, resident
 from benchmarks.report import write_json
 from data_engine.tables import markdown_table
 from hub_model.configuration_omniv_med import OmniVMedConfig
@@ -32,17 +33,11 @@ MEGABYTE = 2**20
 DTYPES = {"as it is (bfloat16)": None, "to float32": torch.float32}
 
 
-def resident(field: str) -> int:
-    """Bytes of this process's memory: now ("VmRSS"), or at most since the mark was reset ("VmHWM")."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
-
-
 def converted_rise(source: Path, out: Path, dtype: torch.dtype | None, answers: Any) -> None:
     """Converts the weights, in a fresh process, and answers with the rise of its resident memory in bytes."""
     stored = stored_tensors(source)
     out.mkdir()
-    Path("/proc/self/clear_refs").write_text("5")  # the mark begins anew
+    reset_peak()
     before = resident("VmRSS")
     write_weights(out, {name: name for name in stored}, stored, dtype, lambda sentence: None)
     answers.put(resident("VmHWM") - before)
