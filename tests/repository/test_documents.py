@@ -66,6 +66,7 @@ RUN_BY = {
     "benchmarks.convert_memory": "tests/benchmarks/test_convert_memory.py",
     "benchmarks.data_engine": "tests/benchmarks/test_data_plan.py",
     "benchmarks.encoder": "tests/benchmarks/test_benchmarks.py",
+    "benchmarks.end_to_end": "tests/benchmarks/test_end_to_end.py",
     "benchmarks.evidence": "tests/benchmarks/test_evidence.py",
     "benchmarks.fuzz_media": "tests/benchmarks/test_fuzzing.py",
     "benchmarks.media": "tests/hub_model/test_media_formats.py",
