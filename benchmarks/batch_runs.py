@@ -25,21 +25,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import psutil
-import SimpleITK as sitk  # noqa: N813 - the name all of its documentation uses
-from PIL import Image
-from scipy.ndimage import zoom
 from transformers.utils import logging
 
+from benchmarks.generated_studies import write_picture, write_volume
 from benchmarks.report import write_json
 from clinic.engines import Settings, answered_here, groups_left
 from clinic.model import LocalModel
 from clinic.questions import Questions
 from clinic.studies import find_series
 from clinic.tasks import Task, tasks_about
-from data_engine.phantoms import generate
-from data_engine.sample_media import hounsfield_units
 from data_engine.tables import markdown_table
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.number_format_omniv_med import preferred_dtype
@@ -54,28 +49,8 @@ questions:
   - {{id: region, ask: "Which part of the body is shown?"}}
   - {{id: lesion, ask: "Is there a lesion?"}}
 """
-SLICES, PIXELS, NOISE = 64, 256, 12.0
-"""Of a CT volume: how many, how large, and the standard deviation of their noise in HU."""
 Answers = dict[tuple[str, str], str]
 """(name of a file, question) -> answer."""
-
-
-def write_volume(path: Path, seed: int) -> None:
-    """A generated CT volume, resampled to `SLICES` slices of `PIXELS`², with noise of its own in each."""
-    rng = np.random.default_rng(seed)
-    coarse = hounsfield_units(generate("CT", "volume", rng).frames).astype(np.float32)
-    size = (SLICES, PIXELS, PIXELS)
-    fine = zoom(coarse, [new / old for new, old in zip(size, coarse.shape, strict=True)], order=1)
-    noisy = (fine + rng.normal(0, NOISE, size)).clip(-1024, 3000).round().astype(np.int16)
-    image = sitk.GetImageFromArray(noisy)
-    image.SetSpacing((1.4, 1.4, 2.5))
-    sitk.WriteImage(image, str(path), useCompression=True)
-
-
-def write_picture(path: Path, seed: int, pixels: int) -> None:
-    """A generated radiograph of so many pixels a side."""
-    frames = generate("X-ray", "image", np.random.default_rng(seed)).frames
-    Image.fromarray(frames[0]).resize((pixels, pixels), Image.Resampling.BICUBIC).save(path)
 
 
 def tasks_in(folder: Path) -> tuple[list[Task], Questions]:

@@ -20,9 +20,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from transformers import AutoProcessor
 
 from benchmarks.chromium import FLAGS, TO_INSTALL, chromium_path
-from benchmarks.demo_process import PATIENCE, running_demo
+from benchmarks.demo_process import running_demo
 from benchmarks.media import SLICES, write_volume
 from benchmarks.report import write_json
+from benchmarks.server_process import PATIENCE
 from benchmarks.timing import seconds, summary, take_turns
 from data_engine.tables import markdown_table
 

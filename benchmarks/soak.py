@@ -20,7 +20,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -28,17 +27,16 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 from gradio_client import Client, handle_file
 
-from benchmarks.demo_process import PATIENCE, running_demo
+from benchmarks.demo_process import running_demo
+from benchmarks.memory import stages, watched_memory
 from benchmarks.report import write_json
+from benchmarks.server_process import PATIENCE
 
 QUESTION = "Which imaging modality is this?"
 COMPARED = ("text", "confidence", "visual_tokens", "visual_tokens_without_pruning", "prompt_tokens")
 """What of an answer must be the same alone and under load."""
-STAGES = 5
-"""Equal spans of the run whose memory is compared."""
 Answer = tuple[Any, ...]
 
 
@@ -139,25 +137,6 @@ class Tally:
                 self.mixed.append(f"{kind}: {answer} in place of {expected}")
 
 
-def resident_mib(process: int) -> float:
-    """Resident memory of a process and of those that it started, in MiB; those that have just ended take none."""
-    total = 0
-    with suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(process)
-        for each in (parent, *parent.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                total += each.memory_info().rss
-    return total / 2**20
-
-
-def sample_memory(process: int, done: threading.Event) -> list[float]:
-    """Memory of a process, each second until `done`."""
-    samples = []
-    while not done.wait(1):
-        samples.append(resident_mib(process))
-    return samples
-
-
 def soak(address: str, process: int, folder: Path, clients: int, seconds: float) -> dict[str, Any]:
     """Asks each client's question alone, then all of them again and again for so many seconds; the figures."""
     paths = [folder / f"{number}.npy" for number in range(clients)]
@@ -166,7 +145,7 @@ def soak(address: str, process: int, folder: Path, clients: int, seconds: float)
     first = Client(address, verbose=False)
     expected = [asked_by_api(first, path) for path in paths]
     config = httpx.get(f"{address}config", timeout=PATIENCE).json()
-    tally, done, samples = Tally(), threading.Event(), list[float]()
+    tally = Tally()
     end = time.monotonic() + seconds
 
     def work(number: int) -> None:
@@ -179,14 +158,12 @@ def soak(address: str, process: int, folder: Path, clients: int, seconds: float)
                 tally.ask("api", lambda: asked_by_api(client, path), expected[number])
             asked += 1
 
-    watcher = threading.Thread(target=lambda: samples.extend(sample_memory(process, done)))
     workers = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
-    for thread in (watcher, *workers):
-        thread.start()
-    for thread in workers:
-        thread.join()
-    done.set()
-    watcher.join()
+    with watched_memory(process, 1) as samples:
+        for thread in workers:
+            thread.start()
+        for thread in workers:
+            thread.join()
     return {
         "clients": clients,
         "seconds": seconds,
@@ -196,7 +173,7 @@ def soak(address: str, process: int, folder: Path, clients: int, seconds: float)
         "mixed": tally.mixed,
         "sent_away": tally.sent_away,
         "distinct_answers_alone": len(set(expected)),
-        "memory_mib": [round(median(part)) for part in np.array_split(samples, STAGES) if len(part)],
+        "memory_mib": stages(samples),
     }
 
 

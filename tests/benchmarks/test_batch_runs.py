@@ -17,7 +17,7 @@ def test_both_sides_answer_alike(tiny, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
         batch_runs, "QUESTIONS", batch_runs.QUESTIONS.replace("max_new_tokens: 32", "max_new_tokens: 2")
     )
-    monkeypatch.setattr(batch_runs, "SLICES", 3)
+    monkeypatch.setattr("benchmarks.generated_studies.SLICES", 3)
     out = tmp_path / "figures.json"
     sizes = ["--volumes", "1", "--pictures", "2", "--rounds", "1"]
     monkeypatch.setattr("sys.argv", ["batch_runs", "--json", str(out), "--model", str(tiny), *sizes])
