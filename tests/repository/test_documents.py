@@ -74,6 +74,7 @@ RUN_BY = {
     "benchmarks.page": "tests/benchmarks/test_page.py",
     "benchmarks.pruning": "tests/benchmarks/test_pruning_comparison.py",
     "benchmarks.quantization": "tests/benchmarks/test_quantization.py",
+    "benchmarks.serving": "tests/benchmarks/test_serving.py",
     "benchmarks.soak": "tests/benchmarks/test_soak.py",
     "benchmarks.start": "tests/benchmarks/test_start.py",
     "clinic.batch": "tests/clinic/test_batch.py",
