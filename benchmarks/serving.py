@@ -11,8 +11,9 @@ They take turns; a side computes alone, for the server is stopped while a peer a
 server does. In a turn, clients (or the peer) begin new requests for so many seconds and wait for the last answer. No
 file is sent twice in the same bytes, so neither the cache of media nor that of prefixes answers for the model.
 
-Memory is resident memory of the server and all of its processes, or of the peer's process. With --soak nothing is
-timed; see benchmarks/serving_soak.py.
+Memory is resident memory of the server and all of its processes, or of the peer's process; pages that processes share
+count for each, and at the end it is told once how much it is without that. With --soak nothing is timed; see
+benchmarks/serving_soak.py.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 import httpx
 from transformers.utils import logging
 
-from benchmarks.memory import watched_memory
+from benchmarks.memory import proportional_mib, watched_memory
 from benchmarks.report import write_json
 from benchmarks.serving_clients import Asking, Workload, ask_again_and_again, workloads_in
 from benchmarks.serving_figures import (
@@ -54,7 +55,7 @@ DEFAULT_MODEL = Path(__file__).resolve().parents[1] / "hub_model"
 NEW_TOKENS = 16
 FILES = 8
 """Different files of each workload; the peer's batches hold as many."""
-INTERVAL = 0.2
+INTERVAL = 0.5
 """Seconds between two looks at the memory."""
 CACHE_HITS = {"prefix_tokens": "vllm:prefix_cache_hits_total", "media": "vllm:mm_cache_hits_total"}
 
@@ -119,6 +120,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ):
         turns = compare(Sides(address, process, peer), workloads, options.clients, options.rounds, options.seconds)
         hits = {name: metric(address, counter) for name, counter in CACHE_HITS.items()}
+        proportional = {"server": proportional_mib(process), "peer": proportional_mib(peer.process)}
     rows = rows_of(turns)
     found = ratios(rows)
     return {
@@ -128,6 +130,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "seconds_a_turn": options.seconds,
         "media_cache_gb": CACHE_GIGABYTES,
         "cache_hits": hits,
+        "proportional_mib_at_the_end": proportional,
         "ratios": found,
         "goals": goals(found),
         "rows": rows,
@@ -150,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of both sides")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 16], help="of the server, at once")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each side (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=8, help="of a turn, before its last answers (default: 8)")
+    parser.add_argument("--seconds", type=float, default=6, help="of a turn, before its last answers (default: 6)")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="let 16 clients ask for so long instead")
     options = parser.parse_args(arguments)
     logging.set_verbosity_error()

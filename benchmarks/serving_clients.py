@@ -15,7 +15,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ class RefusedError(Exception):
         self.status = status
 
 
-def streamed(client: httpx.Client, request: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
+def streamed(client: httpx.Client, request: dict[str, Any]) -> Generator[tuple[str, int, int], None, None]:
     """What comes of a request, piece by piece: its text, the new tokens so far, and those of the prompt.
 
     Raises:

@@ -64,11 +64,12 @@ def running_vllm(model: str, dtype: str) -> Iterator[tuple[str, int]]:
 
 def end(server: subprocess.Popen[bytes]) -> None:
     """Ends the server and every process that it started."""
-    started = []
-    with suppress(psutil.NoSuchProcess):
-        started = psutil.Process(server.pid).children(recursive=True)
+    processes = []
+    if server.poll() is None:
+        parent = psutil.Process(server.pid)
+        processes = [parent, *parent.children(recursive=True)]
     server.terminate()
-    _, left = psutil.wait_procs([psutil.Process(server.pid), *started] if server.poll() is None else started, GRACE)
+    _, left = psutil.wait_procs(processes, GRACE)
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()

@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from benchmarks.memory import resident_mib, stages, watched_memory
+import pytest
+
+from benchmarks.memory import proportional_mib, resident_mib, stages, watched_memory
 
 
 def test_memory_is_that_of_a_process_and_its_children():
     assert resident_mib(os.getpid()) > 1
     assert resident_mib(2**22 + 1) == 0, "a process that has ended has none"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whose a shared page is")
+def test_shared_pages_are_divided_among_their_processes():
+    assert 1 < proportional_mib(os.getpid()) < resident_mib(os.getpid())
 
 
 def test_memory_is_looked_at_before_during_and_after_a_block():
