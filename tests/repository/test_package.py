@@ -37,8 +37,9 @@ EXTRA_OF = {
 OWN_PACKAGE = "serving"
 """A room that is a package of its own, with its own pyproject.toml; it runs where its requirements.txt is installed."""
 
-ELSEWHERE = {"lmms-eval", "loguru", "pip", "xformers"}
-"""Packages of requirements-lmms-eval.txt and of the extra gpu, and pip: whoever imports them does without."""
+ELSEWHERE = {"lmms-eval", "loguru", "pip", "vllm", "xformers"}
+"""Packages of requirements-lmms-eval.txt and of the extra gpu, and pip: whoever imports them does without. And vLLM,
+which is started in the environment that `make serving` makes."""
 
 ASSEMBLED = {"model.safetensors", ".assembled.json"}
 """What `make model` puts into hub_model; neither in the repository nor in a wheel."""
