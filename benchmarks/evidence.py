@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 QUESTION = "What abnormality is seen?"
 PHANTOM_IMAGES, PHANTOM_VOLUMES, REAL = "generated images", "generated volumes", "real polyps and masses"
 DECISIVE = (PHANTOM_IMAGES, REAL)
-"""The sets that the page's button hangs on; volumes take far longer, so fewer are asked about."""
+"""The sets that the page's button for pictures hangs on; volumes take far longer, so fewer are asked about."""
 FEWEST = 200
 """Clips of the decisive sets together, fewer than which decide nothing."""
 SEED = 2026
@@ -220,12 +220,22 @@ def _gains(values: npt.NDArray[np.float64], groups: Sequence[str]) -> dict[str, 
     }
 
 
-def beats_chance(sets: dict[str, Any]) -> bool:
-    """Whether the strongest region overlaps the finding more often than both chances, by the whole interval of each
-    gain, on every decisive set; fewer than `FEWEST` clips in them decide nothing."""
-    if not sets.keys() >= set(DECISIVE) or sum(sets[name]["count"] for name in DECISIVE) < FEWEST:
-        return False
-    gains = [sets[name]["overlap"][f"gain_over_{other}"] for name in DECISIVE for other in ("chance", "elsewhere")]
+def shows_findings(sets: dict[str, Any]) -> list[str]:
+    """Kinds of clips on whose findings the strongest region lies more often than both chances have it, by the whole
+    interval of each gain: "image" by every decisive set, of which fewer than `FEWEST` clips decide nothing; "volume" by
+    region and slice of generated volumes."""
+    kinds = []
+    enough = sets.keys() >= set(DECISIVE) and sum(sets[name]["count"] for name in DECISIVE) >= FEWEST
+    if enough and all(_beats_both_chances(sets[name]["overlap"]) for name in DECISIVE):
+        kinds.append("image")
+    volumes = sets.get(PHANTOM_VOLUMES, {})
+    if "frame" in volumes and all(_beats_both_chances(volumes[what]) for what in ("overlap", "frame")):
+        kinds.append("volume")
+    return kinds
+
+
+def _beats_both_chances(found: dict[str, Any]) -> bool:
+    gains = [found[f"gain_over_{other}"] for other in ("chance", "elsewhere")]
     return all(gain is not None and gain[0] > 0 for gain in gains)
 
 
@@ -276,7 +286,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                         ledger.append(measure(assistant, finding))
                     asked.append(ledger.rows[finding.id])
                 report["sets"][name] = figures(asked)
-    report["beats_chance"] = beats_chance(report["sets"])
+    report["shows_findings"] = shows_findings(report["sets"])
     (folder / EVIDENCE).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
 
@@ -293,7 +303,8 @@ def main() -> None:
     with resumable_command():
         report = run(arguments)
     print(markdown(report))
-    print("The page offers the evidence." if report["beats_chance"] else "The page hides the evidence.")
+    kinds = report["shows_findings"]
+    print(f"The page offers the evidence for: {', '.join(kinds)}." if kinds else "The page hides the evidence.")
 
 
 if __name__ == "__main__":

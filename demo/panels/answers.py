@@ -32,7 +32,7 @@ def messages(exchanges: Sequence[Exchange], with_evidence: bool) -> list[Message
     """The conversation as a chat shows it; a question's files are a message of their own before it.
 
     Args:
-        with_evidence: whether the model's evidence was measured to lie on findings, so that it is offered.
+        with_evidence: whether evidence was measured to lie on findings in files of these kinds, so that it is offered.
     """
     shown: list[Message] = []
     with_files = False

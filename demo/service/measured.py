@@ -29,12 +29,12 @@ class Measured:
         answered: task of the evaluation -> whether answers are right oftener than with another picture in the
             picture's place, by the whole 95 % interval; tasks that were not measured are missing.
         lines: sentences for the "About" page, empty where nothing was measured.
-        shows_findings: whether the evidence of its answers lies on findings more often than chance has it.
+        shows_findings: kinds of clips on whose findings the evidence of its answers lies more often than chance has it.
     """
 
     answered: Mapping[str, bool]
     lines: tuple[str, ...]
-    shows_findings: bool = False
+    shows_findings: frozenset[str] = frozenset()
 
 
 def read_measured(model: str) -> Measured:
@@ -47,7 +47,7 @@ def read_measured(model: str) -> Measured:
         evidence = {}  # of another model, such as the one before a training
     lines = (*_lines(real), *_evidence_lines(evidence))
     answered = {name: _above_blind(row) for name, row in tasks.items()}
-    return Measured(answered, lines, bool(evidence.get("beats_chance")))
+    return Measured(answered, lines, frozenset(evidence.get("shows_findings", ())))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -68,8 +68,11 @@ def _evidence_lines(evidence: Mapping[str, Any]) -> list[str]:
             f"{row['count']} {name}; any region would in {overlap['chance']:.1%}, and the strongest place of another "
             f"one in {overlap['elsewhere']:.1%}."
         )
-    if lines and not evidence.get("beats_chance"):
-        lines.append("That is not clearly more often than chance, so the page does not offer it.")
+    kinds = evidence.get("shows_findings", ())
+    if lines and "image" not in kinds:
+        lines.append("In pictures that is not clearly more often than chance, so the page does not offer it there.")
+    if lines and "volume" not in kinds:
+        lines.append("In volumes and videos it was not seen to be more often than chance, so it is not offered there.")
     return lines
 
 

@@ -47,17 +47,18 @@ def test_chance_is_any_region_and_the_place_of_another_picture():
 
 def test_the_button_hangs_on_both_chances_of_both_sets_and_on_enough_clips():
     def found(count: int, chance: float = 0.1, elsewhere: float = 0.1) -> dict:
-        return {
-            "count": count,
-            "overlap": {"gain_over_chance": [chance, 0.5], "gain_over_elsewhere": [elsewhere, 0.5]},
-        }
+        gains = {"gain_over_chance": [chance, 0.5], "gain_over_elsewhere": [elsewhere, 0.5]}
+        return {"count": count, "overlap": gains}
 
     names = evidence.DECISIVE
-    assert evidence.beats_chance({name: found(100) for name in names})
-    assert not evidence.beats_chance({name: found(99) for name in names}), "too few"
-    assert not evidence.beats_chance({names[0]: found(500)}), "one set alone"
-    assert not evidence.beats_chance({names[0]: found(300), names[1]: found(300, elsewhere=-0.01)})
-    assert not evidence.beats_chance({names[0]: found(300), names[1]: found(300, chance=0.0)})
+    assert evidence.shows_findings({name: found(100) for name in names}) == ["image"]
+    assert not evidence.shows_findings({name: found(99) for name in names}), "too few"
+    assert not evidence.shows_findings({names[0]: found(500)}), "one set alone"
+    assert not evidence.shows_findings({names[0]: found(300), names[1]: found(300, elsewhere=-0.01)})
+    assert not evidence.shows_findings({names[0]: found(300), names[1]: found(300, chance=0.0)})
+    slices = found(0)["overlap"]
+    assert evidence.shows_findings({evidence.PHANTOM_VOLUMES: {**found(40), "frame": slices}}) == ["volume"]
+    assert not evidence.shows_findings({evidence.PHANTOM_VOLUMES: {**found(40, chance=0.0), "frame": slices}})
 
 
 def test_one_command_writes_what_the_page_reads_and_goes_on_where_it_was_stopped(tiny, tmp_path, monkeypatch, capsys):
@@ -81,7 +82,7 @@ def test_one_command_writes_what_the_page_reads_and_goes_on_where_it_was_stopped
         evidence.PHANTOM_IMAGES: 2,
         evidence.PHANTOM_VOLUMES: 1,
     }
-    assert "frame" in report["sets"][evidence.PHANTOM_VOLUMES] and report["beats_chance"] is False
+    assert "frame" in report["sets"][evidence.PHANTOM_VOLUMES] and report["shows_findings"] == []
     assert str(tmp_path) not in json.dumps(report).replace(str(model), ""), "no path of the pictures"
     assert "The page hides the evidence." in capsys.readouterr().out
     assert not read_measured(str(model)).shows_findings

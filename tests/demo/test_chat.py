@@ -236,15 +236,16 @@ def test_evidence_is_offered_where_it_was_measured_of_this_model(tmp_path, measu
     evidence = {
         "weights_and_configuration_sha256": "one",
         "sets": {"real polyps and masses": {"count": 216, "overlap": overlap}},
-        "beats_chance": True,
+        "shows_findings": ["image"],
     }
     metrics = {"weights_and_configuration_sha256": measured_model}
     (tmp_path / "evidence.json").write_text(json.dumps(evidence), encoding="utf-8")
     (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     measured = read_measured(str(tmp_path))
-    assert measured.shows_findings is offered
+    assert measured.shows_findings == ({"image"} if offered else set())
     assert ("64.0% of 216 real polyps and masses" in "".join(measured.lines)) is offered
-    (tmp_path / "evidence.json").write_text(json.dumps(evidence | {"beats_chance": False}), encoding="utf-8")
+    assert ("not offered there" in "".join(measured.lines)) is offered, "the page says why volumes go without"
+    (tmp_path / "evidence.json").write_text(json.dumps(evidence | {"shows_findings": []}), encoding="utf-8")
     measured = read_measured(str(tmp_path))
     assert not measured.shows_findings
     assert ("does not offer it" in "".join(measured.lines)) is offered, "the page says why"

@@ -47,7 +47,8 @@ def nano(folder: Path, shows_findings: bool = True) -> Path:
         if file.is_file() and file.name != EVIDENCE:
             (folder / file.name).symlink_to(file)
     model = json.loads((folder / METRICS).read_text(encoding="utf-8"))[MODEL]
-    evidence = {MODEL: model, "sets": {}, "beats_chance": shows_findings}
+    kinds = ["image", "volume", "video"] if shows_findings else []
+    evidence = {MODEL: model, "sets": {}, "shows_findings": kinds}
     (folder / EVIDENCE).write_text(json.dumps(evidence), encoding="utf-8")
     return folder
 
