@@ -153,7 +153,7 @@ def test_a_visitor_chooses_a_series_from_lists(site: Site) -> None:
         playwright.expect(page.locator("#question textarea")).to_be_visible(timeout=LONG)
         page.locator(".open-settings").click()
         for label, choice in (("Archive", "radiology"), ("Study", code(CT)), ("Series", code(f"{CT}.1"))):
-            page.get_by_label(label, exact=True).click()
+            page.get_by_role("combobox", name=label, exact=True).click()  # not the viewer's own hidden list
             page.get_by_role("option").filter(has_text=choice).click()
         page.get_by_role("button", name="Load series").click()
         playwright.expect(page.locator("#viewer .stage")).to_be_visible(timeout=LONG)
