@@ -17,13 +17,17 @@ SLICES, PIXELS, NOISE = 64, 256, 12.0
 """Of a CT volume: how many, how large, and the standard deviation of their noise in HU."""
 
 
+def resampled(values: np.ndarray, size: tuple[int, int, int]) -> np.ndarray:
+    """A volume of phantoms, (slices, rows, columns), at the size that a scanner would give it."""
+    return zoom(values, [new / old for new, old in zip(size, values.shape, strict=True)], order=1)
+
+
 def write_volume(path: Path, seed: int) -> None:
     """A generated CT volume, resampled to `SLICES` slices of `PIXELS`², with noise of its own in each."""
     rng = np.random.default_rng(seed)
     coarse = hounsfield_units(generate("CT", "volume", rng).frames).astype(np.float32)
     size = (SLICES, PIXELS, PIXELS)
-    fine = zoom(coarse, [new / old for new, old in zip(size, coarse.shape, strict=True)], order=1)
-    noisy = (fine + rng.normal(0, NOISE, size)).clip(-1024, 3000).round().astype(np.int16)
+    noisy = (resampled(coarse, size) + rng.normal(0, NOISE, size)).clip(-1024, 3000).round().astype(np.int16)
     image = sitk.GetImageFromArray(noisy)
     image.SetSpacing((1.4, 1.4, 2.5))
     sitk.WriteImage(image, str(path), useCompression=True)

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-from scipy.ndimage import zoom
 
 from benchmarks.end_to_end.cases import Case
+from benchmarks.generated_studies import resampled
 from data_engine.phantoms import generate
 from data_engine.sample_media import hounsfield_units
 
@@ -58,9 +58,8 @@ def _slices(case: Case) -> Iterator[np.ndarray]:
     frames = np.concatenate([generate(modality, "volume", np.random.default_rng(seed)).frames for seed in seeds])
     coarse = (hounsfield_units(frames) if is_ct else frames[..., 0] * np.float32(MR_SCALE)).astype(np.float32)
     size = (case.frames, case.height, case.width)
-    fine = zoom(coarse, [new / old for new, old in zip(size, coarse.shape, strict=True)], order=1)
     generator = np.random.default_rng(0)
-    for clean in fine:
+    for clean in resampled(coarse, size):
         noisy = clean + noise * generator.standard_normal(clean.shape, np.float32)
         yield (noisy.clip(-1024, 3000) if is_ct else np.abs(noisy)).round().astype(np.int16)
 

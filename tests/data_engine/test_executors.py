@@ -30,7 +30,7 @@ def test_an_unknown_engine_is_refused():
 
 
 LISTENING = """
-import os, psutil
+import psutil
 from data_engine.executors import ray_session
 with ray_session(1):
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
