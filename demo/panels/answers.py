@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from html import escape
 from typing import TypedDict
 
@@ -28,20 +28,22 @@ class Message(TypedDict):
     content: str
 
 
-def messages(exchanges: Sequence[Exchange], with_evidence: bool) -> list[Message]:
+def messages(exchanges: Sequence[Exchange], with_evidence: Collection[int]) -> list[Message]:
     """The conversation as a chat shows it; a question's files are a message of their own before it.
 
     Args:
-        with_evidence: whether evidence was measured to lie on findings in files of these kinds, so that it is offered.
+        with_evidence: numbers of the files in which evidence can be shown: they are still loaded, and in files of their
+            kinds it was measured to lie on findings. An answer offers it if all files asked about up to there are such.
     """
     shown: list[Message] = []
-    with_files = False
+    files: set[int] = set()
     for number, exchange in enumerate(exchanges):
-        with_files = with_files or bool(exchange.files)
+        files.update(exchange.files)
         if exchange.labels:
             shown.append({"role": "user", "content": "*" + " · ".join(exchange.labels) + "*"})
         shown.append({"role": "user", "content": exchange.question})
-        shown.append({"role": "assistant", "content": card(exchange, number, with_files, with_evidence)})
+        answered = card(exchange, number, bool(files), files.issubset(with_evidence))
+        shown.append({"role": "assistant", "content": answered})
     return shown
 
 
@@ -88,7 +90,7 @@ def card(exchange: Exchange, number: int, with_files: bool, with_evidence: bool)
     Args:
         number: counts the exchanges of the conversation from 0.
         with_files: whether the conversation has files up to there, so that there is something to prune and to look at.
-        with_evidence: as in `messages`.
+        with_evidence: whether evidence can be shown in all of them.
     """
     pruned, unpruned = exchange.answers.get(PRUNED), exchange.answers.get(UNPRUNED)
     if pruned is None or not pruned.complete:

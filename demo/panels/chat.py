@@ -140,8 +140,8 @@ class ChatPanel:
             status = _figures(exchanges)
         busy = any(exchange.waits or exchange.is_answering for exchange in exchanges)
         with_conversation = (gr.update(interactive=bool(exchanges)) for _ in self._with_conversation)
-        kinds = {file.kind for file in session.files}
-        shown = messages(exchanges, kinds <= self._conversation.assistant.measured.shows_findings)
+        kinds = self._conversation.assistant.measured.shows_findings
+        shown = messages(exchanges, {file.number for file in session.files if file.kind in kinds})
         return shown, status, gr.update(interactive=busy), *with_conversation, words(exchanges)
 
     def _session(self, request: gr.Request) -> Session:

@@ -62,10 +62,18 @@ def test_without_a_file_there_is_nothing_to_compare_or_to_look_at():
     assert not {"compare", "look"} & set(classes(shown)) and "not known" in shown
     first, second = [
         each["content"]
-        for each in messages([exchange(SURE), exchange(SURE, files=())], True)
+        for each in messages([exchange(SURE), exchange(SURE, files=())], {1})
         if each["role"] == "assistant"
     ]
     assert "exchange-0" in first and "exchange-1" in second, "a further question is about the same files"
+
+
+def test_evidence_is_offered_while_all_files_asked_about_can_show_it():
+    exchanges = [exchange(SURE), exchange(SURE, files=(2,)), exchange(SURE, files=(3,))]
+    answers = [each["content"] for each in messages(exchanges, {1, 2}) if each["role"] == "assistant"]
+    assert ["look" in classes(answer) for answer in answers] == [True, True, False]
+    answers = [each["content"] for each in messages(exchanges, {2, 3}) if each["role"] == "assistant"]
+    assert not any("look" in classes(answer) for answer in answers), "the first file is gone from the conversation"
 
 
 def test_evidence_that_was_not_measured_to_lie_on_findings_is_not_offered():

@@ -84,7 +84,7 @@ def test_files_come_with_the_next_question_and_stay_in_the_conversation(conversa
     turns = conversation.turns(session, second, PRUNED)
     assert [[medium.key for medium in turn.media] for turn in turns] == [["1", "2"], ["3"]]
     assert second.answers[PRUNED].complete and second.answers[PRUNED].reused_tokens > 0
-    shown = messages(session.exchanges, True)
+    shown = messages(session.exchanges, ())
     assert [message["role"] for message in shown] == ["user", "user", "assistant"] * 2
     assert exchange_at(session.exchanges, 4) == (1, True) and exchange_at(session.exchanges, 3) == (1, False)
 
@@ -94,7 +94,7 @@ def test_a_file_that_is_loaded_while_a_question_waits_belongs_to_the_next_one(co
     first = conversation.begin(session, "Which one moves?", conversation.assistant.defaults)
     load(1)
     second = conversation.begin(session, "And this one?", conversation.assistant.defaults)
-    assert [message["content"] for message in messages(session.exchanges, True) if message["role"] == "user"] == [
+    assert [message["content"] for message in messages(session.exchanges, ()) if message["role"] == "user"] == [
         "*File 1: video, 6 frames*", "Which one moves?", "*File 2: video, 6 frames*", "And this one?"
     ]  # fmt: skip
     assert conversation.waiting(session) is first
@@ -118,12 +118,12 @@ def test_the_place_in_line_counts_the_questions_of_all_visitors(conversation, se
     list(conversation.run(other, asked))
     assert conversation.place(session) == 1
     conversation.stop(session)
-    assert conversation.waiting(session) is None and "(stopped)" in messages(session.exchanges, True)[-1]["content"]
+    assert conversation.waiting(session) is None and "(stopped)" in messages(session.exchanges, ())[-1]["content"]
     conversation.begin(session, "And now?", defaults)
     conversation.refuse(session, "The server is busy.")
     assert (
         conversation.waiting(session) is None
-        and "The server is busy." in messages(session.exchanges, True)[-1]["content"]
+        and "The server is busy." in messages(session.exchanges, ())[-1]["content"]
     )
     sessions.end("other")
     conversation.assistant.memory.drop("other")
@@ -135,7 +135,7 @@ def test_a_question_without_an_answer_is_left_out_and_its_file_goes_to_the_next(
     run = conversation.run(session, stopped)
     next(run)
     run.close()
-    assert stopped.stopped and "(stopped)" in messages(session.exchanges, True)[-1]["content"]
+    assert stopped.stopped and "(stopped)" in messages(session.exchanges, ())[-1]["content"]
     following = ask(conversation, session, "Which modality?")
     turns = conversation.turns(session, following, PRUNED)
     assert [turn.question for turn in turns] == ["Which modality?"]
@@ -175,7 +175,7 @@ def test_a_failure_is_a_sentence_in_the_chat_and_not_in_the_next_prompt(conversa
     conversation.sessions.clips.drop("visitor")
     file.paths[0].write_bytes(b"damaged")
     failed = ask(conversation, session, "Which modality?")
-    assert "not a known medical image" in messages(session.exchanges, True)[-1]["content"]
+    assert "not a known medical image" in messages(session.exchanges, ())[-1]["content"]
     assert not failed.answers[PRUNED].complete
 
 
@@ -284,7 +284,7 @@ def test_no_word_comes_after_a_stop(conversation, session):
 
 def test_waiting_is_shown_until_a_word_comes(assistant):
     exchange = Exchange("Which?", (), (), assistant.defaults, {PRUNED: Answer()})
-    assert WAITING in messages([exchange], True)[-1]["content"]
+    assert WAITING in messages([exchange], ())[-1]["content"]
     assert "Waiting for the model" in figures(exchange.answers[PRUNED])
 
 
