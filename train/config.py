@@ -41,7 +41,10 @@ class DataConfig(Strict):
         passes: source -> how often conversations with a record of it come while others come once.
         questions_per_conversation: records about the same media that are joined at most, which saves encoding these.
         separate_questions: joined questions do not see each other, as if each was asked alone.
-        vary_pictures: pictures are turned, moved, magnified and toned a little, anew each time (`picture_variation`).
+        vary_pictures: pictures are turned, moved, magnified, toned and noisy a little, anew each time
+            (`picture_variation`).
+        prune_pictures: share of the conversations whose pictures are pruned by the rule "spatial", whatever the rule of
+            volumes and videos, so that the model knows both.
         text_replay: where the language model's own answers are kept, which "text" replays; written if missing.
         described_pool: pool of generated samples (`data_engine.pool`), whose facts replace images in "described".
         cache: folder that keeps media once they are read and pruned; None reads them again every time.
@@ -58,6 +61,7 @@ class DataConfig(Strict):
     questions_per_conversation: int = Field(default=3, ge=1)
     separate_questions: bool = True
     vary_pictures: bool = False
+    prune_pictures: float = Field(default=0.0, ge=0, le=1)
     text_replay: Path | None = None
     described_pool: Path | None = None
     cache: Path | None = None

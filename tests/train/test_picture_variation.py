@@ -6,9 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hub_model.pruning_noise_omniv_med import estimate_noise
+from hub_model.token_pruning_omniv_med import prune_tokens
 from hub_model.visual_processing_omniv_med import patchify, unpatchify
-from train.dataset.picture_variation import LARGEST_ZOOM, vary_picture
-from train.dataset.prepared_media import PreparedClip
+from train.dataset.picture_variation import LARGEST_NOISE, LARGEST_ZOOM, vary_picture
+from train.dataset.prepared_media import PreparedClip, prune_picture
 
 PATCH, MERGE = 14, 2
 
@@ -75,3 +77,23 @@ def test_the_shape_stays_and_millimetres_follow_the_magnification():
 def test_a_clip_of_several_frames_stays_as_it_is():
     clip = clip_of(spot(56, 56, 0.3, 0.3).expand(4, 3, 56, 56).contiguous())
     assert vary_picture(clip, np.random.default_rng(0)) is clip
+
+
+def test_half_of_the_pictures_get_noise_the_same_in_all_channels():
+    grey = clip_of(torch.full((1, 3, 112, 112), 128, dtype=torch.uint8))
+    centres = [pixels(vary_picture(grey, np.random.default_rng(seed)))[0, :, 28:84, 28:84] for seed in range(100)]
+    assert all(torch.equal(centre[0], channel) for centre in centres for channel in centre)
+    noise = np.array([centre[0].float().std() / 255 for centre in centres])
+    assert 30 < np.count_nonzero(noise > 0.002) < 70
+    assert noise.max() <= 1.1 * LARGEST_NOISE
+
+
+def test_a_picture_is_pruned_as_the_processor_would_with_the_rule_spatial():
+    picture = spot(112, 168, 0.4, 0.6)
+    pruned = prune_picture(clip_of(picture), threshold=0.1)
+    tokens = patchify(picture.float() / 127.5 - 1, PATCH, MERGE)
+    expected = prune_tokens(tokens, "spatial", 0.1, noise=estimate_noise(tokens), columns=6).keep_mask
+    assert torch.equal(pruned.keep_mask, expected)
+    assert 0 < pruned.keep_mask.sum() < expected.numel() / 2, "the empty background is kept once"
+    clip = clip_of(picture.expand(4, 3, 112, 168).contiguous())
+    assert prune_picture(clip, threshold=0.1) is clip

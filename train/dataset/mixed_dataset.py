@@ -19,7 +19,7 @@ from train.dataset.conversation_index import ConversationIndex, Located, turns_o
 from train.dataset.conversations import Conversation, encode_conversation
 from train.dataset.described_samples import DescribedConversations, pseudo_visual_inputs
 from train.dataset.picture_variation import vary_picture
-from train.dataset.prepared_media import MediaCache
+from train.dataset.prepared_media import MediaCache, prune_picture
 
 TEXT, DESCRIBED = "text", "described"
 STRATA = (*DIMENSIONS, TEXT, DESCRIBED)
@@ -55,6 +55,7 @@ class MixedDataset(Dataset):
         seed: of the order, of the order of questions and of the tokens that are dropped.
         separate: questions about one medium do not see each other.
         vary_pictures: each picture is varied anew, see `vary_picture`.
+        prune_pictures: share of the single pictures that is pruned by the rule "spatial", see `prune_picture`.
         drop_rate: share of the visual tokens that is dropped at most.
         longest: tokens of a conversation at most; a longer one counts as unreadable.
 
@@ -72,12 +73,13 @@ class MixedDataset(Dataset):
         seed: int,
         separate: bool = False,
         vary_pictures: bool = False,
+        prune_pictures: float = 0.0,
         drop_rate: float = 0.0,
         longest: int | None = None,
     ):
         self.index, self.in_memory, self.media = index, in_memory, media
         self.length, self.seed, self.separate, self.drop_rate, self.longest = length, seed, separate, drop_rate, longest
-        self.vary_pictures = vary_pictures
+        self.vary_pictures, self.prune_pictures = vary_pictures, prune_pictures
         every = np.repeat(np.arange(len(index)), index.passes)
         self.members = [every[index.dimension[every] == place] for place in range(len(DIMENSIONS))]
         self.members += [np.arange(len(in_memory.get(name, ()))) for name in (TEXT, DESCRIBED)]
@@ -139,6 +141,8 @@ class MixedDataset(Dataset):
         clips = tuple(self.media.prepare(medium, first.folder) for medium in first.record.media)
         if self.vary_pictures:
             clips = tuple(vary_picture(clip, rng) for clip in clips)
+        if rng.random() < self.prune_pictures:
+            clips = tuple(prune_picture(clip, self.media.processor.prune_threshold) for clip in clips)
         turns = turns_of(records, lambda every: [every[place] for place in rng.permutation(len(every))])
         conversation = Conversation(turns, clips, tuple(medium.type for medium in first.record.media))
         # The turns of one record may refer to each other, so they stay together.

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Prepared pictures as another scan might have shown them: turned, moved, magnified and toned a little.
+"""Prepared pictures as another scan might have shown them: turned, moved, magnified, toned and noisy a little.
 
 A set of a few hundred pictures comes many times in a run; without variation a model learns the pictures by heart.
 Nothing is mirrored, because questions ask for sides.
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from hub_model.visual_processing_omniv_med import patchify, unpatchify
-from train.dataset.prepared_media import PreparedClip
+from train.dataset.prepared_media import CHANNELS, PreparedClip
 
 LARGEST_TURN = 8.0
 """Degrees."""
@@ -24,7 +24,8 @@ LARGEST_SHIFT = 0.06
 LARGEST_ZOOM = 1.15
 LARGEST_GAIN, LARGEST_GAMMA = 0.1, 0.4
 """Brightness changes by up to this share, and is bent by a power of two up to this far."""
-CHANNELS = 3
+LARGEST_NOISE = 0.08
+"""Standard deviation of the noise, as a share of the grey scale; half of the pictures get none."""
 
 
 def vary_picture(clip: PreparedClip, rng: np.random.Generator) -> PreparedClip:
@@ -50,9 +51,12 @@ def vary_picture(clip: PreparedClip, rng: np.random.Generator) -> PreparedClip:
     places = nn.functional.affine_grid(matrix[None].float(), list(picture.shape), align_corners=False)
     moved = nn.functional.grid_sample(picture, places, align_corners=False)
     gain, gamma = 1 + rng.uniform(-LARGEST_GAIN, LARGEST_GAIN), 2 ** rng.uniform(-LARGEST_GAMMA, LARGEST_GAMMA)
-    toned = moved.clamp_(0, 1).pow_(gamma).mul_(gain * 255).round_().clamp_(0, 255).to(torch.uint8)
+    toned = moved.clamp_(0, 1).pow_(gamma).mul_(gain)
+    if (noise := max(rng.uniform(-LARGEST_NOISE, LARGEST_NOISE), 0.0)) > 0:
+        toned += noise * torch.from_numpy(rng.standard_normal(picture.shape[2:], dtype=np.float32))
+    levels = toned.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
     return replace(
         clip,
-        patches=patchify(toned, patch, merge).flatten(0, 2).flatten(1),
+        patches=patchify(levels, patch, merge).flatten(0, 2).flatten(1),
         patch_spacing=clip.patch_spacing / zoom,
     )

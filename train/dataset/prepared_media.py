@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,12 @@ from data_engine.records import Medium
 from hub_model.media_omniv_med import Clip
 from hub_model.processing_omniv_med import VISUAL_OPTIONS, OmniVMedProcessor, ProcessedClip
 from hub_model.prompt_omniv_med import media_text
+from hub_model.pruning_noise_omniv_med import estimate_noise
+from hub_model.token_pruning_omniv_med import prune_tokens
 from hub_model.visual_processing_omniv_med import PIXEL_MEAN, PIXEL_STD
 from train.checkpoints.assemble import SIZING_OPTIONS
+
+CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,21 @@ def drop_tokens(keep_mask: torch.Tensor, highest_rate: float, rng: np.random.Gen
         first = keep_mask[0].nonzero().squeeze(1)
         kept[0, first[int(rng.integers(len(first)))]] = True
     return kept
+
+
+def prune_picture(clip: PreparedClip, threshold: float) -> PreparedClip:
+    """A picture pruned by the rule "spatial"; a clip of several frames stays as it was pruned.
+
+    Args:
+        threshold: see `prune_tokens`.
+    """
+    if clip.grid[0] != 1:
+        return clip
+    patch = math.isqrt(clip.patches.shape[1] // CHANNELS)
+    tokens = to_pixel_values(clip.patches).view(1, -1, clip.merge_size**2, CHANNELS, patch, patch)
+    columns = clip.grid[2] // clip.merge_size
+    pruned = prune_tokens(tokens, "spatial", threshold, noise=estimate_noise(tokens), columns=columns)
+    return replace(clip, keep_mask=pruned.keep_mask)
 
 
 class MediaCache:
