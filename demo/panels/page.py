@@ -239,7 +239,10 @@ class Page:
         key = str(request.session_hash)
         self._sessions.end(key)
         self._assistant.memory.drop(key)
-        self.blocks.state_holder.delete_state(key)  # Gradio itself keeps it for an hour
+        # Gradio itself keeps what the page showed for an hour, and a copy of the page's description for ever.
+        self.blocks.state_holder.delete_state(key)
+        self.blocks.state_holder.session_data.pop(key, None)
+        self.blocks.state_holder.time_last_used.pop(key, None)
 
     def _session(self, request: gr.Request) -> Session:
         return self._sessions.open(str(request.session_hash))

@@ -380,6 +380,18 @@ def test_a_visitor_who_closes_the_page_stops_the_answer_and_leaves_nothing(serve
         time.sleep(0.1)
 
 
+def test_nothing_is_kept_of_visitors_who_have_left(served):
+    held = served.page.state_holder
+    with httpx.stream("GET", f"{served.address}gradio_api/heartbeat/leaving", timeout=60):
+        browser = Browser(served, "leaving")
+        browser.join("load_sample", event={"index": 4})
+        assert browser.hears("process_completed") and "leaving" in held
+    deadline = time.monotonic() + 60
+    while "leaving" in held or "leaving" in held.time_last_used:
+        assert time.monotonic() < deadline, "the page's description is kept, a quarter of a megabyte for each visitor"
+        time.sleep(0.1)
+
+
 def test_a_crash_of_the_decoder_costs_one_request(served, client, monkeypatch):
     crashed = []
 
