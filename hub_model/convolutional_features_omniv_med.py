@@ -34,8 +34,8 @@ FINE_STAGES = 5
 """Stages up to stride 16, whose map has a place for each patch; the head's has one for two by two."""
 FINE_CHANNELS = STAGES[FINE_STAGES - 1][-1]
 PIXELS_OF_PATCH = 16
-PATCHES_AT_ONCE = 4096
-"""Patches whose frames pass through the network together; bounds its activations."""
+PATCHES_AT_ONCE, PATCHES_AT_ONCE_ON_CPU = 4096, 1024
+"""Patches whose frames pass through the network together; bounds its activations, on a CPU to about its caches."""
 
 
 class Convolution(nn.Conv2d):
@@ -46,6 +46,10 @@ class Convolution(nn.Conv2d):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         (kernel, _), (stride, _) = self.kernel_size, self.stride
+        if kernel == 1:  # a matrix product of channels-last maps; PyTorch's own choice for it on one thread is slow
+            return nn.functional.linear(maps.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(
+                0, 3, 1, 2
+            )
         if stride == 1:
             return nn.functional.conv2d(maps, self.weight, self.bias, padding=kernel // 2, groups=self.groups)
         lacking = [max(-(-side // stride) * stride - stride + kernel - side, 0) for side in maps.shape[:1:-1]]
@@ -65,8 +69,8 @@ class InvertedBottleneck(nn.Module):
         self.is_residual = stride == 1 and channels == new_channels
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        wide = maps if self.expand is None else nn.functional.relu6(self.expand(maps))
-        projected = self.project(nn.functional.relu6(self.depthwise(wide)))
+        wide = maps if self.expand is None else nn.functional.relu6(self.expand(maps), inplace=True)
+        projected = self.project(nn.functional.relu6(self.depthwise(wide), inplace=True))
         return maps + projected if self.is_residual else projected
 
 
@@ -95,28 +99,39 @@ class OmniVMedConvolutionalFeatures(nn.Module):
 
     def maps(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of frames (frames, 3, H, W) in [-1, 1]: (frames, 112, H/16, W/16), (frames, 1280, H/32, W/32)."""
-        maps = nn.functional.relu6(self.stem(frames.contiguous(memory_format=torch.channels_last)))
+        maps = nn.functional.relu6(self.stem(frames.contiguous(memory_format=torch.channels_last)), inplace=True)
         fine_blocks = sum(count for count, *_ in STAGES[:FINE_STAGES])
         for block in self.blocks[:fine_blocks]:
             maps = block(maps)
         fine = maps
         for block in self.blocks[fine_blocks:]:
             maps = block(maps)
-        return fine, nn.functional.relu6(self.head(maps))
+        return fine, nn.functional.relu6(self.head(maps), inplace=True)
 
-    def forward(self, pixel_values: torch.Tensor, grid_thw: torch.Tensor, merge_sizes: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        grid_thw: torch.Tensor,
+        merge_sizes: torch.Tensor,
+        seen: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """What to add to the embedding of each patch.
 
         Args:
             pixel_values: float (patches, 3·patch²) in [-1, 1], all patches of all frames, merge blocks kept together.
             grid_thw: int64 (clips, 3), frames and patches per column and row.
             merge_sizes: int64 (clips,).
+            seen: bool (frames of all clips,), False where a frame is left out; None takes all.
 
         Returns:
-            (patches, hidden) in the order of `pixel_values`.
+            (patches, hidden) in the order of `pixel_values`, zero for frames that are left out.
         """
-        added = pixel_values.new_empty(len(pixel_values), self.from_head.out_features)
-        for place, (rows, columns), merge in _frames_of_one_size(grid_thw.tolist(), merge_sizes.tolist()):
+        added = pixel_values.new_zeros(len(pixel_values), self.from_head.out_features)
+        at_once = PATCHES_AT_ONCE_ON_CPU if pixel_values.device.type == "cpu" else PATCHES_AT_ONCE
+        batches = _frames_of_one_size(
+            grid_thw.tolist(), merge_sizes.tolist(), None if seen is None else seen.tolist(), at_once
+        )
+        for place, (rows, columns), merge in batches:
             order = _rows_first(rows, columns, merge, pixel_values.device)
             patches = pixel_values[place].view(-1, rows * columns, pixel_values.shape[1])
             fine, coarse = self.maps(_whole_frames(patches[:, order], rows, columns))
@@ -129,16 +144,22 @@ class OmniVMedConvolutionalFeatures(nn.Module):
 
 
 def _frames_of_one_size(
-    grids: list[list[int]], merge_sizes: list[int]
+    grids: list[list[int]], merge_sizes: list[int], seen: list[bool] | None, at_once: int
 ) -> Iterator[tuple[torch.Tensor, tuple[int, int], int]]:
-    """Batches of frames of equal size: indices of their patches, patches per column and row, and the merge size."""
+    """Batches of frames of equal size that are seen, with `at_once` patches or those of one frame.
+
+    Yields:
+        Indices of their patches, patches per column and row, and the merge size.
+    """
     frames: dict[tuple[int, int, int], list[int]] = {}
-    start = 0
+    frame, start = 0, 0
     for (count, rows, columns), merge in zip(grids, merge_sizes, strict=True):
-        frames.setdefault((rows, columns, merge), []).extend(start + rows * columns * frame for frame in range(count))
-        start += count * rows * columns
+        for _ in range(count):
+            if seen is None or seen[frame]:
+                frames.setdefault((rows, columns, merge), []).append(start)
+            frame, start = frame + 1, start + rows * columns
     for (rows, columns, merge), starts in frames.items():
-        for batch in torch.tensor(starts).split(max(PATCHES_AT_ONCE // (rows * columns), 1)):
+        for batch in torch.tensor(starts).split(max(at_once // (rows * columns), 1)):
             yield (batch[:, None] + torch.arange(rows * columns)).flatten(), (rows, columns), merge
 
 

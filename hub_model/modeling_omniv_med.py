@@ -476,12 +476,7 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         clips = ClipPatches(grid_thw, merge_sizes, self.config, frame_positions, patch_spacing)
         patches_per_frame = clips.per_frame
 
-        # Whole frames, pruned or not: what a kept patch sees around it must not depend on what is pruned.
-        added = None
-        if self.convolutional_features is not None:
-            added = self.convolutional_features(pixel_values.to(self.dtype), grid_thw, merge_sizes)
-
-        kept_patches = None
+        kept_patches = seen = None
         if keep_mask is not None and prune_stage == "encoder":
             area_of_token = (merge_sizes[clips.clip_of_frame] ** 2).repeat_interleave(clips.tokens_per_frame)
             frame_of_token = torch.repeat_interleave(clips.tokens_per_frame)
@@ -489,6 +484,12 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
                 0, frame_of_token, keep_mask * area_of_token
             )
             kept_patches = keep_mask.repeat_interleave(area_of_token).nonzero().squeeze(1)
+            seen = patches_per_frame > 0
+
+        # Whole frames, pruned or not: what a kept patch sees around it must not depend on what is pruned.
+        added = None
+        if self.convolutional_features is not None:
+            added = self.convolutional_features(pixel_values.to(self.dtype), grid_thw, merge_sizes, seen)
 
         # Each step ends in merged and kept tokens, so that a long clip adds no more than its output to a step's memory.
         count = int(clips.tokens_per_frame.sum()) if keep_mask is None else int(keep_mask.sum())

@@ -105,6 +105,22 @@ def test_what_is_pruned_before_the_encoder_does_not_change_what_a_kept_frame_see
     torch.testing.assert_close(pruned, alone, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_frames_that_are_pruned_whole_before_the_encoder_cost_the_network_nothing(features) -> None:
+    small, large = torch.rand(3, 3, 32, 32), torch.rand(2, 3, 64, 32)
+    (a, grid_a), (b, grid_b) = as_patches(small, 16), as_patches(large, 16)
+    pixels, grids, merges = torch.cat([a, b]), torch.cat([grid_a, grid_b]), MERGE.expand(2)
+    seen = torch.tensor([True, False, True, False, True])
+    shown = []
+    handle = features.stem.register_forward_pre_hook(lambda module, inputs: shown.append(len(inputs[0])))
+    found = features(pixels, grids, merges, seen)
+    handle.remove()
+    assert sum(shown) == 3
+    of_patch = seen.repeat_interleave(torch.tensor([4, 4, 4, 8, 8]))
+    assert not found[~of_patch].any()
+    torch.testing.assert_close(found[of_patch], features(pixels, grids, merges)[of_patch], rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_reach_the_network(encoder) -> None:
     pixels, grid = as_patches(torch.rand(1, 3, 28, 28) * 2 - 1, 14)
     encoder(pixels, grid, MERGE).last_hidden_state.square().sum().backward()
