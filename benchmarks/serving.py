@@ -4,12 +4,13 @@
     python -m benchmarks.serving --json benchmarks/results/serving.json
     python -m benchmarks.serving --json benchmarks/results/serving_soak.json --soak 600
 
-Needs `make serving`. One server answers 1, 8 and 16 clients at once, about pictures and about CT volumes of 64 slices,
-pruned as by default and not at all. The peers are `generate` in this project's environment, one by one and in static
-batches, about the same files with the same options: same weights, number format and number of new tokens, greedy.
-They take turns; a side computes alone, for the server is stopped while a peer answers, and a peer waits while the
-server does. In a turn, clients (or the peer) begin new requests for so many seconds and wait for the last answer. No
-file is sent twice in the same bytes, so neither the cache of media nor that of prefixes answers for the model.
+Needs `make serving`. One server answers 1, 8 and 16 clients at once, about pictures and about CT volumes of 64
+slices, pruned as by default, before the encoder, and not at all. The peers are `generate` in this project's
+environment, one by one and in static batches, about the same files with the same options: same weights, number format
+and number of new tokens, greedy. They take turns; a side computes alone, for the server is stopped while a peer
+answers, and a peer waits while the server does. In a turn, clients (or the peer) begin new requests for so many
+seconds and wait for the last answer. No file is sent twice in the same bytes, so neither the cache of media nor that
+of prefixes answers for the model.
 
 Memory is resident memory of the server and all of its processes, or of the peer's process; pages that processes share
 count for each, and at the end it is told once how much it is without that. With --soak nothing is timed; see

@@ -24,7 +24,7 @@ import httpx
 
 from benchmarks.generated_studies import write_picture, write_volume
 from benchmarks.server_process import PATIENCE
-from benchmarks.serving_figures import PICTURES, PRUNED, UNPRUNED, Reply
+from benchmarks.serving_figures import PICTURES, PRUNED, PRUNED_EARLY, UNPRUNED, Reply
 from benchmarks.vllm_process import NAME
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "media" / "xray.png"
@@ -46,7 +46,7 @@ class Workload:
         name: in the table.
         kind: of its media, as the processor calls it.
         files: all different.
-        options: of the processor.
+        options: of the processor, and the model's `prune_stage`.
     """
 
     name: str
@@ -67,6 +67,7 @@ def workloads_in(folder: Path, count: int) -> list[Workload]:
     return [
         Workload(PICTURES, "image", tuple(pictures)),
         Workload(PRUNED, "volume", tuple(volumes)),
+        Workload(PRUNED_EARLY, "volume", tuple(volumes), {"prune_stage": "encoder"}),
         Workload(UNPRUNED, "volume", tuple(volumes), {"prune_rule": "none"}),
     ]
 

@@ -16,7 +16,10 @@ SERVER = "vLLM server"
 ONE_BY_ONE = "generate, one by one"
 IN_BATCHES = "generate, in static batches"
 PICTURES, PRUNED, UNPRUNED = "pictures", "CT, pruned", "CT, not pruned"
-GOALS = {"server_over_one_by_one": 4.0, "pruned_over_unpruned": 2.0}
+PRUNED_EARLY = "CT, pruned before the encoder"
+OVER_UNPRUNED = {PRUNED: "pruned_over_unpruned", PRUNED_EARLY: "pruned_before_the_encoder_over_unpruned"}
+"""A workload -> the name of its ratio to the unpruned one."""
+GOALS = {"server_over_one_by_one": 4.0, **dict.fromkeys(OVER_UNPRUNED.values(), 2.0)}
 """What the ratio of that name should reach with `GOAL_CLIENTS` clients."""
 GOAL_CLIENTS = 8
 
@@ -129,10 +132,9 @@ def ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[int, f
                     if (peer.workload, peer.side) == (cell.workload, side):
                         found.setdefault(name, {}).setdefault(cell.workload, {})[cell.clients] = rate / rates[peer]
         unpruned = Cell(UNPRUNED, cell.side, cell.clients)
-        if cell.workload == PRUNED and unpruned in rates:
-            found.setdefault("pruned_over_unpruned", {}).setdefault(cell.side, {})[cell.clients] = (
-                rate / rates[unpruned]
-            )
+        if cell.workload in OVER_UNPRUNED and unpruned in rates:
+            of_sides = found.setdefault(OVER_UNPRUNED[cell.workload], {})
+            of_sides.setdefault(cell.side, {})[cell.clients] = rate / rates[unpruned]
     return found
 
 
@@ -142,7 +144,7 @@ def goals(found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list[dict[s
         {"ratio": name, "of": of, "clients": GOAL_CLIENTS, "goal": goal, "measured": values[GOAL_CLIENTS]}
         for name, goal in GOALS.items()
         for of, values in found.get(name, {}).items()
-        if GOAL_CLIENTS in values and (name != "pruned_over_unpruned" or of == SERVER)
+        if GOAL_CLIENTS in values and (name not in OVER_UNPRUNED.values() or of == SERVER)
     ]
 
 

@@ -63,10 +63,13 @@ class Generator:
         start, first = time.perf_counter(), FirstToken()
         prompts = self._processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         clips = [{"source": workload.files[file], "kind": workload.kind} for file in files]
-        inputs = self._processor(prompts, clips, return_tensors="pt", **workload.options)
+        options = dict(workload.options)
+        stage = options.pop("prune_stage", None)
+        inputs = self._processor(prompts, clips, return_tensors="pt", **options)
         with torch.inference_mode():
             output = self._model.generate(
                 **inputs,
+                prune_stage=stage,
                 max_new_tokens=self._new_tokens,
                 min_new_tokens=self._new_tokens,
                 do_sample=False,

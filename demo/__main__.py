@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
         mcp_server=options.auth is None,  # its clients cannot log in
         theme=theme,
         footer_links=["api"],
-        state_session_capacity=1000,  # visitors; of each, also of one who made up a name, a quarter of a megabyte is kept
+        state_session_capacity=1000,  # visitors; of each, real or made up, Gradio keeps a quarter of a megabyte
     )
 
 

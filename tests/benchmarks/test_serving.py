@@ -24,6 +24,7 @@ from benchmarks.serving_figures import (
     ONE_BY_ONE,
     PICTURES,
     PRUNED,
+    PRUNED_EARLY,
     SERVER,
     UNPRUNED,
     Cell,
@@ -80,6 +81,7 @@ def test_ratios_are_of_the_server_over_each_peer_and_of_pruned_volumes_over_unpr
             Cell(PRUNED, IN_BATCHES, 8): [turn(2, 1)],
             Cell(PRUNED, SERVER, 1): [turn(3, 1)],
             Cell(PRUNED, SERVER, 8): [turn(6, 1)],
+            Cell(PRUNED_EARLY, SERVER, 8): [turn(8, 1)],
             Cell(UNPRUNED, ONE_BY_ONE, 1): [turn(1, 2)],
             Cell(UNPRUNED, SERVER, 8): [turn(2, 1)],
         }
@@ -89,11 +91,13 @@ def test_ratios_are_of_the_server_over_each_peer_and_of_pruned_volumes_over_unpr
         "server_over_one_by_one": {PRUNED: {1: 3, 8: 6}, UNPRUNED: {8: 4}},
         "server_over_static_batches": {PRUNED: {1: 1.5, 8: 3}},
         "pruned_over_unpruned": {ONE_BY_ONE: {1: 2}, SERVER: {8: 3}},
+        "pruned_before_the_encoder_over_unpruned": {SERVER: {8: 4}},
     }
     assert [(one["ratio"], one["of"], one["goal"], one["measured"]) for one in goals(found)] == [
         ("server_over_one_by_one", PRUNED, 4, 6),
         ("server_over_one_by_one", UNPRUNED, 4, 4),
         ("pruned_over_unpruned", SERVER, 2, 3),
+        ("pruned_before_the_encoder_over_unpruned", SERVER, 2, 4),
     ]
     assert "| vLLM server | 8 | 6.00 |" in table(rows)
     assert "| 4.0× | 6.00× |" in goals_table(goals(found))
@@ -115,14 +119,18 @@ def workloads(tmp_path_factory: pytest.TempPathFactory) -> list[Workload]:
 
 
 def test_pictures_and_volumes_differ_and_both_sides_are_told_how_to_prune(workloads):
-    pictures, pruned, unpruned = workloads
+    pictures, pruned, early, unpruned = workloads
     assert len({file.read_bytes() for file in (*pictures.files, *pruned.files)}) == 4
-    assert pruned.files == unpruned.files
-    assert (pruned.options, unpruned.options) == ({}, {"prune_rule": "none"})
+    assert pruned.files == early.files == unpruned.files
+    assert [one.options for one in (pruned, early, unpruned)] == [
+        {},
+        {"prune_stage": "encoder"},
+        {"prune_rule": "none"},
+    ]
 
 
 def test_a_new_label_changes_the_bytes_of_a_file_and_not_what_it_shows(workloads):
-    pictures, volumes, _ = workloads
+    pictures, volumes, *_ = workloads
     for content, pixels in (
         (pictures.files[0].read_bytes(), lambda found: np.asarray(Image.open(io.BytesIO(found))).tobytes()),
         (volumes.files[0].read_bytes(), gzip.decompress),
@@ -246,9 +254,9 @@ def test_server_and_peers_answer_alike_and_no_request_is_lost(tmp_path: Path, mo
     out = tmp_path / "serving.json"
     serving.main(["--json", str(out), "--clients", "2", "--rounds", "1", "--seconds", "1"])
     results = json.loads(out.read_text())
-    assert len(results["rows"]) == 9
+    assert len(results["rows"]) == 12
     assert all(row["same_answers"] == row["compared_answers"] > 0 for row in results["rows"])
-    assert results["ratios"]["server_over_one_by_one"].keys() == {PICTURES, PRUNED, UNPRUNED}
+    assert results["ratios"]["server_over_one_by_one"].keys() == {PICTURES, PRUNED, PRUNED_EARLY, UNPRUNED}
     assert results["cache_hits"]["media"] == 0
 
     serving.main(["--json", str(out), "--soak", "1"])
