@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Starts the real vLLM server with our plugin, from the environment that `make serving` makes, for benchmarks."""
+"""Starts the real vLLM server with our plugin, from the environment of `make serving`, to measure and to test it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ GRACE = 60
 
 
 @contextmanager
-def running_vllm(model: str, dtype: str) -> Iterator[tuple[str, int]]:
+def running_vllm(model: str, dtype: str, *more: str) -> Iterator[tuple[str, int]]:
     """The server on loopback: its address, ending with "/", and the number of its process.
 
     Args:
         model: folder.
         dtype: the number format, as vLLM calls it.
+        more: further arguments of its command line.
     """
     python, port = ENVIRONMENT / "bin" / "python", free_port()
     if not (ENVIRONMENT / ".installed").exists():
@@ -47,7 +48,7 @@ def running_vllm(model: str, dtype: str) -> Iterator[tuple[str, int]]:
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", NAME]
     command += ["--trust-remote-code", "--trust-request-mm-kwargs", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--max-model-len", "4096", "--dtype", dtype, "--enforce-eager"]
-    command += ["--mm-processor-cache-gb", str(CACHE_GIGABYTES)]
+    command += ["--mm-processor-cache-gb", str(CACHE_GIGABYTES), *more]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
         with log.open("w") as output:

@@ -37,6 +37,7 @@ ADAPTER_OF = {
     "medframeqa": "medframeqa",
     "omnimedvqa": "omnimedvqa",
     "deeptumorvqa": "deeptumorvqa",
+    "deeptumorvqa-free": "deeptumorvqa-free",
 }
 """Benchmark -> adapter of its files."""
 LANGUAGE_OF = {"slake-en": "en", "slake-zh": "zh"}

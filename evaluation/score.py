@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Scores a file of predictions: `python -m evaluation.score PREDICTIONS.jsonl [--mode medevalkit] --json OUT`.
+"""Scores a file of predictions: `python -m evaluation.score PREDICTIONS.jsonl [--mode MODE] --json OUT`.
 
 A row is {"id", "question", "answer", "answer_type": "open" | "closed" | "choice", "choices"?, "prediction", "image"?};
 other keys are ignored, and so is a first line of settings (see `data_engine.ledger`). All figures are shares from 0 to
@@ -17,6 +17,9 @@ other keys are ignored, and so is a first line of settings (see `data_engine.led
 what these words say, and `medevalkit_rotated` holds the three columns as the tool prints them, which is what to set
 beside published tables. Its SLAKE task treats "Yes" and "No" differently: `medevalkit_slake_closed_accuracy`. It ends
 with an error at some replies, such as empty ones: `medevalkit_stops` lists them, and they count as 0.
+
+`--mode deeptumorvqa` scores by that benchmark's rule (`evaluation.deeptumorvqa`): `choice_accuracy` of its choices, and
+of its free answers `free_score` and, where they are numbers, hits within 5 to 50 %.
 """
 
 from __future__ import annotations
@@ -34,11 +37,11 @@ from pydantic import BaseModel, ValidationError, field_validator
 
 from data_engine.answers import choice_letter, final_answer, normalise, true_yes_or_no, yes_or_no
 from data_engine.ledger import read_lines, settings_of
-from evaluation import medevalkit, metrics
+from evaluation import deeptumorvqa, medevalkit, metrics
 
 Kind = Literal["open", "closed", "choice"]
 KINDS: tuple[str, ...] = get_args(Kind)
-Mode = Literal["standard", "medevalkit"]
+Mode = Literal["standard", "medevalkit", "deeptumorvqa"]
 MODES: tuple[str, ...] = get_args(Mode)
 WITHHELD = "withheld"
 SLAKE_CLOSED = "medevalkit_slake_closed_accuracy"
@@ -49,6 +52,7 @@ KEYS: dict[str, dict[str, tuple[str, ...]]] = {
         "closed": ("closed_accuracy", SLAKE_CLOSED),
         "choice": ("choice_accuracy",),
     },
+    "deeptumorvqa": {"open": deeptumorvqa.FREE_METRICS, "closed": (), "choice": ("choice_accuracy",)},
 }
 """Mode -> kind of question -> the figures that a question of that kind counts in."""
 
@@ -166,9 +170,17 @@ def score_medevalkit(row: Row) -> tuple[dict[str, float], str | None]:
     return {"closed_accuracy": float(right), SLAKE_CLOSED: float(right_in_slake)}, None
 
 
+def score_deeptumorvqa(row: Row) -> tuple[dict[str, float], str | None]:
+    """Figures of one row as DeepTumorVQA has them; one that is no choice is a free answer."""
+    if row.answer_type == "choice":
+        return {"choice_accuracy": float(deeptumorvqa.is_choice_right(row.prediction, row.answer))}, None
+    return deeptumorvqa.free_scores(row.prediction, row.answer), None
+
+
 SCORERS: dict[str, Callable[[Row], tuple[dict[str, float], str | None]]] = {
     "standard": score_standard,
     "medevalkit": score_medevalkit,
+    "deeptumorvqa": score_deeptumorvqa,
 }
 
 
@@ -218,6 +230,8 @@ def score_row(line: int, name: str | None, row: dict[str, Any] | None, mode: Mod
         kind = kind.lower()
     if kind not in KINDS:
         return None, f"answer_type: is {kind!r}, not one of {', '.join(KINDS)}"
+    if mode == "deeptumorvqa" and kind == "closed":
+        kind = "open"  # its average is of all free answers, yes and no among them
     group = f"line {line}" if row.get("image") is None else ("image", json.dumps(row["image"], sort_keys=True))
     try:
         scores, fault = SCORERS[mode](Row.model_validate({**row, "answer_type": kind}))
@@ -242,11 +256,11 @@ def summarise(predictions: Predictions, mode: Mode = "standard") -> dict[str, An
     intervals: dict[str, list[float] | None] = {}
     by_kind = {kind: [one for one in predictions.scored if one.kind == kind] for kind in KINDS}
     for kind, rows in by_kind.items():
-        groups = [one.group for one in rows]
         for key in KEYS[mode][kind]:
-            values = [one.scores[key] for one in rows]
+            having = [one for one in rows if key in one.scores]
+            values = [one.scores[key] for one in having]
             result[key] = mean(values)
-            interval = metrics.bootstrap_interval(values, groups)
+            interval = metrics.bootstrap_interval(values, [one.group for one in having])
             intervals[key] = None if interval is None else list(interval)
     result |= {f"n_{kind}": len(rows) for kind, rows in by_kind.items()}
     if mode == "medevalkit":

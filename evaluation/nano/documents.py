@@ -14,7 +14,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,20 @@ def real_pictures(metrics: Figures) -> str:
         f"wrong one with an AUROC of {ranking['value']:.3f} ({ranking['interval'][0]:.3f}–"
         f"{ranking['interval'][1]:.3f}), and the surest half of the answers is right {100 * surest['value']:.1f} "
         f"points oftener than all.",
+        *_pruned(found),
     )
+
+
+def _pruned(found: Figures) -> Iterator[str]:
+    """What pruning changes, where that was measured."""
+    for what, name in (
+        ("Pruning volumes and videos, as by default, changes", "unpruned_to_pruned"),
+        ("Pruning pictures too, within the frame (`spatial`), changes", "whole_to_pruned_within_frames"),
+    ):
+        if one := found.get(name):
+            low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in one["interval"])
+            change = f"{100 * one['difference']:+.1f}".replace("-", "−")
+            yield f"{what} right answers by {change} points (95 % interval {low} to {high}) of {one['n']:,} questions."
 
 
 def other_sources(metrics: Figures) -> str:

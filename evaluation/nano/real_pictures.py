@@ -4,9 +4,10 @@
     python -m evaluation.nano.real_pictures --model hub_model --data data/real --real ../real --out runs/real_pictures
 
 `--data` names sets that `data_engine.build` made of real pictures, `--real` the folder they were made of: VQA-RAD's and
-SLAKE's own files say which questions are open and which closed. The test split is answered seeing and blind, and what
-is about volumes and videos once more unpruned; an image keeps all its tokens. Answers go into ledgers under `--out`,
-so the same command goes on where it was stopped. `--fit` answers the validation split first, and writes the calibration
+SLAKE's own files say which questions are open and which closed. The test split is answered seeing and blind; what is
+about volumes and videos once more unpruned; and what is about pictures, which keep all their tokens by default, once
+more pruned within the frame (the rule "spatial"). Answers go into ledgers under `--out`, so the same command goes on
+where it was stopped. `--fit` answers the validation split first, and writes the calibration
 and the threshold that it gives into the model's configuration.
 """
 
@@ -39,10 +40,10 @@ from evaluation.benchmarks import BenchmarkQuestion, to_question
 from evaluation.blind import blinded
 from evaluation.breakdown import figures as share_figures
 from evaluation.breakdown import percent, span, task_of
-from evaluation.metrics import bootstrap_interval
+from evaluation.compare import paired_difference
 from evaluation.nano.first_word import FirstWordMargin, first_word, fit_bias, read_bias, write_bias
 from evaluation.run import DTYPES, load
-from evaluation.score import Scored, mean, score_file
+from evaluation.score import Scored, score_file
 from evaluation.shared_media import generate_ids_sharing
 from hub_model.answering_omniv_med import (
     Answer,
@@ -51,6 +52,7 @@ from hub_model.answering_omniv_med import (
     end_ids,
     judge,
 )
+from hub_model.token_pruning_omniv_med import PruneRule
 from train.checkpoints.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -281,11 +283,12 @@ def measure(
     seeing: Sequence[Scored],
     blind: Sequence[Scored],
     unpruned: Sequence[Scored],
+    within: Sequence[Scored],
     calibrated: AnswerCalibration | None,
 ) -> dict[str, Any]:
-    """All figures of the test split; `blind` and `unpruned` may hold fewer questions."""
+    """All figures of the test split; `blind`, `unpruned` and `within` (a frame) may hold fewer questions."""
     about = {one.question.id: one for one in questions}
-    substitute, whole = ({one.id: one for one in rows} for rows in (blind, unpruned))
+    substitute, whole, fewer = ({one.id: one for one in rows} for rows in (blind, unpruned, within))
     judged = {one.id: judge(one.row["prediction"], one.row["log_probabilities"], calibrated) for one in seeing}
 
     def is_short(one: Scored) -> bool:
@@ -325,16 +328,14 @@ def measure(
     }
     official = [one for one in short if about[one.id].source in OFFICIAL]
     result["examples"] = examples(official, judged)
-    clips = [(one, whole[one.id]) for one in short if one.id in whole]
-    if clips:
-        result["pruning"] = {
-            name: {
-                "accuracy": mean([float(one.right) for one in rows]),
-                "interval": bootstrap_interval([float(one.right) for one in rows], [one.group for one in rows]),
-                "count": len(rows),
-            }
-            for name, rows in zip(("pruned", "unpruned"), zip(*clips, strict=True), strict=True)
-        }
+    for name, before, after in (
+        ("unpruned_to_pruned", whole, {one.id: one for one in short}),
+        ("whole_to_pruned_within_frames", {one.id: one for one in short}, fewer),
+    ):
+        both = [(before[key], after[key]) for key in before if key in after]
+        if both:
+            values = [(float(one.right), float(other.right)) for one, other in both]
+            result[name] = paired_difference(values, [one.group for one, _ in both])
     return result
 
 
@@ -374,6 +375,13 @@ def markdown(result: dict[str, Any]) -> str:
         ("small talk that claims to be a person", result["conversation"]["claims_to_be_a_person"]),
     ):
         parts.append(f"{title}: {percent(one['share'])} ({span(one['interval'])}) of {one['count']}")
+    for title, name in (
+        ("volumes and videos, unpruned to pruned", "unpruned_to_pruned"),
+        ("pictures, whole to pruned within the frame", "whole_to_pruned_within_frames"),
+    ):
+        if one := result.get(name):
+            change = f"{100 * one['difference']:+.1f} points, 95 % interval {one['interval']}"
+            parts.append(f"{title}: {percent(one['a'])} to {percent(one['b'])}, {change}, n = {one['n']}")
     rows = [
         [one["kind"], one["id"], one["question"], one["answer"], one["prediction"], percent(one["confidence"])]
         for one in result["examples"]
@@ -435,11 +443,14 @@ def report(
     seeing = ask(model, processor, [one.question for one in questions], out / "seeing.jsonl", fixed)
     answerable = [one.question for one in questions if one.reply == "answer" and one.question.task != REPORTS]
     blind = ask(model, processor, blinded(answerable), out / "blind.jsonl", fixed)
-    clips, unpruned = [one for one in answerable if one.dimension != "2d"], []
-    if clips:
-        processor.prune_rule = "none"
-        unpruned = ask(model, processor, clips, out / "unpruned.jsonl", fixed | {"prune_rule": "none"})
-    result = measure(questions, seeing, blind, unpruned, AnswerCalibration.of(model.config)) | {"about": fixed}
+
+    def ask_by(rule: PruneRule, chosen: Sequence[BenchmarkQuestion], name: str) -> list[Scored]:
+        processor.prune_rule = rule
+        return ask(model, processor, chosen, out / f"{name}.jsonl", fixed | {"prune_rule": rule}) if chosen else []
+
+    unpruned = ask_by("none", [one for one in answerable if one.dimension != "2d"], "unpruned")
+    within = ask_by("spatial", [one for one in answerable if one.dimension == "2d"], "within_frames")
+    result = measure(questions, seeing, blind, unpruned, within, AnswerCalibration.of(model.config)) | {"about": fixed}
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     (out / "real_pictures.json").write_text(text, encoding="utf-8")
     return result

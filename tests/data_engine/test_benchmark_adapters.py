@@ -190,6 +190,26 @@ class TestChoices:
             "'question_type' is 'taste', not one of recognition, measurement, visual reasoning, medical reasoning.",
         ]
 
+    def test_deeptumorvqa_without_choices_keeps_its_answers_in_words_and_numbers(self, tmp_path):
+        made = convert("deeptumorvqa-free", tmp_path)
+        assert [(one.question, one.answer) for one in made.records] == [
+            (
+                "What is the volume of the spleen? The voxels' spacing is [0.8 0.8 5.0] mm, the volume's shape "
+                "(512, 512, 90).",
+                "210 cm3",
+            ),
+            ("Is there a cyst?", "no"),
+            (
+                "What is the volume of the spleen? The voxels' spacing is [0.8 0.8 5.0] mm, the volume's shape "
+                "(512, 512, 90).",
+                "210 cm3",
+            ),
+        ]
+        assert list(made.broken.values()) == [
+            "ct.nii.gz is missing.",
+            "'question_type' is 'taste', not one of recognition, measurement, visual reasoning, medical reasoning.",
+        ]
+
     def test_letters_that_all_choices_carry_are_taken_off_and_others_stay(self):
         assert lettered(["A. liver", "B) spleen"]) == {"A": "liver", "B": "spleen"}
         assert lettered(["E. coli", "B. fragilis"]) == {"A": "E. coli", "B": "B. fragilis"}

@@ -163,6 +163,17 @@ def test_every_source_and_kind_of_reply_is_measured(reported) -> None:
     assert f"| {shown[0]['question']} |" in markdown(found)
 
 
+def test_pictures_are_asked_about_pruned_within_the_frame_too(reported) -> None:
+    _, out, _, found = reported
+    compared = found["whole_to_pruned_within_frames"]
+    assert compared["n"] == 24
+    assert compared["difference"] == pytest.approx(compared["b"] - compared["a"])
+    first = json.loads((out / "within_frames.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first["settings"]["prune_rule"] == "spatial"
+    assert "pictures, whole to pruned within the frame" in markdown(found)
+    assert "unpruned_to_pruned" not in found, "there are no volumes and videos"
+
+
 def test_the_same_command_goes_on_and_asks_nothing_again(reported, monkeypatch) -> None:
     *_, arguments, found = reported
     monkeypatch.setattr(real_pictures, "official_types", lambda real: {})

@@ -220,6 +220,8 @@ def write_deeptumorvqa(folder: Path) -> None:
         "requires_tools": ["measure"],
     }
     seen = {
+        "question": "Is there a cyst?",
+        "answer": "No",
         "mc_question": "Is there a cyst?\nA: Yes\nB: No\nC: Both\nD: Neither",
         "correct_option": "B",
         "question_type": "recognition",
@@ -245,5 +247,6 @@ BENCHMARK_WRITERS = {
     "medframeqa": write_medframeqa,
     "omnimedvqa": write_omnimedvqa,
     "deeptumorvqa": write_deeptumorvqa,
+    "deeptumorvqa-free": write_deeptumorvqa,
 }
 """Adapter -> what writes a folder that it reads."""

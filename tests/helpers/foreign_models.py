@@ -68,10 +68,12 @@ def foreign_tokenizer(placeholder: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def foreign_model(language: str, tied: bool, tokenizer: PreTrainedTokenizerFast, image_token: str) -> Any:
+def foreign_model(
+    language: str, tied: bool, tokenizer: PreTrainedTokenizerFast, image_token: str, text_sizes: dict[str, int]
+) -> Any:
     """transformers' own class, random and small, before one of its language models."""
     torch.manual_seed(3)
-    text = TINY_TEXT | {"vocab_size": len(tokenizer) + 5, "head_dim": 8, "model_type": language}
+    text = TINY_TEXT | {"head_dim": 8} | text_sizes | {"vocab_size": len(tokenizer) + 5, "model_type": language}
     text |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = VideoLlama3Config(
         text_config=text | {"tie_word_embeddings": tied},
@@ -84,16 +86,22 @@ def foreign_model(language: str, tied: bool, tokenizer: PreTrainedTokenizerFast,
 
 
 def write_foreign(
-    folder: Path, layout: str = "transformers", language: str = "qwen2", tied: bool = True, shards: int = 3
+    folder: Path,
+    layout: str = "transformers",
+    language: str = "qwen2",
+    tied: bool = True,
+    shards: int = 3,
+    text_sizes: dict[str, int] | None = None,
 ) -> VideoLlama3ForConditionalGeneration:
     """Writes a checkpoint as the project publishes it, and gives transformers' class with the same tensors.
 
     Args:
         layout: "transformers", or a key of `REMOTE_PREFIXES`.
+        text_sizes: of the language model, where they are not those of `TINY_TEXT`.
     """
     image_token = "<|image_pad|>" if layout == "transformers" else "<image>"
     tokenizer = foreign_tokenizer(image_token)
-    model = foreign_model(language, tied, tokenizer, image_token)
+    model = foreign_model(language, tied, tokenizer, image_token, text_sizes or {})
     folder.mkdir(parents=True)
     template = TEMPLATE.replace("IMAGE", f"'{image_token}'" if layout == "transformers" else "image_token")
     tensors = dict(model.state_dict())

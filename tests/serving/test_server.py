@@ -6,9 +6,6 @@ In float32 every greedy answer must be the one that transformers' `generate` giv
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tests.helpers.loopback import answers, free_port
+from benchmarks.vllm_process import running_vllm
 from tests.helpers.paths import HUB_MODEL
 from tests.helpers.served_media import KINDS, MEDIA, QUESTION, data_uri, prompt_of
-from tests.helpers.waiting import wait_until
 
 pytest.importorskip("vllm", reason="runs in the environment of `make serving`")
 
@@ -81,28 +78,12 @@ def adapter(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+def server(adapter: Path) -> Iterator[openai.OpenAI]:
     """A client of the server, started as docs/serving.md says."""
-    port, log = free_port(), tmp_path_factory.mktemp("serve") / "log.txt"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(HUB_MODEL)]
-    command += ["--served-model-name", "omniv-med", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--trust-remote-code", "--dtype", "float32", "--max-model-len", "4096", "--enforce-eager"]
-    command += ["--trust-request-mm-kwargs", "--enable-lora", "--lora-modules", f"{ADAPTER}={adapter}"]
-    settings = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, "VLLM_CPU_OMP_THREADS_BIND": "nobind", **settings},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), process)
-        yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
-        assert process.poll() is None
-    finally:
-        process.terminate()
-        process.wait()
+    loras = ("--enable-lora", "--lora-modules", f"{ADAPTER}={adapter}")
+    with running_vllm(str(HUB_MODEL), "float32", *loras) as (address, process):
+        yield openai.OpenAI(base_url=f"{address}v1", api_key="none", max_retries=0)
+        assert psutil.pid_exists(process)
 
 
 @pytest.fixture(scope="module")
