@@ -47,9 +47,8 @@ class Convolution(nn.Conv2d):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         (kernel, _), (stride, _) = self.kernel_size, self.stride
         if kernel == 1:  # a matrix product of channels-last maps; PyTorch's own choice for it on one thread is slow
-            return nn.functional.linear(maps.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(
-                0, 3, 1, 2
-            )
+            channels_last = nn.functional.linear(maps.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias)
+            return channels_last.permute(0, 3, 1, 2)
         if stride == 1:
             return nn.functional.conv2d(maps, self.weight, self.bias, padding=kernel // 2, groups=self.groups)
         lacking = [max(-(-side // stride) * stride - stride + kernel - side, 0) for side in maps.shape[:1:-1]]

@@ -7,8 +7,8 @@
 SLAKE's own files say which questions are open and which closed. The test split is answered seeing and blind; what is
 about volumes and videos once more unpruned; and what is about pictures, which keep all their tokens by default, once
 more pruned within the frame (the rule "spatial"). Answers go into ledgers under `--out`, so the same command goes on
-where it was stopped. `--fit` answers the validation split first, and writes the calibration
-and the threshold that it gives into the model's configuration.
+where it was stopped. `--fit` answers the validation split first, and writes the calibration and the threshold that it
+gives into the model's configuration.
 """
 
 from __future__ import annotations
