@@ -22,6 +22,7 @@ from demo.service.bounded_memory import BoundedMemory
 from demo.service.conversation_cache import ConversationCache
 from demo.service.dialogue import Answer, Turn
 from demo.service.evidence import Evidence, occlusion_evidence
+from demo.service.freed_memory import return_freed_memory
 from demo.service.generation import SECONDS_BETWEEN_CHECKS, Generation, Request
 from demo.service.measured import read_measured
 from demo.service.pruning_settings import PruningSettings
@@ -179,6 +180,7 @@ class Assistant:
                 Generation(self, request, updates.put, stop).run()
             except Exception as error:  # whatever it is, it belongs to the thread that waits for words
                 updates.put(error)
+            return_freed_memory()
 
         threading.Thread(target=work, daemon=True).start()
         answer = Answer()
