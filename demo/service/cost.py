@@ -96,7 +96,11 @@ def encoder_flops(config: OmniVMedVisionConfig, patches_per_frame: list[int]) ->
 
 
 def convolutional_flops(config: OmniVMedVisionConfig, patches: int) -> int:
-    """Operations of the encoder's convolutional features, which see whole frames whatever is pruned; 0 without them."""
+    """Operations of the encoder's convolutional features; 0 without them.
+
+    Args:
+        patches: all those of each frame of which any is encoded, for they see whole frames.
+    """
     if not config.convolutional_features:
         return 0
     area = PIXELS_OF_PATCH**2 / 4  # places of a patch in the maps
@@ -136,9 +140,10 @@ def estimate(
     encoded = every_patch if stage == "language" else [count * area for count in kept]
 
     def cost(patches: list[int], visual_tokens: int, tokens: int) -> Cost:
+        seen = sum(whole for whole, count in zip(every_patch, patches, strict=True) if count)
         return Cost(
             encoder_flops(vision, patches)
-            + convolutional_flops(vision, sum(every_patch))
+            + convolutional_flops(vision, seen)
             + projector_flops(vision, language, visual_tokens),
             language_flops(language, tokens),
             cache_bytes(language, tokens, dtype.itemsize),

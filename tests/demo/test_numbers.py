@@ -102,9 +102,10 @@ def test_encoder_estimate_is_what_torch_counts(make_model, processor, processed,
     counted = flops(lambda: model.get_image_features(**inputs, prune_stage=stage))
     kept = processed.pruned.keep_mask.sum(dim=1)
     area = processed.tokens.shape[2]
-    patches = (kept if stage == "encoder" else torch.full_like(kept, processed.pruned.keep_mask.shape[1])) * area
+    of_frame = processed.pruned.keep_mask.shape[1]
+    patches = (kept if stage == "encoder" else torch.full_like(kept, of_frame)) * area
     estimated = encoder_flops(model.config.vision_config, patches.tolist())
-    estimated += convolutional_flops(model.config.vision_config, processed.pruned.keep_mask.numel() * area)
+    estimated += convolutional_flops(model.config.vision_config, int((patches > 0).sum()) * of_frame * area)
     estimated += projector_flops(model.config.vision_config, model.config.text_config, int(kept.sum()))
     assert estimated == pytest.approx(counted, rel=0.02)
 
