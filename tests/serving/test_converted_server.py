@@ -19,8 +19,14 @@ from train.checkpoints.conversion import convert
 pytest.importorskip("vllm", reason="runs in the environment of `make serving`")
 
 NEW_TOKENS = 8
-SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
-"""vLLM has no attention for heads narrower than 32 on a CPU."""
+SIZES = {
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "max_position_embeddings": 4096,
+}
+"""vLLM has no attention for heads narrower than 32 on a CPU, and the server is started for 4,096 tokens."""
 
 
 @pytest.fixture(scope="module")
