@@ -158,14 +158,15 @@ def test_an_answer_can_be_streamed(ask, expected) -> None:
 
 
 def test_a_lora_adapter_answers_as_its_own_model(ask, expected, model, adapter) -> None:
+    prompts = (Asked(("picture",)), Asked(("volume",)), Asked(("video",), stage="encoder"))
     adapted = PeftModel.from_pretrained(model, adapter)
-    others = 0
-    for asked in (Asked(("picture",)), Asked(("volume",)), Asked(("video",), stage="encoder")):
-        reply = ask(asked, model=ADAPTER).choices[0].message.content
-        assert reply == expected(asked, adapted.get_base_model())[1]
-        others += reply != ask(asked).choices[0].message.content
-    assert others, "a random adapter changes some answers, if not all"
+    answers = [expected(asked, adapted.get_base_model())[1] for asked in prompts]
     adapted.unload()
+    replies = [ask(asked, model=ADAPTER).choices[0].message.content for asked in prompts]
+    # Random weights may end in half a character, for which transformers writes marks and vLLM nothing.
+    assert replies == [answer.rstrip("\ufffd") for answer in answers]
+    plain = [ask(asked).choices[0].message.content for asked in prompts]
+    assert replies != plain, "a random adapter changes some answers, if not all"
 
 
 @pytest.mark.parametrize(
