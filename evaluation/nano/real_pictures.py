@@ -328,9 +328,10 @@ def measure(
     }
     official = [one for one in short if about[one.id].source in OFFICIAL]
     result["examples"] = examples(official, judged)
+    by_default = {one.id: one for one in short}
     for name, before, after in (
-        ("unpruned_to_pruned", whole, {one.id: one for one in short}),
-        ("whole_to_pruned_within_frames", {one.id: one for one in short}, fewer),
+        ("unpruned_to_pruned", whole, by_default),
+        ("whole_to_pruned_within_frames", by_default, fewer),
     ):
         both = [(before[key], after[key]) for key in before if key in after]
         if both:
