@@ -83,7 +83,7 @@ def server(adapter: Path) -> Iterator[openai.OpenAI]:
     loras = ("--enable-lora", "--lora-modules", f"{ADAPTER}={adapter}")
     with running_vllm(str(HUB_MODEL), "float32", *loras) as (address, process):
         yield openai.OpenAI(base_url=f"{address}v1", api_key="none", max_retries=0)
-        assert psutil.pid_exists(process)
+        assert psutil.Process(process).status() != psutil.STATUS_ZOMBIE  # it has not ended by itself
 
 
 @pytest.fixture(scope="module")
