@@ -2,15 +2,18 @@
 """Questions that a medical picture cannot answer, and small talk, each with the one sentence that is the right reply.
 
 Every reply to a question without an answer begins with "I cannot tell", and every reply about a picture that is none of
-medicine with "This is not a medical image", so that both can be recognised by their first words. The test split asks in
-wordings, and about some things, that the other splits never use.
+medicine with "This is not a medical image", so that both can be recognised by their first words. Validation and test
+ask in wordings, and about some things, that no other split has: `configs/unanswerable.yaml` holds them all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from data_engine.questions import (
     CAPTION_REQUESTS,
@@ -20,13 +23,13 @@ from data_engine.questions import (
     REPORT_REQUESTS,
     pick_wording,
 )
-from data_engine.records import Reply, Task
+from data_engine.records import SPLITS, Reply, Task
 from data_engine.small_talk import TALK
 
 CANNOT_TELL = "I cannot tell"
 NOT_MEDICAL = "This is not a medical image"
 TESTED = "test"
-"""The split whose wordings no other split has."""
+"""The split whose small talk has wordings of its own."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class Unknown:
         task: see `Asked`.
         subject: how the reply names it: "the patient's age".
         reason: why it cannot be seen, as a clause.
-        wordings: of training and validation; without any, the thing is asked for in the test split only.
-        test_wordings: of the test split.
+        wordings: split -> how it asks; `{kind}` becomes "image", "volume" or "video". A split that is not there does
+            not ask for it.
         kinds, modalities: what is asked about; None asks about all.
         not_of: anatomies that may give the answer away.
     """
@@ -77,296 +80,23 @@ class Unknown:
     task: Task
     subject: str
     reason: str
-    wordings: tuple[str, ...]
-    test_wordings: tuple[str, ...]
+    wordings: Mapping[str, tuple[str, ...]]
     kinds: tuple[str, ...] = ("image", "volume", "video")
     modalities: tuple[str, ...] | None = None
     not_of: tuple[str, ...] = ()
 
 
-X_RAYS = ("CT", "X-ray", "angiography", "mammography")
-RECORD = "only the patient's record says that"
-UNKNOWNS: dict[str, Unknown] = {
-    "age": Unknown(
-        "diagnosis",
-        "the patient's age",
-        RECORD,
-        (
-            "How old is the patient?",
-            "What is the patient's age?",
-            "Is the patient older than 60?",
-            "How old is this person?",
-            "What age is the patient?",
-            "Can you estimate the patient's age?",
-            "Is this a young or an old patient?",
-            "Give the age of the patient.",
-        ),
-        ("What is the age of this person?", "Is the patient over 50?", "Which age group does the patient belong to?"),
-    ),
-    "name": Unknown(
-        "diagnosis",
-        "the patient's name",
-        RECORD,
-        (
-            "What is the patient's name?",
-            "Who is this patient?",
-            "Whose {kind} is this?",
-            "What is the name of the patient?",
-            "Can you tell me who this is?",
-            "Name the patient.",
-        ),
-        ("Do you know this patient's name?", "Which patient is this?", "What is this person called?"),
-    ),
-    "sex": Unknown(
-        "diagnosis",
-        "the patient's sex",
-        RECORD,
-        (
-            "Is the patient male or female?",
-            "What is the patient's sex?",
-            "Is this a man or a woman?",
-            "Is the patient a woman?",
-            "What gender is the patient?",
-            "Is this patient male?",
-        ),
-        ("Does this {kind} come from a man or a woman?", "Is the person female?", "Which sex is the patient?"),
-        modalities=("endoscopy", "fundus photography", "histopathology", "microscopy", "angiography", "ultrasound"),
-        not_of=("cervical", "breast", "uterus", "fetus", "prostate"),
-    ),
-    "birth": Unknown(
-        "diagnosis",
-        "when the patient was born",
-        RECORD,
-        ("When was the patient born?", "What is the patient's date of birth?", "In which year was the patient born?"),
-        ("What is the birthday of this patient?", "Give the patient's year of birth."),
-    ),
-    "symptoms": Unknown(
-        "diagnosis",
-        "the patient's symptoms",
-        "only the patient can say that",
-        (
-            "What symptoms does the patient have?",
-            "Is the patient in pain?",
-            "Does the patient have a fever?",
-            "What does the patient complain of?",
-            "Why did the patient come to the hospital?",
-            "Does it hurt?",
-        ),
-        ("Which complaints brought the patient here?", "Has the patient been coughing?", "How is the patient feeling?"),
-    ),
-    "history": Unknown(
-        "diagnosis",
-        "the patient's history",
-        RECORD,
-        (
-            "What is the patient's medical history?",
-            "Does the patient smoke?",
-            "Did the patient have surgery before?",
-            "Has the patient had cancer before?",
-            "Does the patient have diabetes in the family?",
-            "How long has the patient been ill?",
-            "What is the clinical history?",
-        ),
-        ("Which illnesses did the patient have earlier?", "Is the patient a smoker?", "Does the patient drink?"),
-    ),
-    "medication": Unknown(
-        "diagnosis",
-        "what the patient takes",
-        RECORD,
-        (
-            "Which medication does the patient take?",
-            "What drugs is the patient on?",
-            "Does the patient take aspirin?",
-            "Was the patient given a sedative?",
-        ),
-        ("Is the patient on blood thinners?", "Which medicines were prescribed?"),
-    ),
-    "radiation dose": Unknown(
-        "counting and measurement",
-        "the radiation dose",
-        "the examination's protocol says that",
-        (
-            "What was the radiation dose?",
-            "How much radiation did the patient receive?",
-            "What is the dose in millisievert?",
-            "What tube voltage was used?",
-            "How high was the dose?",
-        ),
-        ("Which dose did this {kind} take?", "How many milligray were applied?"),
-        modalities=X_RAYS,
-    ),
-    "drug dose": Unknown(
-        "counting and measurement",
-        "which dose is right",
-        "a physician must decide that",
-        (
-            "Which dose of ibuprofen should the patient take?",
-            "What dose should be given?",
-            "How many milligrams of paracetamol does the patient need?",
-            "How much insulin should be injected?",
-        ),
-        ("What is the right dose of antibiotics here?", "How many tablets a day should be taken?"),
-    ),
-    "contrast agent": Unknown(
-        "modality recognition",
-        "which contrast agent was given",
-        "the examination's protocol says that",
-        (
-            "How much contrast agent was injected?",
-            "Which contrast agent was given?",
-            "What was the dose of contrast medium?",
-            "When was the contrast injected?",
-            "Through which vein was the contrast medium given?",
-        ),
-        ("What is the brand of the contrast medium?", "How many millilitres of contrast were used?"),
-        modalities=("CT", "angiography", "ultrasound", "PET", "unknown"),
-    ),
-    "size": Unknown(
-        "counting and measurement",
-        "sizes in millimetres",
-        "its scale is not given",
-        (
-            "How large is the lesion in millimetres?",
-            "How many centimetres does it measure?",
-            "What is the diameter in mm?",
-            "How big is the abnormality in cm?",
-            "Measure the lesion in millimetres.",
-            "What is the size of the finding in cm?",
-            "How long is this structure in mm?",
-            "What is the volume of the lesion in ml?",
-        ),
-        (
-            "Give the largest diameter in millimetres.",
-            "How wide is it in centimetres?",
-            "What does the lesion measure in mm?",
-        ),
-        kinds=("image", "video"),
-    ),
-    "slice": Unknown(
-        "view/plane identification",
-        "which slice this is",
-        "a single picture does not say where it lies in the stack",
-        (
-            "Which slice is this?",
-            "What is the slice number?",
-            "Which slice of the series is shown?",
-            "How many slices does the scan have?",
-            "On which slice is the lesion largest?",
-            "What is the slice thickness?",
-        ),
-        ("What number does this slice have?", "How thick are the slices?", "In which slice does the lesion begin?"),
-        kinds=("image",),
-        modalities=("CT", "MRI"),
-    ),
-    "change": Unknown(
-        "temporal and procedure understanding",
-        "how this has changed",
-        "no earlier examination is given",
-        (
-            "Has it grown since the last examination?",
-            "Is this better or worse than before?",
-            "What has changed since the previous {kind}?",
-            "Is the finding new?",
-        ),
-        ("How does this compare with last year?", "Did the lesion shrink under treatment?"),
-    ),
-    "prognosis": Unknown(
-        "diagnosis",
-        "how this will go on",
-        "that depends on much that it does not show",
-        (
-            "What is the prognosis?",
-            "How long will the patient live?",
-            "Will the patient recover?",
-            "How likely is a relapse?",
-            "Will it become cancer?",
-            "What are the chances of survival?",
-        ),
-        ("How will the disease develop?", "Is it curable?", "When will the patient be well again?"),
-    ),
-    "treatment": Unknown(
-        "diagnosis",
-        "which treatment is right",
-        "a physician must decide that",
-        (
-            "What treatment should the patient get?",
-            "Does the patient need surgery?",
-            "What should be done next?",
-            "Which therapy do you recommend?",
-            "Should this be operated on?",
-            "Can the patient go home?",
-        ),
-        ("How should this patient be treated?", "Is a biopsy necessary?", "Should I see a specialist about it?"),
-    ),
-    "date": Unknown(
-        "temporal and procedure understanding",
-        "when it was taken",
-        "no date is given",
-        (
-            "When was this {kind} taken?",
-            "What is the date of the examination?",
-            "In which year was this taken?",
-            "Was this taken in the morning?",
-        ),
-        ("On which day was the examination?", "How old is this {kind}?"),
-    ),
-    "place": Unknown(
-        "diagnosis",
-        "where it was taken",
-        "no hospital is given",
-        (
-            "In which hospital was this taken?",
-            "Which country is the patient from?",
-            "Where was this {kind} made?",
-            "Who is the patient's physician?",
-        ),
-        ("Which clinic does this come from?", "Which doctor ordered this examination?"),
-    ),
-    "machine": Unknown(
-        "modality recognition",
-        "which machine was used",
-        "no manufacturer is given",
-        (
-            "Which manufacturer made the machine?",
-            "What model of device was used?",
-            "Is this from a Siemens or a GE machine?",
-        ),
-        ("Which company built the device?", "What is the serial number of the machine?"),
-    ),
-    "body weight": Unknown(
-        "counting and measurement",
-        "the patient's weight or height",
-        RECORD,
-        ("How much does the patient weigh?", "How tall is the patient?", "What is the body mass index?"),
-        ("What is the patient's weight in kilograms?", "Is the patient tall?"),
-        not_of=("whole body", "trunk"),
-    ),
-    "blood pressure": Unknown(
-        "counting and measurement",
-        "the blood pressure",
-        "it is not measured here",
-        (),
-        ("What is the patient's blood pressure?", "Is the blood pressure too high?"),
-    ),
-    "laboratory": Unknown(
-        "counting and measurement",
-        "laboratory values",
-        "they are not measured here",
-        (),
-        ("What is the haemoglobin value?", "How high is the creatinine?", "What is the blood group?"),
-    ),
-    "allergy": Unknown(
-        "diagnosis", "the patient's allergies", RECORD, (), ("Is the patient allergic to anything?", "Any allergies?")
-    ),
-    "cost": Unknown(
-        "diagnosis", "what it costs", "no price is given", (), ("What does this examination cost?", "Who pays for it?")
-    ),
-    "occupation": Unknown(
-        "diagnosis", "what the patient does", RECORD, (), ("What is the patient's job?", "Can the patient work?")
-    ),
-    "insurance": Unknown("diagnosis", "the patient's insurance", RECORD, (), ("Which insurance has the patient?",)),
-}  # fmt: skip
-"""What is asked for -> how; `{kind}` becomes "image", "volume" or "video"."""
+def _read_unknowns(path: Path) -> dict[str, Unknown]:
+    unknowns = {}
+    for about, fields in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        wordings: dict[str, tuple[str, ...]] = {split: tuple(fields.pop(split)) for split in SPLITS if split in fields}
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        unknowns[about] = Unknown(**fields | lists, wordings=wordings)
+    return unknowns
+
+
+UNKNOWNS = _read_unknowns(Path(__file__).parent / "configs" / "unanswerable.yaml")
+"""What is asked for -> how."""
 
 ELSEWHERE: dict[str, tuple[str, ...]] = {
     "lungs": ("a pneumothorax", "pneumonia", "a pleural effusion", "a lung nodule"),
@@ -409,15 +139,28 @@ VISIBLE: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("oral",), ("teeth", "skin")),
 )
 """Words of an anatomy -> organs that a picture of it may show; nothing is asked about an anatomy that is not here."""
-ELSEWHERE_WORDINGS = (
-    "Is there {finding}?",
-    "Does the patient have {finding}?",
-    "Do you see {finding}?",
-    "Does this {kind} show {finding}?",
-    "Any sign of {finding}?",
-    "Is {finding} present?",
-)
-ELSEWHERE_TEST_WORDINGS = ("Can you rule out {finding}?", "Is {finding} visible?", "Could the patient have {finding}?")
+ELSEWHERE_WORDINGS: Mapping[str, tuple[str, ...]] = {
+    "train": (
+        "Is there {finding}?",
+        "Does the patient have {finding}?",
+        "Do you see {finding}?",
+        "Does this {kind} show {finding}?",
+        "Any sign of {finding}?",
+        "Is {finding} present?",
+        "Is {finding} absent?",
+        "Is there evidence of {finding}?",
+        "Is this {finding}?",
+        "Does it look like {finding}?",
+        "Are there signs of {finding}?",
+        "I think there is {finding}, is that right?",
+        "Is the patient free of {finding}?",
+        "Do I have {finding}?",
+        "Check for {finding}.",
+        "Where is {finding}?",
+    ),
+    "validation": ("Would you say that there is {finding}?", "Is {finding} likely?", "Look for {finding}."),
+    "test": ("Can you rule out {finding}?", "Is {finding} visible?", "Could the patient have {finding}?"),
+}
 
 REPLIES = (
     CANNOT_TELL + " {subject} from this {kind}.",
@@ -451,13 +194,18 @@ def cannot_tell(about: str, shown: Shown, split: str, rng: np.random.Generator) 
     if about == "finding elsewhere":
         return _finding_elsewhere(shown, split, rng)
     one = UNKNOWNS[about]
-    wordings = one.test_wordings if split == TESTED else one.wordings
+    wordings = one.wordings.get(split)
     evident = one.modalities is not None and shown.modality not in one.modalities
     if not wordings or evident or shown.kind not in one.kinds or any(word in shown.anatomy for word in one.not_of):
         return None
-    question = pick_wording(wordings, rng, kind=shown.kind)
+    question = _as_asked(pick_wording(wordings, rng, kind=shown.kind), split, rng)
     answer = pick_wording(REPLIES, rng, subject=one.subject, kind=shown.kind, reason=one.reason)
     return Asked(about, one.task, question, answer, "cannot tell")
+
+
+def _as_asked(question: str, split: str, rng: np.random.Generator) -> str:
+    """In training, a third of the questions as people type them: in lower case, and without the mark at the end."""
+    return question.lower().rstrip("?.") if split == "train" and rng.random() < 1 / 3 else question
 
 
 def _finding_elsewhere(shown: Shown, split: str, rng: np.random.Generator) -> Asked | None:
@@ -468,8 +216,7 @@ def _finding_elsewhere(shown: Shown, split: str, rng: np.random.Generator) -> As
         return None
     organ = hidden[int(rng.integers(len(hidden)))]
     finding = ELSEWHERE[organ][int(rng.integers(len(ELSEWHERE[organ])))]
-    wordings = ELSEWHERE_TEST_WORDINGS if split == TESTED else ELSEWHERE_WORDINGS
-    question = pick_wording(wordings, rng, finding=finding, kind=shown.kind)
+    question = _as_asked(pick_wording(ELSEWHERE_WORDINGS[split], rng, finding=finding, kind=shown.kind), split, rng)
     reason = f"it does not show the {organ}"
     answer = pick_wording(REPLIES, rng, subject=f"whether there is {finding}", kind=shown.kind, reason=reason)
     return Asked("finding elsewhere", "abnormality detection", question, answer, "cannot tell")
@@ -484,7 +231,7 @@ def without_answer(shown: Shown, split: str, count: int, rng: np.random.Generato
     asked = []
     if rng.random() < 0.5 and (elsewhere := cannot_tell("finding elsewhere", shown, split, rng)):
         asked.append(elsewhere)
-    names = sorted(UNKNOWNS)
+    names = sorted(name for name, one in UNKNOWNS.items() if split in one.wordings)
     for index in rng.permutation(len(names)):
         if len(asked) >= count:
             break

@@ -294,14 +294,29 @@ class TestWithoutAnswer:
     def test_what_the_picture_may_tell_is_not_asked(self, about, shown):
         assert unanswerable.cannot_tell(about, shown, "train", rng()) is None
 
-    def test_the_test_asks_in_words_of_its_own(self):
-        for one in UNKNOWNS.values():
-            assert one.test_wordings
-            assert not set(one.wordings) & set(one.test_wordings)
+    def test_each_split_asks_in_words_and_about_things_of_its_own(self):
+        for wordings in (*(one.wordings for one in UNKNOWNS.values()), unanswerable.ELSEWHERE_WORDINGS):
+            every = [words.lower() for split in wordings for words in wordings[split]]
+            assert every
+            assert len(every) == len(set(every))
+        for split in ("validation", "test"):
+            assert any(tuple(one.wordings) == (split,) for one in UNKNOWNS.values())
         for learned, tested, _ in TALK.values():
             assert not set(learned) & set(tested)
         assert len(TALK["identity"][1]) >= 50
-        assert not set(unanswerable.ELSEWHERE_WORDINGS) & set(unanswerable.ELSEWHERE_TEST_WORDINGS)
+
+    def test_only_in_training_questions_are_typed_carelessly(self):
+        def asked(split: str) -> list[str]:
+            draws = rng()
+            return [
+                unanswerable.cannot_tell("age", Shown("image", "CT", "chest"), split, draws).question for _ in range(60)
+            ]
+
+        assert {words[0].isupper() for words in asked("train")} == {True, False}
+        assert all(words[0].isupper() and words.endswith("?") for words in asked("test") + asked("validation"))
+
+    def test_nothing_is_asked_in_a_split_that_has_no_words_for_it(self):
+        assert unanswerable.cannot_tell("laboratory", Shown("image", "CT", "chest"), "train", rng()) is None
 
     def test_identity_never_claims_to_be_a_physician(self):
         for question, answer in unanswerable.identity_turns("train") + unanswerable.identity_turns("test"):
