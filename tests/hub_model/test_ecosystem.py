@@ -12,7 +12,8 @@ from accelerate import FullyShardedDataParallelPlugin
 from peft import LoraConfig, get_peft_model
 from transformers.utils import is_flash_attn_2_available
 
-from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedVisionEncoderLayer
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+from hub_model.vision_layers_omniv_med import OmniVMedVisionEncoderLayer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

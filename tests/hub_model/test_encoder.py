@@ -9,8 +9,8 @@ import torch
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import (
     OmniVMedVisionModel,
-    OmniVMedVisionRotaryEmbedding,
 )
+from hub_model.vision_layers_omniv_med import OmniVMedVisionRotaryEmbedding
 from tests.helpers.encoders import (
     MIXED_GRIDS,
     VISION,

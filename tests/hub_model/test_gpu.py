@@ -8,9 +8,10 @@ import torch
 from transformers.utils import is_flash_attn_2_available
 
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
-from hub_model.modeling_omniv_med import OmniVMedVisionModel, memory_efficient_attention
+from hub_model.modeling_omniv_med import OmniVMedVisionModel
 from hub_model.pruning_noise_omniv_med import estimate_noise
 from hub_model.token_pruning_omniv_med import prune_tokens
+from hub_model.vision_layers_omniv_med import memory_efficient_attention
 
 pytestmark = [
     pytest.mark.gpu,

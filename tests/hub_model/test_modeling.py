@@ -12,7 +12,7 @@ from transformers import (
     AttentionInterface,
 )
 
-from hub_model import modeling_omniv_med as modeling
+from hub_model import vision_layers_omniv_med as layers
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import (
     OmniVMedForConditionalGeneration,
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_xformers_without_the_package_says_so(monkeypatch):
-    monkeypatch.setattr(modeling, "memory_efficient_attention", None)
+    monkeypatch.setattr(layers, "memory_efficient_attention", None)
     model = encoder()
     model.set_attn_implementation("xformers")
     with pytest.raises(ImportError, match="pip install xformers"):
@@ -51,9 +51,9 @@ def test_xformers_gets_its_own_layout(monkeypatch):
             scores = scores + attn_bias
         return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), value)
 
-    monkeypatch.setattr(modeling, "memory_efficient_attention", reference)
+    monkeypatch.setattr(layers, "memory_efficient_attention", reference)
     # Other tests load the same file as remote code, and the last copy that was loaded is the one registered.
-    monkeypatch.setitem(AttentionInterface._global_mapping, "xformers", modeling.xformers_attention_forward)
+    monkeypatch.setitem(AttentionInterface._global_mapping, "xformers", layers.xformers_attention_forward)
     model, inputs = encoder(prune_stage="encoder"), clips(*RAGGED_GRIDS)
     keep_mask = random_keep_mask(inputs, share=0.4)
     expected = encode(model, inputs, keep_mask=keep_mask)

@@ -16,8 +16,8 @@ from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConf
 from hub_model.modeling_omniv_med import (
     OmniVMedForConditionalGeneration,
     OmniVMedVisionModel,
-    OmniVMedVisionRotaryEmbedding,
 )
+from hub_model.vision_layers_omniv_med import OmniVMedVisionRotaryEmbedding
 from tests.helpers.encoders import (
     MEDIA_TOKEN_ID,
     MIXED_GRIDS,

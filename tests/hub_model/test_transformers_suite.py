@@ -26,8 +26,8 @@ from hub_model.modeling_omniv_med import (
     OmniVMedForConditionalGeneration,
     OmniVMedModel,
     OmniVMedVisionModel,
-    OmniVMedVisionRotaryEmbedding,
 )
+from hub_model.vision_layers_omniv_med import OmniVMedVisionRotaryEmbedding
 from tests.helpers import transformers_suite
 
 if not transformers_suite.suite_folder().is_dir():
