@@ -6,6 +6,9 @@ language model receives is never further from the truth than the threshold. The 
 what is shown left of it and above it in the same frame, which is a kept token too, so the same bound holds. Comparing
 with the previous frame (the rule of OmniV-Med, arXiv 2504.14692, section 3.3, and of VideoLLaMA3) lets slow change
 drift away unseen; it stays selectable as the baseline.
+
+All of it runs on the CPU, wherever the pixels are. From frame to frame a few numbers a token are decided, which NumPy
+keeps: for so little it takes a fraction of torch's time.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple, cast, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 PruneRule = Literal["anchor", "spatial", "previous", "none"]
 PRUNE_RULES: tuple[PruneRule, ...] = get_args(PruneRule)
@@ -44,6 +49,10 @@ On real clips: an echocardiogram with noise 0.007 loses 8 % of small lesions at 
 0.2 an MR scan with noise 0.013 keeps a sixth more tokens for hardly any more lesions (`benchmarks/pruning.py`)."""
 TOKENS_AT_ONCE = 32
 """Tokens that are copied for a comparison at once: few, as copies that leave a processor's cache cost the most."""
+
+Numbers = NDArray[np.float32]
+Truths = NDArray[np.bool_]
+Indices = NDArray[np.int64]
 
 ROUNDING = 1e-6
 """What sums in another order may differ by, relative and of pixel values."""
@@ -135,10 +144,10 @@ class _Found(NamedTuple):
         returned_to: int64 (T, N), the background that stands in, −1 where none does.
     """
 
-    own: torch.Tensor
-    distances: torch.Tensor
-    keep: torch.Tensor
-    returned_to: torch.Tensor
+    own: Indices
+    distances: Numbers
+    keep: Truths
+    returned_to: Indices
 
 
 class StreamingPruner:
@@ -180,9 +189,9 @@ class StreamingPruner:
         self.frames_seen = 0
         # From the first frame on: the flat index of the token that was compared with last, and for a rule within the
         # frame the places' neighbours, the means of the patches that are shown, and how far these may differ.
-        self._shown: torch.Tensor
+        self._shown: Indices
         self._neighbourhood: _Neighbourhood
-        self._means: torch.Tensor
+        self._means: Numbers
         self._mean_limit: float
 
     def raise_thresholds(self, amount: float) -> None:
@@ -207,113 +216,113 @@ class StreamingPruner:
         if self.frames_seen == 0:
             self._start(tokens[0])
         count, places = tokens.shape[:2]
-        own = torch.arange(count * places, device=tokens.device).view(count, places) + self.frames_seen * places
-        distances = torch.empty(2, count, places, device=tokens.device)
-        keep = torch.empty_like(distances[0], dtype=torch.bool)
-        found = _Found(own, distances, keep, torch.full_like(own, -1))
+        own = np.arange(count * places).reshape(count, places) + self.frames_seen * places
+        distances = np.empty((2, count, places), np.float32)
+        found = _Found(own, distances, np.empty((count, places), np.bool_), np.full_like(own, -1))
         # Autograd would add a tenth to so many small operations, and autocast would round.
-        with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
-            shown, unknown = self._rule.judge(self, tokens, found)
-        first = own < places  # of the whole clip
-        scores = (distances / self._limits.unsqueeze(2)).amax(dim=0).masked_fill_(first & keep, float("inf"))
-        stand_in = torch.where(found.returned_to >= 0, found.returned_to, shown)
-        errors = (distances[0] / self._blocks).masked_fill_(unknown, float("nan")).masked_fill_(keep, 0.0)
-        return FrameDecision(keep, stand_in, errors, scores)
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+            shown, unknown = self._rule.judge(self, tokens.detach().cpu(), found)
+        return self._decision(found, shown, unknown, tokens.device)
 
-    def _judge_by_kept(self, tokens: torch.Tensor, found: _Found) -> tuple[torch.Tensor, torch.Tensor]:
+    def _decision(self, found: _Found, shown: Indices, unknown: Truths, device: torch.device) -> FrameDecision:
+        """What was `found`, in the terms of those who asked; `shown` and `unknown` are what a rule returns."""
+        keep, first = (
+            torch.from_numpy(found.keep),
+            torch.from_numpy(found.own < found.own.shape[1]),
+        )  # of the whole clip
+        distances, limits = torch.from_numpy(found.distances), torch.from_numpy(self._limits)
+        scores = (distances / limits.unsqueeze(2)).amax(dim=0).masked_fill_(first & keep, float("inf"))
+        stand_in = torch.from_numpy(np.where(found.returned_to >= 0, found.returned_to, shown))
+        errors = (distances[0] / self._blocks).masked_fill_(torch.from_numpy(unknown), float("nan"))
+        errors.masked_fill_(keep, 0.0)
+        return FrameDecision(*(part.to(device) for part in (keep, stand_in, errors, scores)))
+
+    def _judge_by_kept(self, tokens: torch.Tensor, found: _Found) -> tuple[Indices, Truths]:
         """The rule "anchor": the last kept token at a place stands in, or empty background that was kept there."""
-        colours, empty = _empty_background(tokens, _patch_means(tokens), self._limits / 4, self._blocks)
+        colours, empty = self._empty_background(tokens, _patch_means(tokens))
         for t, frame, _, kept, returned, itself in self._compare_each(tokens, found):
             self._return_to_background(colours[t], empty[t], kept, returned, itself)
-            self._show_kept(frame, kept)
+            self._pixels.show(frame, kept.nonzero()[0])
         return self._last_kept(found), found.returned_to >= 0
 
-    def _judge_by_neighbours(self, tokens: torch.Tensor, found: _Found) -> tuple[torch.Tensor, torch.Tensor]:
+    def _judge_by_neighbours(self, tokens: torch.Tensor, found: _Found) -> tuple[Indices, Truths]:
         """The rule "spatial": what is shown at a place or beside it stands in, or the one token of background."""
-        count, places = tokens.shape[:2]
         patches = _patch_means(tokens)
-        _, empty = _empty_background(tokens, patches, self._limits / 4, self._blocks)
-        means = patches.view(count, places, -1)
-        worth_a_look = self._neighbourhood.alike(means, 2 * self._mean_limit)
-        shown = torch.empty_like(found.own)
+        _, empty = self._empty_background(tokens, patches)
+        by_frame = patches.view(*tokens.shape[:2], -1)
+        worth_a_look = self._neighbourhood.alike(by_frame, 2 * self._mean_limit)
+        means, levels = by_frame.numpy(), by_frame.mean(dim=-1).numpy()
+        shown = np.empty_like(found.own)
         for t, frame, distance, kept, returned, itself in self._compare_each(tokens, found):
-            self._return_to_one_background(frame, empty[t], distance, kept, returned)
-            self._show_kept(frame, kept)
-            torch.where(kept, itself, self._shown[:places], out=self._shown[:places])
-            torch.where(kept[:, None], means[t], self._means[:places], out=self._means[:places])
-            self._show_neighbours(worth_a_look[t], empty[t], distance, kept, returned)
-            shown[t] = self._shown[:places]
-        return shown, torch.zeros_like(found.keep)
+            empty_kept = kept & empty[t]
+            self._return_to_one_background(frame, empty_kept, distance, kept, returned)
+            places = kept.nonzero()[0]
+            if len(places):
+                self._pixels.show(frame, places)
+                self._shown[places], self._means[places] = itself[places], means[t, places]
+                empty_kept &= kept
+                self._show_neighbours(worth_a_look[t], levels[t], empty_kept, distance, kept, returned)
+            shown[t] = self._shown[:-1]
+        return shown, np.zeros_like(found.keep)
 
-    def _judge_by_frame_before(self, tokens: torch.Tensor, found: _Found) -> tuple[torch.Tensor, torch.Tensor]:
+    def _judge_by_frame_before(self, tokens: torch.Tensor, found: _Found) -> tuple[Indices, Truths]:
         """The rule "previous": the last kept token at a place stands in, but the frame before was compared with."""
         for _, frame, *_ in self._compare_each(tokens, found):
-            self._compared = frame
+            self._pixels.show_all(frame)
         shown = self._last_kept(found)
         return shown, shown != found.own - tokens.shape[1]
 
     def _compare_each(
         self, tokens: torch.Tensor, found: _Found
-    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    ) -> Iterator[tuple[int, torch.Tensor, Numbers, Truths, Indices, Indices]]:
         """Yields of each frame, once compared with what a rule has left to compare with: number, pixels, `found`."""
-        frames = zip(tokens, found.distances.unbind(1), found.keep, found.returned_to, found.own, strict=True)
-        for t, (frame, distance, kept, returned, itself) in enumerate(frames):
+        for t, frame in enumerate(tokens):
             frame = frame.float()
-            self._compare(frame, distance, kept)
-            yield t, frame, distance, kept, returned, itself
+            distance, kept = found.distances[:, t], found.keep[t]
+            distance[:] = self._pixels.differences(frame)
+            of_sum, of_peak = distance > self._limits
+            np.logical_or(of_sum, of_peak, out=kept)
+            if self.frames_seen == 0:
+                kept.fill(True)
+            yield t, frame, distance, kept, found.returned_to[t], found.own[t]
             self.frames_seen += 1
 
-    def _last_kept(self, found: _Found) -> torch.Tensor:
+    def _last_kept(self, found: _Found) -> Indices:
         """The last kept token at each place (T, N)."""
-        shown = torch.where(found.keep, found.own, self._shown).cummax(dim=0).values
+        shown: Indices = np.maximum.accumulate(np.where(found.keep, found.own, self._shown), axis=0)
         self._shown = shown[-1]
         return shown
 
     def _start(self, tokens: torch.Tensor) -> None:
-        """Takes the shapes and the device from the first frame."""
-        self._compared = tokens.to(torch.float32, copy=True)
-        self._difference = torch.empty_like(self._compared)  # reused, so that it stays in the processor's cache
-        self._shown = torch.arange(len(tokens), device=tokens.device)
+        """Takes the shapes from the first frame."""
+        places, patches, channels, patch, _ = tokens.shape
+        self._blocks = patches * len(_block_weights(channels, patch, torch.device("cpu")))
+        self._pixels = _ShownPixels(tokens.detach(), int(self._rule.within_frame))
+        self._shown = np.arange(places)
         # Those of `_sum_and_peak`, (2, 1). An infinite one keeps nothing more; by 0 nothing could be divided.
-        limits = [self.threshold, self.peak_threshold]
-        self._limits: torch.Tensor = torch.tensor(limits, device=tokens.device).clamp_(min=1e-12).unsqueeze(1)
-        self._colour_limit = self._limits.amin() / 2
-        self._blocks: int = block_means(self._compared[:1]).numel()
+        limits = np.array([[self.threshold], [self.peak_threshold]], np.float32)
+        self._limits: Numbers = np.maximum(limits, np.float32(1e-12))
+        self._colour_limit = self._limits.min() / 2
         self._limits[0] *= self._blocks
-        self._background_shown = self._shown.clone()
-        self._background = torch.full_like(self._compared[:, 0, :, 0, 0], float("nan"))  # nothing is near to nan
+        self._background_shown = self._shown.copy()
+        self._background = np.full((places, channels), np.nan, np.float32)  # nothing is near to nan
         if self._rule.within_frame:
-            self._neighbourhood = _Neighbourhood(len(tokens), cast(int, self.columns), tokens.device)
+            self._neighbourhood = _Neighbourhood(places, cast(int, self.columns))
             # One place more shows the empty background that was kept last. Before that, and where there is no
             # neighbour, the means are infinite, so that nothing is near.
-            self._compared = torch.cat([self._compared, self._compared[:1]])
-            self._shown = torch.cat([self._shown, self._shown[:1]])
-            patches = tokens.shape[1] * tokens.shape[2]
-            self._means = self._compared.new_full((len(tokens) + 2, patches), math.inf)
-            self._mean_limit = float(self._limits[0]) / self._blocks * (1 + ROUNDING) + ROUNDING
+            self._shown = np.append(self._shown, 0)
+            self._means = np.full((places + 2, patches * channels), np.inf, np.float32)
+            self._mean_limit = float(self._limits[0, 0]) / self._blocks * (1 + ROUNDING) + ROUNDING
+            self._background_level = math.inf  # the mean of all its pixels
+            self._usable = np.append(np.ones(places + 1, np.bool_), False)
 
-    def _compare(self, tokens: torch.Tensor, distances: torch.Tensor, keep: torch.Tensor) -> None:
-        """Fills in how far the next frame's tokens (N, …) are from those compared with, and which differ too much.
-
-        `distances` (2, N) are `_sum_and_peak` of the absolute differences.
-        """
-        _sum_and_peak(torch.sub(tokens, self._compared[: len(tokens)], out=self._difference).abs_(), out=distances)
-        torch.any(distances > self._limits, dim=0, out=keep)
-        if self.frames_seen == 0:
-            keep.fill_(True)
-
-    def _show_kept(self, frame: torch.Tensor, keep: torch.Tensor) -> None:
-        """From now on what is kept (N,) of a frame (N, …) is compared with at its places."""
-        places = keep.nonzero().squeeze(1)
-        self._compared.index_copy_(0, places, frame.index_select(0, places))
+    def _empty_background(self, tokens: torch.Tensor, patches: torch.Tensor) -> tuple[Numbers, Truths]:
+        """The function of the same name, within a quarter of the thresholds."""
+        colours, empty = _empty_background(tokens, patches, torch.from_numpy(self._limits / 4), self._blocks)
+        return colours.numpy(), empty.numpy()
 
     def _return_to_background(
-        self,
-        colours: torch.Tensor,
-        empty: torch.Tensor,
-        keep: torch.Tensor,
-        returned_to: torch.Tensor,
-        itself: torch.Tensor,
+        self, colours: Numbers, empty: Truths, keep: Truths, returned_to: Indices, itself: Indices
     ) -> None:
         """Takes empty background that had been kept at its place before out of `keep`, all (N,) but `colours` (N, C).
 
@@ -324,31 +333,25 @@ class StreamingPruner:
         kept = keep & empty
         if not kept.any():
             return
-        known = kept & ((colours - self._background).abs_().amax(dim=-1) <= self._colour_limit)
+        known = kept & (np.abs(colours - self._background).max(axis=-1) <= self._colour_limit)
         new = kept ^ known
-        torch.where(known, self._background_shown, returned_to, out=returned_to)
+        np.copyto(returned_to, self._background_shown, where=known)
         keep ^= known
-        if new.any():
-            torch.where(new.unsqueeze(1), colours, self._background, out=self._background)
-            torch.where(new, itself, self._background_shown, out=self._background_shown)
+        np.copyto(self._background, colours, where=new[:, None])
+        np.copyto(self._background_shown, itself, where=new)
 
     def _return_to_one_background(
-        self,
-        frame: torch.Tensor,
-        empty: torch.Tensor,
-        distances: torch.Tensor,
-        keep: torch.Tensor,
-        returned_to: torch.Tensor,
+        self, frame: torch.Tensor, empty_kept: Truths, distances: Numbers, keep: Truths, returned_to: Indices
     ) -> None:
         """As `_return_to_background`, but one token of background stands for all of the clip, wherever they lie.
 
         Fills in the `distances` (2, N) to it.
         """
-        places = (keep & empty).nonzero().squeeze(1)
-        if self.frames_seen == 0 or not len(places):
+        places = empty_kept.nonzero()[0]
+        if not len(places) or self._background_level == math.inf:
             return
-        found = _sum_and_peak(frame.index_select(0, places).sub_(self._compared[-1]).abs_())
-        near = ((found <= self._limits).all(dim=0) & self._means[-2].isfinite().all()).nonzero().squeeze(1)
+        found = self._pixels.differences_of(frame, places, self._neighbourhood.background)
+        near = np.logical_and(*(found <= self._limits))
         places = places[near]
         distances[:, places] = found[:, near]
         returned_to[places] = self._shown[-1]
@@ -356,56 +359,61 @@ class StreamingPruner:
 
     def _show_neighbours(
         self,
-        worth_a_look: torch.Tensor,
-        empty: torch.Tensor,
-        distances: torch.Tensor,
-        keep: torch.Tensor,
-        returned_to: torch.Tensor,
+        worth_a_look: Truths,
+        levels: Numbers,
+        empty_kept: Truths,
+        distances: Numbers,
+        keep: Truths,
+        returned_to: Indices,
     ) -> None:
         """Takes tokens that a neighbour's shown token, or the background, stands for out of `keep`.
 
         Fills in their `distances` (2, N) to it. What is shown is always a kept token, so errors do not add up.
 
         A neighbour is within the threshold of what it shows. So what is within it too is within twice as much of the
-        neighbour: all others are not `worth_a_look`, unless the background stands for them.
+        neighbour: all others are not `worth_a_look`, unless the background stands for them. That can only be where
+        their `levels`, the means of all their pixels, are no further above its own.
         """
-        any_empty = bool((keep & empty).any())
-        darkest = self._means[-2] if not any_empty else self._means.new_tensor(EMPTY_LEVEL)
-        dark = self._means[: len(keep)].mean(dim=1) <= darkest.mean() + self._mean_limit
+        any_empty = bool(empty_kept.any())
+        darkest = EMPTY_LEVEL if any_empty else self._background_level
+        if darkest < math.inf:
+            worth_a_look = worth_a_look | (levels <= darkest + self._mean_limit)
         # A place that has returned to the background is not compared with: it still remembers the body.
-        usable = torch.cat([returned_to < 0, keep.new_tensor([True, False])])
-        for places in self._neighbourhood.in_rounds(keep & (worth_a_look | dark)):
-            self._show_nearest(places, usable, distances, keep)
+        np.less(returned_to, 0, out=self._usable[:-2])
+        for places in self._neighbourhood.in_rounds(keep & worth_a_look):
+            self._show_nearest(places, distances, keep)
             if any_empty:
-                background = places[(keep & empty)[places]]
-                self._show(self._neighbourhood.background[: len(background)], background[:1])
-                self._show_nearest(background[1:], usable, distances, keep)  # of the same round, but no neighbours
+                background = places[(keep & empty_kept)[places]]
+                if len(background):
+                    self._show(self._neighbourhood.background, background[:1])
+                    self._background_level = float(levels[background[0]])
+                    self._show_nearest(background[1:], distances, keep)  # of the same round, but no neighbours
 
-    def _show_nearest(
-        self, places: torch.Tensor, usable: torch.Tensor, distances: torch.Tensor, keep: torch.Tensor
-    ) -> None:
+    def _show_nearest(self, places: Indices, distances: Numbers, keep: Truths) -> None:
         """Has places, none beside another, show what the nearest of their neighbours does, if it is near enough."""
         neighbours = self._neighbourhood.of[places]
         # Means of patches differ by no more than their pixels do: what differs too much in these need not be read.
-        rough = (self._means[places].unsqueeze(1) - self._means[neighbours]).abs_().mean(dim=-1)
-        which, side = ((rough <= self._mean_limit) & usable[neighbours]).nonzero(as_tuple=True)
+        rough = np.abs(self._means[places][:, None] - self._means[neighbours]).sum(axis=-1)
+        limit = self._mean_limit * self._means.shape[1]
+        which, side = ((rough <= limit) & self._usable[neighbours]).nonzero()
         if not len(which):
             return
-        difference = self._compared.index_select(0, places[which])
-        difference -= self._compared.index_select(0, neighbours[which, side])
-        found = distances.new_full((2, *neighbours.shape), math.inf)
-        found[:, which, side] = _sum_and_peak(difference.abs_())
-        best, side = (found / self._limits.unsqueeze(2)).amax(dim=0).min(dim=1)
-        near = (best <= 1).nonzero().squeeze(1)
+        pairs = self._pixels.differences_between(places[which], neighbours[which, side])
+        found = np.empty((2, *neighbours.shape), np.float32)
+        ratios = np.full(neighbours.shape, np.inf, np.float32)
+        found[:, which, side], ratios[which, side] = pairs, (pairs / self._limits).max(axis=0)
+        side = ratios.argmin(axis=1)
+        near = (ratios.min(axis=1) <= 1).nonzero()[0]
         places, side = places[near], side[near]
         distances[:, places] = found[:, near, side]
         self._show(places, neighbours[near, side])
         keep[places] = False
 
-    def _show(self, places: torch.Tensor, others: torch.Tensor) -> None:
+    def _show(self, places: Indices, others: Indices) -> None:
         """From now on what is shown at other places is shown, and compared with, at these places too."""
-        for state in (self._compared, self._means, self._shown):
-            state.index_copy_(0, places, state.index_select(0, others))
+        if len(places):
+            self._pixels.copy(places, others)
+            self._means[places], self._shown[places] = self._means[others], self._shown[others]
 
 
 class _Rule(NamedTuple):
@@ -418,7 +426,7 @@ class _Rule(NamedTuple):
         guarded: block means are compared too, and both thresholds follow the noise.
     """
 
-    judge: Callable[[StreamingPruner, torch.Tensor, _Found], tuple[torch.Tensor, torch.Tensor]]
+    judge: Callable[[StreamingPruner, torch.Tensor, _Found], tuple[Indices, Truths]]
     within_frame: bool = False
     guarded: bool = True
 
@@ -439,48 +447,99 @@ class _Neighbourhood:
         of: int64 (places, 4), the neighbours; the one after the background where there is none.
     """
 
-    def __init__(self, places: int, columns: int, device: torch.device):
+    def __init__(self, places: int, columns: int):
         if places % columns:
             raise ValueError(f"{places} tokens are no whole number of rows of {columns} columns.")
-        every = torch.arange(places, device=device)
+        every = np.arange(places)
         row, column = every // columns, every % columns
-        left = torch.where(column > 0, every - 1, places + 1)
-        above = torch.where(row > 0, every - columns, places + 1)
-        between = torch.where((row > 0) & (column > 0), every - columns - 1, places + 1)
-        self.background = torch.tensor([places], device=device)
-        self.of = torch.stack([left, above, between, self.background.expand(places)], dim=1)
+        left = np.where(column > 0, every - 1, places + 1)
+        above = np.where(row > 0, every - columns, places + 1)
+        between = np.where((row > 0) & (column > 0), every - columns - 1, places + 1)
+        self.background = np.array([places])
+        self.of = np.stack([left, above, between, np.full_like(every, places)], axis=1)
 
-    def alike(self, means: torch.Tensor, limit: float) -> torch.Tensor:
+    def alike(self, means: torch.Tensor, limit: float) -> Truths:
         """Which tokens (T, N) differ by no more than a limit from a neighbour, in their means (T, N, any)."""
         padded = torch.nn.functional.pad(means, (0, 0, 0, 2), value=math.inf)
-        sides = (means - padded[:, self.of[:, side]] for side in range(3))
+        sides = (means - padded[:, torch.from_numpy(self.of[:, side])] for side in range(3))
         near = [difference.abs_().mean(dim=-1) <= limit for difference in sides]
-        return torch.stack(near).any(dim=0)
+        return torch.stack(near).any(dim=0).numpy()
 
-    def in_rounds(self, chosen: torch.Tensor) -> Iterator[torch.Tensor]:
+    def in_rounds(self, chosen: Truths) -> Iterator[Indices]:
         """Yields the places of a mask (N,), each as soon as those of its neighbours have had their turn.
 
         A whole frame goes by anti-diagonals; of a few places most come in the first round.
         """
-        waiting = torch.cat([chosen, chosen.new_zeros(2)])
-        while True:
-            places = (waiting[:-2] & ~waiting[self.of[:, :3]].any(dim=1)).nonzero().squeeze(1)
-            if not len(places):
-                return
+        waiting = np.append(chosen, [False, False])
+        while len(remaining := waiting.nonzero()[0]):
+            places = remaining[~waiting[self.of[remaining, :3]].any(axis=1)]
             yield places
             waiting[places] = False
 
 
-def _sum_and_peak(differences: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+class _ShownPixels:
+    """The pixels that are shown at each place, and how far others are from these.
+
+    Every difference is `_sum_and_peak` of absolute ones, float32 (2, number of tokens).
+
+    Args:
+        frame: (N, …), shown first.
+        more_places: how many places follow those of the frame, 0 or 1; what is shown there means nothing yet.
+    """
+
+    def __init__(self, frame: torch.Tensor, more_places: int):
+        self._shown = torch.cat([frame, frame[:more_places]]).to("cpu", torch.float32)
+        self._rows = self._shown.numpy()
+        self._at_places = self._shown[: len(frame)]
+        # Reused, so that it stays in the processor's cache; and what the shapes alone decide is done once.
+        self._difference = torch.empty_like(self._at_places)
+        places, patches, channels, patch, _ = frame.shape
+        self._weights = _block_weights(channels, patch, self._shown.device)
+        self._columns = self._difference.view(places * patches, -1).T
+        self._blocks = torch.empty(len(self._weights), places * patches)
+        self._by_token = self._blocks.view(-1, places, patches).permute(1, 2, 0)
+        found = torch.empty(2, places)
+        (self._sum, self._peak), self._found = found, found.numpy()
+
+    def differences(self, frame: torch.Tensor) -> Numbers:
+        """Of the tokens of a frame (N, …) from what is shown at their places, until the next call."""
+        torch.sub(frame, self._at_places, out=self._difference).abs_()
+        torch.mm(self._weights, self._columns, out=self._blocks)
+        torch.sum(self._by_token, dim=(1, 2), out=self._sum)
+        torch.amax(self._by_token, dim=(1, 2), out=self._peak)
+        return self._found
+
+    def differences_of(self, frame: torch.Tensor, places: Indices, shown_at: Indices) -> Numbers:
+        """Of the tokens of a frame (N, …) at these places from what is shown at one other place, (1,)."""
+        return self._measured(frame.numpy()[places] - self._rows[shown_at])
+
+    def differences_between(self, places: Indices, others: Indices) -> Numbers:
+        """Of what is shown at these places from what is shown at as many others."""
+        return self._measured(self._rows[places] - self._rows[others])
+
+    def show(self, frame: torch.Tensor, places: Indices) -> None:
+        """Shows the tokens of a frame (N, …) at these of its places."""
+        self._rows[places] = frame.numpy()[places]
+
+    def show_all(self, frame: torch.Tensor) -> None:
+        """Shows a frame (N, …) itself, at all places."""
+        self._at_places = frame
+
+    def copy(self, places: Indices, others: Indices) -> None:
+        """Shows at these places what is shown at as many others."""
+        self._rows[places] = self._rows[others]
+
+    def _measured(self, differences: Numbers) -> Numbers:
+        return _sum_and_peak(torch.from_numpy(np.abs(differences, out=differences))).numpy()
+
+
+def _sum_and_peak(differences: torch.Tensor) -> torch.Tensor:
     """Sum and maximum of the block means of each of the tokens (N, …) of absolute differences: (2, N).
 
     Over the number of blocks the sum is the token's mean, which torch takes twice as long for.
     """
     blocks = block_means(differences)
-    out = blocks.new_empty(2, len(blocks)) if out is None else out
-    torch.sum(blocks, dim=(1, 2), out=out[0])
-    torch.amax(blocks, dim=(1, 2), out=out[1])
-    return out
+    return torch.stack([blocks.sum(dim=(1, 2)), blocks.amax(dim=(1, 2))])
 
 
 def _patch_means(tokens: torch.Tensor) -> torch.Tensor:
