@@ -216,7 +216,7 @@ class StreamingPruner:
         if self.frames_seen == 0:
             self._start(tokens[0])
         count, places = tokens.shape[:2]
-        own = np.arange(count * places).reshape(count, places) + self.frames_seen * places
+        own = np.arange(count * places, dtype=np.int64).reshape(count, places) + self.frames_seen * places
         distances = np.empty((2, count, places), np.float32)
         found = _Found(own, distances, np.empty((count, places), np.bool_), np.full_like(own, -1))
         # Autograd would add a tenth to so many small operations, and autocast would round.
@@ -298,7 +298,7 @@ class StreamingPruner:
         places, patches, channels, patch, _ = tokens.shape
         self._blocks = patches * len(_block_weights(channels, patch, torch.device("cpu")))
         self._pixels = _ShownPixels(tokens.detach(), int(self._rule.within_frame))
-        self._shown = np.arange(places)
+        self._shown = np.arange(places, dtype=np.int64)
         # Those of `_sum_and_peak`, (2, 1). An infinite one keeps nothing more; by 0 nothing could be divided.
         limits = np.array([[self.threshold], [self.peak_threshold]], np.float32)
         self._limits: Numbers = np.maximum(limits, np.float32(1e-12))
@@ -488,11 +488,11 @@ class _ShownPixels:
     """
 
     def __init__(self, frame: torch.Tensor, more_places: int):
-        self._shown = torch.cat([frame, frame[:more_places]]).to("cpu", torch.float32)
+        self._shown = torch.cat([frame, frame[:more_places]]).to("cpu", torch.float32).contiguous()
         self._rows = self._shown.numpy()
         self._at_places = self._shown[: len(frame)]
         # Reused, so that it stays in the processor's cache; and what the shapes alone decide is done once.
-        self._difference = torch.empty_like(self._at_places)
+        self._difference = torch.empty(frame.shape)
         places, patches, channels, patch, _ = frame.shape
         self._weights = _block_weights(channels, patch, self._shown.device)
         self._columns = self._difference.view(places * patches, -1).T

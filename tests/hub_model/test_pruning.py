@@ -358,6 +358,45 @@ def test_rounds_give_what_going_token_by_token_does(tokens, threshold):
     assert pruned.keep_mask.flatten().tolist() == keep
 
 
+@modest
+@given(clips(), thresholds)
+def test_the_anchor_gives_what_going_token_by_token_does(tokens, threshold):
+    tokens = tokens.clamp(min=-0.7)  # no empty background, which has a rule of its own
+    places = tokens.shape[1]
+    kept = list(range(places))  # the last kept token of each place
+    keep, stand_in = [], []
+    every = tokens.flatten(0, 1)
+    for number, token in enumerate(every):
+        place = number % places
+        keep.append(number < places or float((token - every[kept[place]]).abs().mean()) > threshold)
+        if keep[-1]:
+            kept[place] = number
+        stand_in.append(kept[place])
+    pruned = prune_tokens(tokens, "anchor", threshold, LARGEST_DISTANCE)
+    assert pruned.keep_mask.flatten().tolist() == keep
+    assert pruned.stand_in.flatten().tolist() == stand_in
+
+
+@modest
+@given(clips(), rules, thresholds, peaks)
+def test_how_tokens_lie_in_memory_changes_nothing(tokens, rule, threshold, peak):
+    last_is_first = tokens.movedim(-1, 0).contiguous().movedim(0, -1)
+    channels_last = tokens.movedim(3, -1).contiguous().movedim(-1, 3)
+    expected = prune(tokens, rule, threshold, peak)
+    for laid_out in (last_is_first, channels_last):
+        pruned = prune(laid_out, rule, threshold, peak)
+        assert torch.equal(pruned.keep_mask, expected.keep_mask)
+        assert torch.equal(pruned.stand_in, expected.stand_in)
+
+
+@modest
+@given(clips(), rules, thresholds, peaks)
+def test_the_tokens_themselves_stay_as_they_are(tokens, rule, threshold, peak):
+    before = tokens.clone()
+    prune(tokens, rule, threshold, peak)
+    assert torch.equal(tokens, before)
+
+
 def noisy_still(sigma: float, frames: int = 12, seed: int = 0) -> torch.Tensor:
     """A still gradient picture of 4 tokens under Gaussian noise, (frames, 4, 4, 3, 14, 14); channels are equal."""
     generator = torch.Generator().manual_seed(seed)
