@@ -7,8 +7,8 @@ what is shown left of it and above it in the same frame, which is a kept token t
 with the previous frame (the rule of OmniV-Med, arXiv 2504.14692, section 3.3, and of VideoLLaMA3) lets slow change
 drift away unseen; it stays selectable as the baseline.
 
-All of it runs on the CPU, wherever the pixels are. From frame to frame a few numbers a token are decided, which NumPy
-keeps: for so little it takes a fraction of torch's time.
+All of it runs on the CPU, wherever the pixels are. What goes from frame to frame are a few numbers a token, and for so
+little NumPy takes a fraction of torch's time.
 """
 
 from __future__ import annotations
@@ -16,12 +16,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+
+from .token_differences_omniv_med import (
+    EMPTY_LEVEL,
+    TOKENS_AT_ONCE,
+    Indices,
+    Neighbourhood,
+    Numbers,
+    ShownPixels,
+    Truths,
+    block_weights,
+    empty_background,
+    patch_means,
+)
 
 PruneRule = Literal["anchor", "spatial", "previous", "none"]
 PRUNE_RULES: tuple[PruneRule, ...] = get_args(PruneRule)
@@ -47,17 +58,8 @@ QUIET_NOISE, QUIET_PEAK = 0.012, 2 / 3
 
 On real clips: an echocardiogram with noise 0.007 loses 8 % of small lesions at a guard of 0.3 and 3 % at 0.2, while at
 0.2 an MR scan with noise 0.013 keeps a sixth more tokens for hardly any more lesions (`benchmarks/pruning.py`)."""
-TOKENS_AT_ONCE = 32
-"""Tokens that are copied for a comparison at once: few, as copies that leave a processor's cache cost the most."""
-
-Numbers = NDArray[np.float32]
-Truths = NDArray[np.bool_]
-Indices = NDArray[np.int64]
-
 ROUNDING = 1e-6
 """What sums in another order may differ by, relative and of pixel values."""
-EMPTY_LEVEL = -0.75
-"""Brightest channel mean of empty background: air is at −0.8 in the widest CT window, black is −1."""
 
 
 def check_rule(rule: object) -> PruneRule:
@@ -98,30 +100,6 @@ class PrunedTokens:
         return float(self.errors.max())
 
 
-def block_means(tokens: torch.Tensor) -> torch.Tensor:
-    """Means of the square blocks half a patch wide, the units of the peak guard; an odd patch is one block.
-
-    Args:
-        tokens: float32 (N, patches per token, channels, patch, patch).
-
-    Returns:
-        float32 (N, patches per token, blocks per patch), as exact as `torch.set_float32_matmul_precision` lets products
-        of matrices be: one takes a third to a quarter of the time of `avg_pool3d`.
-    """
-    places, patches, channels, patch, _ = tokens.shape
-    weights = _block_weights(channels, patch, tokens.device)
-    means = torch.mm(weights, tokens.reshape(places * patches, weights.shape[1]).T)
-    return means.view(len(weights), places, patches).permute(1, 2, 0)
-
-
-@cache
-def _block_weights(channels: int, patch: int, device: torch.device) -> torch.Tensor:
-    """What each pixel of a patch adds to the mean of each of its blocks, (blocks per patch, channels · patch²)."""
-    side = patch // 2 if patch % 2 == 0 else patch
-    along = torch.eye(patch // side, device=device).repeat_interleave(side, dim=1)
-    return torch.kron(along, along).repeat(1, channels) / (channels * side**2)
-
-
 class FrameDecision(NamedTuple):
     """What the pruner decided for one frame of N tokens; fields as in `PrunedTokens`.
 
@@ -139,7 +117,7 @@ class _Found(NamedTuple):
 
     Attributes:
         own: int64 (T, N), the tokens' own indices.
-        distances: float32 (2, T, N), `_sum_and_peak` of the differences to what was compared with.
+        distances: float32 (2, T, N), `sum_and_peak` of the differences to what was compared with.
         keep: bool (T, N).
         returned_to: int64 (T, N), the background that stands in, −1 where none does.
     """
@@ -190,7 +168,7 @@ class StreamingPruner:
         # From the first frame on: the flat index of the token that was compared with last, and for a rule within the
         # frame the places' neighbours, the means of the patches that are shown, and how far these may differ.
         self._shown: Indices
-        self._neighbourhood: _Neighbourhood
+        self._neighbourhood: Neighbourhood
         self._means: Numbers
         self._mean_limit: float
 
@@ -226,10 +204,8 @@ class StreamingPruner:
 
     def _decision(self, found: _Found, shown: Indices, unknown: Truths, device: torch.device) -> FrameDecision:
         """What was `found`, in the terms of those who asked; `shown` and `unknown` are what a rule returns."""
-        keep, first = (
-            torch.from_numpy(found.keep),
-            torch.from_numpy(found.own < found.own.shape[1]),
-        )  # of the whole clip
+        keep = torch.from_numpy(found.keep)
+        first = torch.from_numpy(found.own < found.own.shape[1])  # of the whole clip
         distances, limits = torch.from_numpy(found.distances), torch.from_numpy(self._limits)
         scores = (distances / limits.unsqueeze(2)).amax(dim=0).masked_fill_(first & keep, float("inf"))
         stand_in = torch.from_numpy(np.where(found.returned_to >= 0, found.returned_to, shown))
@@ -239,7 +215,7 @@ class StreamingPruner:
 
     def _judge_by_kept(self, tokens: torch.Tensor, found: _Found) -> tuple[Indices, Truths]:
         """The rule "anchor": the last kept token at a place stands in, or empty background that was kept there."""
-        colours, empty = self._empty_background(tokens, _patch_means(tokens))
+        colours, empty = self._empty_background(tokens, patch_means(tokens))
         for t, frame, _, kept, returned, itself in self._compare_each(tokens, found):
             self._return_to_background(colours[t], empty[t], kept, returned, itself)
             self._pixels.show(frame, kept.nonzero()[0])
@@ -247,7 +223,7 @@ class StreamingPruner:
 
     def _judge_by_neighbours(self, tokens: torch.Tensor, found: _Found) -> tuple[Indices, Truths]:
         """The rule "spatial": what is shown at a place or beside it stands in, or the one token of background."""
-        patches = _patch_means(tokens)
+        patches = patch_means(tokens)
         _, empty = self._empty_background(tokens, patches)
         by_frame = patches.view(*tokens.shape[:2], -1)
         worth_a_look = self._neighbourhood.alike(by_frame, 2 * self._mean_limit)
@@ -296,10 +272,10 @@ class StreamingPruner:
     def _start(self, tokens: torch.Tensor) -> None:
         """Takes the shapes from the first frame."""
         places, patches, channels, patch, _ = tokens.shape
-        self._blocks = patches * len(_block_weights(channels, patch, torch.device("cpu")))
-        self._pixels = _ShownPixels(tokens.detach(), int(self._rule.within_frame))
+        self._blocks = patches * len(block_weights(channels, patch, torch.device("cpu")))
+        self._pixels = ShownPixels(tokens.detach(), int(self._rule.within_frame))
         self._shown = np.arange(places, dtype=np.int64)
-        # Those of `_sum_and_peak`, (2, 1). An infinite one keeps nothing more; by 0 nothing could be divided.
+        # Those of `sum_and_peak`, (2, 1). An infinite one keeps nothing more; by 0 nothing could be divided.
         limits = np.array([[self.threshold], [self.peak_threshold]], np.float32)
         self._limits: Numbers = np.maximum(limits, np.float32(1e-12))
         self._colour_limit = self._limits.min() / 2
@@ -307,7 +283,7 @@ class StreamingPruner:
         self._background_shown = self._shown.copy()
         self._background = np.full((places, channels), np.nan, np.float32)  # nothing is near to nan
         if self._rule.within_frame:
-            self._neighbourhood = _Neighbourhood(places, cast(int, self.columns))
+            self._neighbourhood = Neighbourhood(places, cast(int, self.columns))
             # One place more shows the empty background that was kept last. Before that, and where there is no
             # neighbour, the means are infinite, so that nothing is near.
             self._shown = np.append(self._shown, 0)
@@ -318,7 +294,7 @@ class StreamingPruner:
 
     def _empty_background(self, tokens: torch.Tensor, patches: torch.Tensor) -> tuple[Numbers, Truths]:
         """The function of the same name, within a quarter of the thresholds."""
-        colours, empty = _empty_background(tokens, patches, torch.from_numpy(self._limits / 4), self._blocks)
+        colours, empty = empty_background(tokens, patches, torch.from_numpy(self._limits / 4), self._blocks)
         return colours.numpy(), empty.numpy()
 
     def _return_to_background(
@@ -437,137 +413,6 @@ _RULES: dict[str, _Rule] = {
     "previous": _Rule(StreamingPruner._judge_by_frame_before, guarded=False),  # as published: one threshold
 }
 """The rules that remove something; "none" keeps all."""
-
-
-class _Neighbourhood:
-    """Which tokens of a frame lie left of each, above it and between; row after row, `columns` in a row.
-
-    Attributes:
-        background: int64 (1,), the place that follows all others; it counts as a neighbour of each.
-        of: int64 (places, 4), the neighbours; the one after the background where there is none.
-    """
-
-    def __init__(self, places: int, columns: int):
-        if places % columns:
-            raise ValueError(f"{places} tokens are no whole number of rows of {columns} columns.")
-        every = np.arange(places)
-        row, column = every // columns, every % columns
-        left = np.where(column > 0, every - 1, places + 1)
-        above = np.where(row > 0, every - columns, places + 1)
-        between = np.where((row > 0) & (column > 0), every - columns - 1, places + 1)
-        self.background = np.array([places])
-        self.of = np.stack([left, above, between, np.full_like(every, places)], axis=1)
-
-    def alike(self, means: torch.Tensor, limit: float) -> Truths:
-        """Which tokens (T, N) differ by no more than a limit from a neighbour, in their means (T, N, any)."""
-        padded = torch.nn.functional.pad(means, (0, 0, 0, 2), value=math.inf)
-        sides = (means - padded[:, torch.from_numpy(self.of[:, side])] for side in range(3))
-        near = [difference.abs_().mean(dim=-1) <= limit for difference in sides]
-        return torch.stack(near).any(dim=0).numpy()
-
-    def in_rounds(self, chosen: Truths) -> Iterator[Indices]:
-        """Yields the places of a mask (N,), each as soon as those of its neighbours have had their turn.
-
-        A whole frame goes by anti-diagonals; of a few places most come in the first round.
-        """
-        waiting = np.append(chosen, [False, False])
-        while len(remaining := waiting.nonzero()[0]):
-            places = remaining[~waiting[self.of[remaining, :3]].any(axis=1)]
-            yield places
-            waiting[places] = False
-
-
-class _ShownPixels:
-    """The pixels that are shown at each place, and how far others are from these.
-
-    Every difference is `_sum_and_peak` of absolute ones, float32 (2, number of tokens).
-
-    Args:
-        frame: (N, …), shown first.
-        more_places: how many places follow those of the frame, 0 or 1; what is shown there means nothing yet.
-    """
-
-    def __init__(self, frame: torch.Tensor, more_places: int):
-        self._shown = torch.cat([frame, frame[:more_places]]).to("cpu", torch.float32).contiguous()
-        self._rows = self._shown.numpy()
-        self._at_places = self._shown[: len(frame)]
-        # Reused, so that it stays in the processor's cache; and what the shapes alone decide is done once.
-        self._difference = torch.empty(frame.shape)
-        places, patches, channels, patch, _ = frame.shape
-        self._weights = _block_weights(channels, patch, self._shown.device)
-        self._columns = self._difference.view(places * patches, -1).T
-        self._blocks = torch.empty(len(self._weights), places * patches)
-        self._by_token = self._blocks.view(-1, places, patches).permute(1, 2, 0)
-        found = torch.empty(2, places)
-        (self._sum, self._peak), self._found = found, found.numpy()
-
-    def differences(self, frame: torch.Tensor) -> Numbers:
-        """Of the tokens of a frame (N, …) from what is shown at their places, until the next call."""
-        torch.sub(frame, self._at_places, out=self._difference).abs_()
-        torch.mm(self._weights, self._columns, out=self._blocks)
-        torch.sum(self._by_token, dim=(1, 2), out=self._sum)
-        torch.amax(self._by_token, dim=(1, 2), out=self._peak)
-        return self._found
-
-    def differences_of(self, frame: torch.Tensor, places: Indices, shown_at: Indices) -> Numbers:
-        """Of the tokens of a frame (N, …) at these places from what is shown at one other place, (1,)."""
-        return self._measured(frame.numpy()[places] - self._rows[shown_at])
-
-    def differences_between(self, places: Indices, others: Indices) -> Numbers:
-        """Of what is shown at these places from what is shown at as many others."""
-        return self._measured(self._rows[places] - self._rows[others])
-
-    def show(self, frame: torch.Tensor, places: Indices) -> None:
-        """Shows the tokens of a frame (N, …) at these of its places."""
-        self._rows[places] = frame.numpy()[places]
-
-    def show_all(self, frame: torch.Tensor) -> None:
-        """Shows a frame (N, …) itself, at all places."""
-        self._at_places = frame
-
-    def copy(self, places: Indices, others: Indices) -> None:
-        """Shows at these places what is shown at as many others."""
-        self._rows[places] = self._rows[others]
-
-    def _measured(self, differences: Numbers) -> Numbers:
-        return _sum_and_peak(torch.from_numpy(np.abs(differences, out=differences))).numpy()
-
-
-def _sum_and_peak(differences: torch.Tensor) -> torch.Tensor:
-    """Sum and maximum of the block means of each of the tokens (N, …) of absolute differences: (2, N).
-
-    Over the number of blocks the sum is the token's mean, which torch takes twice as long for.
-    """
-    blocks = block_means(differences)
-    return torch.stack([blocks.sum(dim=(1, 2)), blocks.amax(dim=(1, 2))])
-
-
-def _patch_means(tokens: torch.Tensor) -> torch.Tensor:
-    """Mean colours of the patches of tokens (T, N, …): float32 (T · N, patches per token, channels)."""
-    return tokens.flatten(0, 1).mean(dim=(-2, -1), dtype=torch.float32)
-
-
-def _empty_background(
-    tokens: torch.Tensor, patches: torch.Tensor, limits: torch.Tensor, blocks: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Colours (T, N, channels) of tokens, and which of these are empty background (T, N): dark and flat.
-
-    `patches` are the means of their patches (T · N, patches per token, channels). Flat is what differs from its own
-    colour by no more than the limits (2, 1) of `_sum_and_peak`, for so many blocks.
-    """
-    every = tokens.flatten(0, 1)
-    colours = patches.mean(dim=1)
-    brightest = colours.amax(dim=-1)
-    # The pixels of a patch differ from the colour by no less than their mean does: uneven patches are not flat.
-    unevenness = (patches - colours.unsqueeze(1)).abs_().mean(dim=(-2, -1))
-    empty = (brightest <= EMPTY_LEVEL) & (unevenness * blocks <= limits[0])
-    # The blocks' means lie above -1 by no more than their sum does, so what is all but black is surely flat.
-    surely = (brightest + 1) * (2 * blocks) <= limits.amin()
-    for unsure in (empty & ~surely).nonzero().squeeze(1).split(TOKENS_AT_ONCE):
-        colour = colours.index_select(0, unsure)[:, None, :, None, None]
-        differences = every.index_select(0, unsure).float().sub_(colour).abs_()
-        empty.index_copy_(0, unsure, (_sum_and_peak(differences) <= limits).all(dim=0))
-    return colours.view(*tokens.shape[:2], -1), empty.view(tokens.shape[:2])
 
 
 def _scan(tokens: torch.Tensor, pruner: StreamingPruner) -> PrunedTokens:

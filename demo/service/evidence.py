@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from transformers import BatchFeature
 
-from hub_model.token_pruning_omniv_med import EMPTY_LEVEL
+from hub_model.token_differences_omniv_med import EMPTY_LEVEL
 
 if TYPE_CHECKING:
     from hub_model.configuration_omniv_med import PruneStage

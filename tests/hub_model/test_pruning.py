@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub_model.pruning_noise_omniv_med import estimate_noise
+from hub_model.token_differences_omniv_med import block_means
 from hub_model.token_pruning_omniv_med import (
     GUARD_RATIO,
     LARGEST_DISTANCE,
@@ -17,7 +18,6 @@ from hub_model.token_pruning_omniv_med import (
     RULE_WORDS,
     PrunedTokens,
     StreamingPruner,
-    block_means,
     check_rule,
     prune_tokens,
     reconstruct,
