@@ -58,10 +58,14 @@ def more_polyps(
     return places
 
 
-def generate(kind: str, rng: np.random.Generator) -> Sample:
-    """One still ("image") or a short clip ("video") from inside a hollow organ."""
+def generate(kind: str, rng: np.random.Generator, lesion: bool | None = None) -> Sample:
+    """One still ("image") or a short clip ("video") from inside a hollow organ.
+
+    `lesion` says whether it has a polyp; None has chance decide. All else is the same with and without one.
+    """
     region = REGIONS[int(rng.integers(3))]
-    lesion = bool(rng.random() < 0.5)
+    drawn = bool(rng.random() < 0.5)
+    lesion = drawn if lesion is None else lesion
     frames = 1 if kind == "image" else int(rng.integers(8, 17))
     rate = rng.uniform(4, 15)
     seconds = np.arange(frames) / rate
