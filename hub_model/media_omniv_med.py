@@ -147,6 +147,7 @@ def iterate_clips(
     source: MediaSource,
     *,
     chunk: int = 32,
+    max_frames: int | None = None,
     fps: float = 1.0,
     limits: MediaLimits | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -155,13 +156,14 @@ def iterate_clips(
     """Reads a video piece by piece, with memory that does not grow with its length.
 
     Pruning and encoding can run on each piece while the next is not read yet. The pieces together are the clip of
-    `load_clip` without a limit of frames: positions go on from piece to piece. Only a path to a video file is read so;
-    any other source is read whole and handed out in pieces.
+    `load_clip`: positions go on from piece to piece. Only a path to a video file is read so; any other source is read
+    whole and handed out in pieces.
 
     Args:
         source, fps, limits, progress: as in `load_clip`.
         chunk: frames of a piece at most.
-        description: other arguments of `load_clip`, except `max_frames`.
+        max_frames: frames of all pieces at most; None sets no limit of its own.
+        description: other arguments of `load_clip`.
 
     Yields:
         Clips of 1 to `chunk` frames.
@@ -172,18 +174,15 @@ def iterate_clips(
     if chunk < 1:
         raise MediaError("chunk must be at least 1.")
     limits = limits or MediaLimits()
-    if not _is_video_file(source):
-        clip = load_clip(
-            source, max_frames=limits.max_source_frames, fps=fps, limits=limits, progress=progress, **description
-        )
+    most = limits.max_source_frames if max_frames is None else max_frames
+    if not is_video_file(source):
+        clip = load_clip(source, max_frames=most, fps=fps, limits=limits, progress=progress, **description)
         for start in range(0, len(clip.frames), chunk):
             part = slice(start, start + chunk)
             geometry = clip.geometry and replace(clip.geometry, origins=clip.geometry.origins[part])
             yield replace(clip, frames=clip.frames[part], positions=clip.positions[part], geometry=geometry)
         return
-    options = ReadingOptions.check(
-        max_frames=limits.max_source_frames, fps=fps, limits=limits, progress=progress, **description
-    )
+    options = ReadingOptions.check(max_frames=most, fps=fps, limits=limits, progress=progress, **description)
     name = _describe_source(source)
     options.refuse_choice(name)
     pictures = read_video_in_pieces(Path(os.fsdecode(source)), name, options, chunk)
@@ -196,7 +195,8 @@ def iterate_clips(
         yield clip
 
 
-def _is_video_file(source: object) -> TypeGuard[str | os.PathLike[str]]:
+def is_video_file(source: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Whether this is a path to a video file, which can be read piece by piece."""
     try:
         return _is_path(source) and os.path.isfile(source) and identify(Path(os.fsdecode(source))) == "video"
     except (OSError, ValueError):  # `load_clip` says what is wrong with it

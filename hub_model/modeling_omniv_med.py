@@ -4,7 +4,7 @@
 Parameter names follow transformers' VideoLlama3, so that its checkpoints load after renaming the configuration.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -35,6 +35,9 @@ LENGTH_BUCKETS, LENGTH_BUCKETS_ON_GPU = 8, 2
 
 A GPU spends its time on starting many small batches rather than on padding: on an H100, 192 images of the Nano took
 121 ms with eight lengths and 35 ms with two."""
+
+FRAMES_AT_ONCE = 64
+"""Frames of a film that are encoded together by `encode_in_pieces`."""
 
 
 class OmniVMedPreTrainedModel(PreTrainedModel):
@@ -488,6 +491,60 @@ class OmniVMedForConditionalGeneration(OmniVMedPreTrainedModel, GenerationMixin)
     def get_image_features(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
         """See `OmniVMedModel.get_image_features`."""
         return self.model.get_image_features(*args, **kwargs)
+
+    @torch.no_grad()
+    def encode_in_pieces(
+        self, media: Mapping[str, torch.Tensor], prune_stage: PruneStage | None = None
+    ) -> dict[str, BaseModelOutputWithPooling]:
+        """What `generate` takes as `mm_encoder_outputs` in the place of the media: their tokens, encoded before.
+
+        Frames are encoded some windows at a time, and windows that keep no token are not encoded, as all that they
+        gave would be dropped. The tokens are the same as with the media, up to rounding, but a film of an hour adds
+        nothing to memory but them, and its pixels need not be there any more when the answer is written.
+
+        Args:
+            media: the processor's `visual_inputs`, or all of its inputs; `pixel_values` may be narrower than the
+                model, and on another device.
+            prune_stage: as in `OmniVMedVisionModel.forward`.
+
+        Returns:
+            {"image": output with `pooler_output`, for each clip its tokens (kept tokens, language hidden)}.
+        """
+        grids, merges = media["grid_thw"], media["merge_sizes"]
+        patches, tokens = grids.prod(dim=1).tolist(), (grids.prod(dim=1) // merges**2).tolist()
+        per_clip = zip(
+            media["pixel_values"].split(patches),
+            media["keep_mask"].split(tokens),
+            media["frame_positions"].split(grids[:, 0].tolist()),
+            strict=True,
+        )
+        encoded = []
+        for number, (pixels, kept, positions) in enumerate(per_clip):
+            grid, clip = grids[number], slice(number, number + 1)
+            pixels, kept = pixels.view(len(positions), -1, pixels.shape[1]), kept.view(len(positions), -1)
+            pieces = []
+            for frames in self._frames_of_kept_windows(kept):
+                features = self.get_image_features(
+                    pixels[frames].flatten(0, 1).to(self.device, self.dtype),
+                    torch.stack([grid.new_tensor(len(frames)), *grid[1:]]).unsqueeze(0).to(self.device),
+                    merges[clip].to(self.device),
+                    kept[frames].flatten().to(self.device),
+                    positions[frames].to(self.device),
+                    media["patch_spacing"][clip].to(self.device),
+                    prune_stage,
+                    return_dict=True,
+                )
+                pieces += cast(tuple[torch.Tensor, ...], features.pooler_output)
+            encoded.append(torch.cat(pieces))
+        return {"image": BaseModelOutputWithPooling(pooler_output=tuple(encoded))}  # type: ignore[arg-type]
+
+    def _frames_of_kept_windows(self, kept: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yields the numbers (frames,) of the frames in windows that keep a token (T, N), some windows at a time."""
+        span = cast(OmniVMedVisionConfig, self.config.vision_config).temporal_window
+        frames = torch.arange(len(kept), device=kept.device)
+        windows = (frames // span)[kept.any(dim=1)].unique()
+        for some in windows.split(max(FRAMES_AT_ONCE // span, 1)):
+            yield frames[torch.isin(frames // span, some)]
 
     @can_return_tuple
     def forward(  # type: ignore[misc]  # TransformersKwargs names position_ids too

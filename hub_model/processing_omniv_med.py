@@ -8,9 +8,9 @@ placeholder counts are right before the model runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from transformers.processing_utils import TextKwargs
 
 from .clip_omniv_med import Clip
 from .prompt_omniv_med import MEDIA_TOKEN, fill_placeholders, media_text
-from .pruning_noise_omniv_med import estimate_noise
+from .pruning_noise_omniv_med import estimate_noise, noise_frames, noise_of_pairs
 from .token_pruning_omniv_med import PrunedTokens, PruneRule, prune_tokens, reconstruct
 from .visual_processing_omniv_med import RESAMPLES, Resample, frames_to_tokens, to_uint8, token_grid, unpatchify
 
@@ -39,6 +39,8 @@ MEDIUM_KEYS = ("path", "url", "base64")
 """Names of transformers for the medium, beside the name of its type."""
 MAX_LABELS = 16
 """A clip with more kept frames has its position labels thinned to this many, because labels cost tokens too."""
+PER_FRAME = ("frames", "positions")
+"""Fields of a `Clip` that pieces of a film have of their own."""
 LABEL_POSITION = "{position}"
 """What stands for the millimetres or seconds in the wording of a position label."""
 
@@ -49,7 +51,7 @@ class ProcessedClip:
 
     Attributes:
         clip: the frames as read.
-        tokens: float32 (T, N, merge², 3, patch, patch), all tokens in [-1, 1], pruned ones included.
+        tokens: float32 (T, N, merge², 3, patch, patch), all tokens in [-1, 1], pruned ones included; float16 of a film.
         grid: rows and columns of merged tokens in a frame; N = rows × columns.
         pruned: masks, stand-ins, errors and scores, each (T, N).
         labels: text before the tokens of each frame ("12.5 mm", "3.0 s"), "" where there is none.
@@ -94,6 +96,55 @@ class ProcessedClip:
     def reconstructed_frames(self) -> np.ndarray:
         """What the language model receives, each removed token shown as its stand-in, uint8 (T, H, W, 3)."""
         return to_uint8(unpatchify(reconstruct(self.tokens, self.pruned), *self.grid))
+
+
+class _Layout(NamedTuple):
+    """How a clip becomes tokens: fields as in `ProcessedClip`, and its budget in tokens, None where none is set."""
+
+    grid: tuple[int, int]
+    merge_size: int
+    budget: int | None
+    patch_spacing: float
+    notes: tuple[str, ...]
+
+
+class _FilmTokens:
+    """The tokens of a film, filled in piece by piece.
+
+    Attributes:
+        count: frames of the film, which the reader tells with the first one.
+        tokens: float16 (T, N, merge², 3, patch, patch), all of them once the first piece is there.
+    """
+
+    def __init__(self) -> None:
+        self.count = self._filled = 0
+        self.tokens: torch.Tensor
+        self._exact: dict[int, torch.Tensor] = {}  # the frames that tell the noise
+
+    def note(self, progress: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
+        """What the reader calls after every frame: `progress`, where there is one, once the count is noted."""
+
+        def noted(done: int, count: int) -> None:
+            self.count = count
+            if progress is not None:
+                progress(done, count)
+
+        return noted
+
+    def add(self, piece: torch.Tensor) -> None:
+        """Takes the next frames, float32 (n, N, merge², 3, patch, patch)."""
+        start, end = self._filled, self._filled + len(piece)
+        if start == 0:
+            self.tokens = torch.empty(self.count, *piece.shape[1:], dtype=torch.float16)
+        self.tokens[start:end] = piece
+        for frame in {before + step for before in noise_frames(self.count) for step in (-1, 0)}:
+            if start <= frame < end:
+                self._exact[frame] = piece[frame - start].clone()
+        self._filled = end
+
+    def noise(self) -> float:
+        """The film's noise, of all of its frames."""
+        return noise_of_pairs((self._exact[frame], self._exact[frame - 1]) for frame in noise_frames(self.count))
 
 
 class OmniVMedProcessor(ProcessorMixin):
@@ -229,7 +280,57 @@ class OmniVMedProcessor(ProcessorMixin):
             ValueError: for an unknown or impossible option.
         """
         options = self._options(overrides)
-        frames, height, width, _ = clip.frames.shape
+        layout = self._layout(clip, len(clip.frames), options)
+        if before is not None and before.clip is clip and before.grid == layout.grid:
+            tokens = before.tokens
+        else:
+            tokens = self._cut(clip, layout)
+        return self._pruned(clip, tokens, estimate_noise(tokens), layout, options)
+
+    def process_film(
+        self, source: Any, progress: Callable[[int, int], None] | None = None, **overrides: Any
+    ) -> ProcessedClip:
+        """`load` and `process_clip` for a video file so long that its frames should not be in memory together.
+
+        The frames are read a few at a time and cut at once; only their tokens stay, as float16, which rounds by less
+        than a thirtieth of a grey level. Pruning sees them all, as elsewhere. An hour at one frame a second and 16
+        tokens a frame takes 0.27 GB so, where its frames and tokens would take 1.4 GB.
+
+        Args:
+            source: a path to a video file; anything else that `load_clip` takes is processed as `process_clip` does.
+            progress: as in `load_clip`.
+            overrides: any of the options that can be given per call; `max_frames` and `fps` say what is read.
+
+        Returns:
+            `ProcessedClip` with float16 tokens, whose `clip` holds one pixel of each frame.
+
+        Raises:
+            MediaError: for anything that cannot be read safely.
+            ValueError: for an unknown or impossible option.
+        """
+        from .media_omniv_med import is_video_file, iterate_clips  # as in `load`
+
+        options = self._options(overrides)
+        sampling = {"max_frames": options["max_frames"], "fps": options["fps"], "progress": progress}
+        if not is_video_file(source):
+            return self.process_clip(self.load(source, **sampling), **overrides)
+        film = _FilmTokens()
+        pieces: list[Clip] = []
+        layout = None
+        for piece in iterate_clips(source, **(sampling | {"progress": film.note(progress)})):
+            if layout is None:
+                layout = self._layout(piece, film.count, options)
+            film.add(self._cut(piece, layout))
+            pieces.append(replace(piece, frames=piece.frames[:, :1, :1].copy()))
+        if layout is None:
+            raise RuntimeError("A video without frames was read.")  # the reader refuses it before
+        frames, positions = (np.concatenate([getattr(piece, name) for piece in pieces]) for name in PER_FRAME)
+        clip = replace(pieces[0], frames=frames, positions=positions)
+        return self._pruned(clip, film.tokens, film.noise(), layout, options)
+
+    def _layout(self, clip: Clip, frames: int, options: dict[str, Any]) -> _Layout:
+        """How the frames of a clip, of which so many are read in all, become tokens."""
+        height, width = clip.frames.shape[1:3]
         row_spacing, column_spacing = clip.pixel_spacing
         has_spacing = row_spacing > 0 and column_spacing > 0
         stretch = math.sqrt(row_spacing / column_spacing) if has_spacing else 1.0
@@ -238,34 +339,41 @@ class OmniVMedProcessor(ProcessorMixin):
         if clip.kind != "image" and self.clip_merge_size is not None:
             merge_size = self.clip_merge_size
         token_size = self.patch_size * merge_size
-        rows, columns = token_grid(*shape, token_size, *self._frame_bounds(clip))
+        rows, columns = token_grid(*shape, token_size, *self._frame_bounds(clip.kind, frames))
 
-        notes = list(clip.notes)
+        notes = clip.notes
         budget = self._budget(frames * rows * columns, options)
         if budget is not None and budget < rows * columns:
             rows, columns = token_grid(*shape, token_size, 1, budget)
-            notes.append(f"Frames were reduced to {rows}x{columns} tokens to fit the first one into {budget}.")
-        if before is not None and before.clip is clip and before.grid == (rows, columns):
-            tokens = before.tokens
-        else:
-            tokens = frames_to_tokens(clip.frames, rows, columns, self.patch_size, merge_size, self.resample)
+            notes += (f"Frames were reduced to {rows}x{columns} tokens to fit the first one into {budget}.",)
+        spacing = 0.0
+        if clip.kind != "video" and has_spacing:
+            spacing = math.sqrt(height * row_spacing * width * column_spacing / (rows * columns)) / merge_size
+        return _Layout((rows, columns), merge_size, budget, spacing, notes)
+
+    def _cut(self, clip: Clip, layout: _Layout) -> torch.Tensor:
+        """The tokens of a clip's frames, float32 (T, N, merge², 3, patch, patch)."""
+        return frames_to_tokens(clip.frames, *layout.grid, self.patch_size, layout.merge_size, self.resample)
+
+    def _pruned(
+        self, clip: Clip, tokens: torch.Tensor, noise: float, layout: _Layout, options: dict[str, Any]
+    ) -> ProcessedClip:
+        """Prunes the tokens of a clip with so much noise, and labels its frames."""
         pruned = prune_tokens(
             tokens,
             options["prune_rule"],
             options["prune_threshold"],
             options["peak_threshold"],
-            max_tokens=budget,
-            noise=estimate_noise(tokens),
-            columns=columns,
+            max_tokens=layout.budget,
+            noise=noise,
+            columns=layout.grid[1],
         )
-        if pruned.threshold > options["prune_threshold"] and budget is None:
-            notes.append(f"The pruning threshold was raised to {pruned.threshold:.3g}, the noise of the frames.")
+        notes = layout.notes
+        if pruned.threshold > options["prune_threshold"] and layout.budget is None:
+            notes += (f"The pruning threshold was raised to {pruned.threshold:.3g}, the noise of the frames.",)
         labels = self._labels(clip, pruned.keep_mask)
         label_tokens = sum(len(self.tokenizer(label, add_special_tokens=False).input_ids) for label in labels if label)
-        spacing = 0.0
-        if clip.kind != "video" and has_spacing:
-            spacing = math.sqrt(height * row_spacing * width * column_spacing / (rows * columns)) / merge_size
-        return ProcessedClip(clip, tokens, (rows, columns), pruned, labels, label_tokens, spacing, tuple(notes))
+        return ProcessedClip(clip, tokens, layout.grid, pruned, labels, label_tokens, layout.patch_spacing, notes)
 
     @staticmethod
     def _budget(tokens: int, options: dict[str, Any]) -> int | None:
@@ -275,15 +383,15 @@ class OmniVMedProcessor(ProcessorMixin):
             budgets.append(max(int(tokens * options["keep_ratio"]), 1))
         return min(budgets, default=None)
 
-    def _frame_bounds(self, clip: Clip) -> tuple[int, int]:
-        """Fewest and most merged tokens of one of its frames."""
-        if clip.kind == "image":
+    def _frame_bounds(self, kind: str, frames: int) -> tuple[int, int]:
+        """Fewest and most merged tokens of one frame of a clip with so many."""
+        if kind == "image":
             return self.min_frame_tokens, self.max_frame_tokens
         if self.clip_frame_tokens is not None:
             return self.clip_frame_tokens, self.clip_frame_tokens
         most = self.max_frame_tokens
         if self.max_clip_tokens is not None:
-            most = max(min(most, self.max_clip_tokens // len(clip.frames)), 1)
+            most = max(min(most, self.max_clip_tokens // frames), 1)
         return min(self.min_frame_tokens, most), most
 
     def _labels(self, clip: Clip, keep_mask: torch.Tensor) -> tuple[str, ...]:

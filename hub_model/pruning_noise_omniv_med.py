@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 
@@ -27,15 +28,27 @@ def estimate_noise(tokens: torch.Tensor) -> float:
     Returns:
         The standard deviation in pixel values, at most `LARGEST_NOISE`; 0 for a single frame, which is never pruned.
     """
-    if len(tokens) < 2:
-        return 0.0
-    chosen = torch.linspace(1, len(tokens) - 1, min(NOISE_FRAMES, len(tokens) - 1)).round().long().tolist()
-    side = tokens.shape[-1] // 2 * 2
+    return noise_of_pairs((tokens[t], tokens[t - 1]) for t in noise_frames(len(tokens)))
+
+
+def noise_frames(count: int) -> list[int]:
+    """The frames of a clip of so many that are compared with the one before each; none of a single frame."""
+    return torch.linspace(1, count - 1, min(NOISE_FRAMES, count - 1)).round().long().tolist()
+
+
+def noise_of_pairs(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """As `estimate_noise`, of a clip that is not in memory: frames (N, …) by `noise_frames`, and the one before each.
+
+    Both should be as exact as they were made: rounding hides small differences, and the noise seems larger then.
+    """
     within, between = [], []
-    for frame, before in ((tokens[t].float(), tokens[t - 1].float()) for t in chosen):
+    for frame, before in pairs:
+        frame, before, side = frame.float(), before.float(), frame.shape[-1] // 2 * 2
         vertical = frame[..., 0:side:2, :side] - frame[..., 1:side:2, :side]
         within.append((vertical[..., 0::2] - vertical[..., 1::2]).abs_())
         between.append((frame - before).abs_())
+    if not within:
+        return 0.0
     limit = _robust_deviation(within, terms=4, limit=LARGEST_NOISE)
     return _robust_deviation(between, terms=2, limit=limit)
 

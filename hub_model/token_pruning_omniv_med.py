@@ -58,6 +58,8 @@ QUIET_NOISE, QUIET_PEAK = 0.012, 2 / 3
 
 On real clips: an echocardiogram with noise 0.007 loses 8 % of small lesions at a guard of 0.3 and 3 % at 0.2, while at
 0.2 an MR scan with noise 0.013 keeps a sixth more tokens for hardly any more lesions (`benchmarks/pruning.py`)."""
+FRAMES_AT_ONCE = 256
+"""Frames of a whole clip that are judged at once."""
 ROUNDING = 1e-6
 """What sums in another order may differ by, relative and of pixel values."""
 
@@ -416,8 +418,9 @@ _RULES: dict[str, _Rule] = {
 
 
 def _scan(tokens: torch.Tensor, pruner: StreamingPruner) -> PrunedTokens:
-    """One pass over the frames of a whole clip."""
-    keep_mask, stand_in, errors, scores = pruner.judge(tokens)
+    """One pass over a whole clip, some frames at a time, so that a long one needs no large tensors in between."""
+    parts = [pruner.judge(part) for part in tokens.split(FRAMES_AT_ONCE)]
+    keep_mask, stand_in, errors, scores = (torch.cat(fields) for fields in zip(*parts, strict=True))
     every = tokens.flatten(0, 1)
     own = errors.flatten().isnan().nonzero().squeeze(1)
     others = stand_in.flatten()[own]
