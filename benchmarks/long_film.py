@@ -1,0 +1,262 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""An hour of film at one frame a second: how long it takes to an answer, and how much memory, beside shorter films.
+
+    python -m benchmarks.long_film --json benchmarks/results/long_film.json --figure docs/long_film.png
+
+One generated endoscopy of an hour, 25 frames a second, of views that move or are held still; the shorter films are its
+beginnings. Every frame builds on the one before, so a reader has to decode all of them. The shipped model is asked
+about each in a process of its own, within a budget of visual tokens that is the same for all lengths; films take turns.
+The seconds are those of reading and cutting the frames, of pruning them, of encoding what is kept, and of the answer up
+to its first and to its last token. Loading the model and importing the decoders come before. The memory is the largest
+resident set of the process, libraries and weights included; it starts no other process. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+from transformers.utils import logging
+
+from benchmarks.end_to_end.cases import HUB_MODEL
+from benchmarks.end_to_end.measuring import Clock, FreshProcesses
+from benchmarks.generated_films import copy_beginning, draw_scenes, views, write_film
+from benchmarks.memory import resident
+from benchmarks.report import write_json
+from data_engine.tables import markdown_table
+
+MINUTES = (5, 15, 30, 60)
+TOKEN_BUDGET = 2048
+"""Visual tokens of a film at most, whatever its length: 34 for each minute of an hour."""
+FRAME_RATE, VIEWS, SEED = 25, 40, 1
+QUESTION = "Which imaging modality is this?"
+NEW_TOKENS = 16
+PROMPT_AT_ONCE = 512
+"""Tokens of the prompt that go through the language model together; a long prompt's activations would need more memory
+than its cache."""
+STAGES = ("read", "prune", "encode", "first token", "answer")
+COLOURS = ("#94a3b8", "#0284c7", "#0f766e", "#f59e0b", "#be123c")
+MOST_BYTES = 1.5e9
+"""What an hour may take: our goal."""
+
+
+def write_films(folder: Path, minutes: Sequence[int]) -> list[Path]:
+    """A film of each length, the shorter ones the beginnings of the longest."""
+    paths = [folder / f"{length}.mp4" for length in minutes]
+    longest = max(minutes)
+    film = folder / f"{longest}.mp4"
+    write_film(film, draw_scenes(views(VIEWS, SEED), 60 * longest, np.random.default_rng(SEED)), FRAME_RATE, SEED)
+    for path, length in zip(paths, minutes, strict=True):
+        if path != film:
+            copy_beginning(film, path, 60 * length)
+    return paths
+
+
+def measure(path: Path, model_folder: Path, threads: int) -> dict[str, Any]:
+    """Asks the model in a folder about one film: seconds of each stage, counts, the answer, and the largest memory.
+
+    Returns:
+        "seconds" of each of `STAGES`; "frames" read, "frames_kept", those that keep a token; "tokens" before and
+        "visual_tokens" after pruning; "prompt_tokens"; the pruning "threshold"; "peak_bytes"; the "answer".
+
+    Raises:
+        ValueError: where prompt and answer together do not fit into the model's context.
+    """
+    torch.set_num_threads(threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    # Here, as the process that starts this one needs none of it; and the decoders, so that they come before the clock.
+    import av  # noqa: F401
+
+    import hub_model.media_omniv_med  # noqa: F401
+    from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+    from hub_model.processing_omniv_med import OmniVMedProcessor
+
+    processor = OmniVMedProcessor.from_pretrained(model_folder, trust_remote_code=True)
+    model: Any = OmniVMedForConditionalGeneration.from_pretrained(
+        model_folder, trust_remote_code=True, dtype=torch.float32
+    ).eval()
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}],
+        add_generation_prompt=True,
+        tokenize=False,
+    )
+    marks = [time.perf_counter()]
+
+    def note_the_last(done: int, count: int) -> None:
+        if done == count:
+            marks.append(time.perf_counter())
+
+    film = processor.process_film(
+        path, note_the_last, fps=1.0, max_frames=60 * max(MINUTES), max_visual_tokens=TOKEN_BUDGET
+    )
+    inputs = processor(text=prompt, clips=[film])
+    marks.append(time.perf_counter())
+    encoded = model.encode_in_pieces(inputs)
+    marks.append(time.perf_counter())
+    length, longest = inputs["input_ids"].shape[1], model.config.text_config.max_position_embeddings
+    if length + NEW_TOKENS > longest:
+        raise ValueError(f"The prompt has {length} tokens, and the model's context {longest}.")
+    kept = film.pruned.keep_mask
+    found: dict[str, Any] = {
+        "frames": len(kept),
+        "frames_kept": int(kept.any(dim=1).sum()),
+        "tokens": kept.numel(),
+        "visual_tokens": int(kept.sum()),
+        "prompt_tokens": length,
+        "threshold": film.pruned.threshold,
+    }
+    words = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    del film, inputs  # the pixels, which take more memory than all that is left to do
+    gc.collect()
+    clock = Clock()
+    output = model.generate(
+        **words,
+        mm_encoder_outputs=encoded,
+        prefill_chunk_size=PROMPT_AT_ONCE,
+        do_sample=False,
+        max_new_tokens=NEW_TOKENS,
+        streamer=clock,
+    )
+    marks += [clock.arrivals[1], time.perf_counter()]
+    seconds = [end - start for start, end in itertools.pairwise(marks)]
+    (answer,) = processor.batch_decode(output[:, length:], skip_special_tokens=True)
+    found |= {"seconds": dict(zip(STAGES, seconds, strict=True)), "total_s": marks[-1] - marks[0]}
+    return found | {"peak_bytes": resident("VmHWM"), "answer": answer.strip()}
+
+
+def medians(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry a length, in the order of the runs: medians over the rounds of what was measured.
+
+    Raises:
+        ValueError: where two runs about one film differ in what was counted or answered.
+    """
+    measured = ("total_s", "peak_bytes")
+    together: dict[int, list[dict[str, Any]]] = {}
+    for run in runs:
+        together.setdefault(run["minutes"], []).append(run)
+    entries = []
+    for rounds in together.values():
+        counted = [{key: run[key] for key in run if key not in (*measured, "seconds", "round")} for run in rounds]
+        if any(one != counted[0] for one in counted):
+            raise ValueError(f"Two runs about one film differ: {counted}.")
+        stages = {stage: median(run["seconds"][stage] for run in rounds) for stage in STAGES}
+        entries.append(
+            {**counted[0], **{key: median(run[key] for run in rounds) for key in measured}, "seconds": stages}
+        )
+    return entries
+
+
+def growth(entries: Sequence[dict[str, Any]]) -> float:
+    """Seconds to the answer for each minute of film, of the longest film over those of the shortest: 1 is linear."""
+    by_length = {entry["minutes"]: entry["total_s"] / entry["minutes"] for entry in entries}
+    return by_length[max(by_length)] / by_length[min(by_length)]
+
+
+def compare(minutes: Sequence[int], rounds: int, model_folder: Path) -> dict[str, Any]:
+    """All figures: every run, and medians by length."""
+    processes, threads = FreshProcesses(), torch.get_num_threads()
+    runs = []
+    with tempfile.TemporaryDirectory() as scratch, tqdm(total=rounds * len(minutes)) as bar:
+        bar.set_description("writing the films")
+        paths = write_films(Path(scratch), minutes)
+        for number in range(rounds):
+            for length, path in zip(minutes, paths, strict=True):
+                bar.set_description(f"{length} minutes")
+                runs.append(
+                    {"minutes": length, "round": number, **processes.call(measure, path, model_folder, threads)}
+                )
+                bar.update()
+    entries = medians(runs)
+    return {
+        "rounds": rounds,
+        "question": QUESTION,
+        "token_budget": TOKEN_BUDGET,
+        "growth": growth(entries),
+        "lengths": entries,
+        "runs": runs,
+    }
+
+
+def table(entries: Sequence[dict[str, Any]]) -> str:
+    """The figures as Markdown, one line a length."""
+    rows = [
+        [
+            f"{entry['minutes']} min",
+            f"{entry['frames']:,}",
+            f"{entry['tokens']:,} → {entry['visual_tokens']:,}",
+            f"{entry['frames_kept']:,}",
+            f"{entry['threshold']:.2f}",
+            *(f"{entry['seconds'][stage]:.1f} s" for stage in STAGES),
+            f"{entry['total_s']:.0f} s",
+            f"{entry['peak_bytes'] / 1e9:.2f} GB",
+        ]
+        for entry in entries
+    ]
+    header = [
+        "film",
+        "frames seen",
+        "visual tokens",
+        "frames that keep any",
+        "threshold",
+        *STAGES,
+        "all",
+        "peak memory",
+    ]
+    return markdown_table(header, rows)
+
+
+def draw(entries: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes a PNG: on the left the seconds of the stages against the length of the film, on the right the memory."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    minutes = [entry["minutes"] for entry in entries]
+    seconds = [[entry["seconds"][stage] for entry in entries] for stage in STAGES]
+    left.stackplot(minutes, seconds, labels=STAGES, colors=COLOURS)
+    left.set_ylabel("seconds to the answer")
+    handles, labels = left.get_legend_handles_labels()
+    left.legend(handles[::-1], labels[::-1], loc="upper left", frameon=False)
+    right.plot(minutes, [entry["peak_bytes"] / 1e9 for entry in entries], marker="o", color=COLOURS[1])
+    right.axhline(MOST_BYTES / 1e9, color=COLOURS[-1], linestyle="--", label="goal")
+    right.set_ylabel("peak memory of the process, GB")
+    right.legend(loc="lower right", frameon=False)
+    for panel in (left, right):
+        panel.set_xlabel("minutes of film")
+        panel.set_xticks(minutes)
+        panel.set_xlim(left=0)
+        panel.set_ylim(bottom=0)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="file for the figures")
+    parser.add_argument("--figure", type=Path, metavar="PNG", help="where the chart goes")
+    parser.add_argument(
+        "--minutes", type=int, nargs="+", default=list(MINUTES), help="lengths of the films (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each film (default: %(default)s)")
+    arguments = parser.parse_args()
+    results = compare(arguments.minutes, arguments.rounds, HUB_MODEL)
+    write_json(arguments.json, "long_film", results)
+    if arguments.figure:
+        draw(results["lengths"], arguments.figure)
+    print(table(results["lengths"]))
+    print(f"Seconds for each minute of film, of the longest film over the shortest: {results['growth']:.2f}")
+
+
+if __name__ == "__main__":
+    main()
