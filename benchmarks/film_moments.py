@@ -3,7 +3,7 @@
 
     python -m benchmarks.film_moments --json benchmarks/results/film_moments.json
 
-Fifty generated endoscopies of two to three minutes, 5 frames a second. In one of each film's views, at a random time, a
+Fifty generated endoscopies of two to three minutes, 2 frames a second. In one of each film's views, at a random time, a
 polyp appears for 8 to 20 seconds; nothing else in the picture changes with it. The film is read at one frame a second,
 within as many visual tokens for each minute as `benchmarks.long_film` has for an hour, and without a budget.
 
@@ -24,25 +24,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
 from benchmarks.end_to_end.cases import HUB_MODEL
+from benchmarks.film_process import MINUTES, TOKEN_BUDGET, load, question_prompt
 from benchmarks.generated_films import HEIGHT, WIDTH, Scene, View, draw_scenes, views, write_film
-from benchmarks.long_film import MINUTES, TOKEN_BUDGET
 from benchmarks.report import share_with_interval, write_json
 from data_engine.phantoms.sample import LESION_GRID
 from data_engine.tables import markdown_table
-from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import OmniVMedProcessor, ProcessedClip
 
 FILMS, SEED = 50, 7
-VIEWS = 30
-"""Without a polyp, and as many seeds of which some become the view with one."""
+VIEWS = 16
+"""Without a polyp, shared by all films; the view in which one appears is each film's own."""
 SHORTEST_FILM, LONGEST_FILM = 120, 180
 SHORTEST_EVENT, LONGEST_EVENT = 8, 20
-FRAME_RATE = 5
+FRAME_RATE = 2
 TOLERANCE = 5.0
 """Seconds before the polyp appears or after it vanishes that an answer may be off."""
 COVERED = 0.25
@@ -144,12 +142,7 @@ def process(processor: OmniVMedProcessor, event: Event, budget: str) -> Processe
 
 def ask(processor: OmniVMedProcessor, model: Any, film: ProcessedClip) -> str:
     """What the model answers to the question when."""
-    prompt = processor.apply_chat_template(
-        [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}],
-        add_generation_prompt=True,
-        tokenize=False,
-    )
-    inputs = processor(text=prompt, clips=[film])
+    inputs = processor(text=question_prompt(processor, QUESTION), clips=[film])
     words = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     output = model.generate(
         **words, mm_encoder_outputs=model.encode_in_pieces(inputs), do_sample=False, max_new_tokens=NEW_TOKENS
@@ -170,10 +163,7 @@ def write_events(folder: Path, films: int) -> list[Event]:
 
 def compare(model_folder: Path, films: int) -> dict[str, Any]:
     """All figures: shares with intervals, and what was found and answered for each film."""
-    processor = OmniVMedProcessor.from_pretrained(model_folder, trust_remote_code=True)
-    model: Any = OmniVMedForConditionalGeneration.from_pretrained(
-        model_folder, trust_remote_code=True, dtype=torch.float32
-    ).eval()
+    processor, model = load(model_folder)
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         events = write_events(Path(scratch), films)

@@ -14,10 +14,7 @@ resident set of the process, libraries and weights included; it starts no other 
 from __future__ import annotations
 
 import argparse
-import gc
-import itertools
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -27,25 +24,15 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
-from transformers.utils import logging
 
 from benchmarks.end_to_end.cases import HUB_MODEL
-from benchmarks.end_to_end.measuring import Clock, FreshProcesses
+from benchmarks.end_to_end.measuring import FreshProcesses
+from benchmarks.film_process import MINUTES, QUESTION, STAGES, TOKEN_BUDGET, measure
 from benchmarks.generated_films import copy_beginning, draw_scenes, views, write_film
-from benchmarks.memory import resident
 from benchmarks.report import write_json
 from data_engine.tables import markdown_table
 
-MINUTES = (5, 15, 30, 60)
-TOKEN_BUDGET = 2048
-"""Visual tokens of a film at most, whatever its length: 34 for each minute of an hour."""
 FRAME_RATE, VIEWS, SEED = 25, 40, 1
-QUESTION = "Which imaging modality is this?"
-NEW_TOKENS = 16
-PROMPT_AT_ONCE = 512
-"""Tokens of the prompt that go through the language model together; a long prompt's activations would need more memory
-than its cache."""
-STAGES = ("read", "prune", "encode", "first token", "answer")
 COLOURS = ("#94a3b8", "#0284c7", "#0f766e", "#f59e0b", "#be123c")
 MOST_BYTES = 1.5e9
 """What an hour may take: our goal."""
@@ -61,79 +48,6 @@ def write_films(folder: Path, minutes: Sequence[int]) -> list[Path]:
         if path != film:
             copy_beginning(film, path, 60 * length)
     return paths
-
-
-def measure(path: Path, model_folder: Path, threads: int) -> dict[str, Any]:
-    """Asks the model in a folder about one film: seconds of each stage, counts, the answer, and the largest memory.
-
-    Returns:
-        "seconds" of each of `STAGES`; "frames" read, "frames_kept", those that keep a token; "tokens" before and
-        "visual_tokens" after pruning; "prompt_tokens"; the pruning "threshold"; "peak_bytes"; the "answer".
-
-    Raises:
-        ValueError: where prompt and answer together do not fit into the model's context.
-    """
-    torch.set_num_threads(threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    # Here, as the process that starts this one needs none of it; and the decoders, so that they come before the clock.
-    import av  # noqa: F401
-
-    import hub_model.media_omniv_med  # noqa: F401
-    from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
-    from hub_model.processing_omniv_med import OmniVMedProcessor
-
-    processor = OmniVMedProcessor.from_pretrained(model_folder, trust_remote_code=True)
-    model: Any = OmniVMedForConditionalGeneration.from_pretrained(
-        model_folder, trust_remote_code=True, dtype=torch.float32
-    ).eval()
-    prompt = processor.apply_chat_template(
-        [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}],
-        add_generation_prompt=True,
-        tokenize=False,
-    )
-    marks = [time.perf_counter()]
-
-    def note_the_last(done: int, count: int) -> None:
-        if done == count:
-            marks.append(time.perf_counter())
-
-    film = processor.process_film(
-        path, note_the_last, fps=1.0, max_frames=60 * max(MINUTES), max_visual_tokens=TOKEN_BUDGET
-    )
-    inputs = processor(text=prompt, clips=[film])
-    marks.append(time.perf_counter())
-    encoded = model.encode_in_pieces(inputs)
-    marks.append(time.perf_counter())
-    length, longest = inputs["input_ids"].shape[1], model.config.text_config.max_position_embeddings
-    if length + NEW_TOKENS > longest:
-        raise ValueError(f"The prompt has {length} tokens, and the model's context {longest}.")
-    kept = film.pruned.keep_mask
-    found: dict[str, Any] = {
-        "frames": len(kept),
-        "frames_kept": int(kept.any(dim=1).sum()),
-        "tokens": kept.numel(),
-        "visual_tokens": int(kept.sum()),
-        "prompt_tokens": length,
-        "threshold": film.pruned.threshold,
-    }
-    words = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    del film, inputs  # the pixels, which take more memory than all that is left to do
-    gc.collect()
-    clock = Clock()
-    output = model.generate(
-        **words,
-        mm_encoder_outputs=encoded,
-        prefill_chunk_size=PROMPT_AT_ONCE,
-        do_sample=False,
-        max_new_tokens=NEW_TOKENS,
-        streamer=clock,
-    )
-    marks += [clock.arrivals[1], time.perf_counter()]
-    seconds = [end - start for start, end in itertools.pairwise(marks)]
-    (answer,) = processor.batch_decode(output[:, length:], skip_special_tokens=True)
-    found |= {"seconds": dict(zip(STAGES, seconds, strict=True)), "total_s": marks[-1] - marks[0]}
-    return found | {"peak_bytes": resident("VmHWM"), "answer": answer.strip()}
 
 
 def medians(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import film_moments, long_film
+from benchmarks import film_moments, film_process, long_film
 from benchmarks.film_moments import (
     SHORTEST_EVENT,
     SHORTEST_FILM,
@@ -26,8 +26,9 @@ from benchmarks.film_moments import (
     kept_share,
     named_time,
 )
+from benchmarks.film_process import STAGES
 from benchmarks.generated_films import HEIGHT, WIDTH, Scene, copy_beginning, draw_scenes, views, write_film
-from benchmarks.long_film import STAGES, draw, growth, medians
+from benchmarks.long_film import draw, growth, medians
 from data_engine.phantoms import endoscopy
 from hub_model.media_omniv_med import load_clip
 
@@ -87,8 +88,8 @@ def test_a_view_with_a_polyp_is_the_view_without_one_elsewhere():
 
 
 def test_a_run_measures_every_stage(path, tiny, monkeypatch):
-    monkeypatch.setattr(long_film, "TOKEN_BUDGET", 20)
-    found = long_film.measure(path, tiny, threads=torch.get_num_threads())
+    monkeypatch.setattr(film_process, "TOKEN_BUDGET", 20)
+    found = film_process.measure(path, tiny, threads=torch.get_num_threads())
     assert list(found["seconds"]) == list(STAGES) and min(found["seconds"].values()) > 0
     assert sum(found["seconds"].values()) == pytest.approx(found["total_s"])
     assert found["frames"] == 8 and 2 <= found["frames_kept"] <= 8
@@ -98,9 +99,9 @@ def test_a_run_measures_every_stage(path, tiny, monkeypatch):
 
 
 def test_a_prompt_must_fit_into_the_context(path, tiny, monkeypatch):
-    monkeypatch.setattr(long_film, "NEW_TOKENS", 2000)
+    monkeypatch.setattr(film_process, "NEW_TOKENS", 2000)
     with pytest.raises(ValueError, match="context"):
-        long_film.measure(path, tiny, threads=torch.get_num_threads())
+        film_process.measure(path, tiny, threads=torch.get_num_threads())
 
 
 def run_of(minutes: int, seconds: float, **changes: Any) -> dict[str, Any]:
