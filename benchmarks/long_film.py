@@ -149,7 +149,7 @@ def draw(entries: Sequence[dict[str, Any]], path: Path) -> None:
         panel.set_xlabel("minutes of film")
         panel.set_xticks(minutes)
         panel.set_xlim(left=0)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.1 * panel.get_ylim()[1])
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
