@@ -522,7 +522,7 @@ class OmniVMedForConditionalGeneration(OmniVMedPreTrainedModel, GenerationMixin)
         for number, (pixels, kept, positions) in enumerate(per_clip):
             grid, clip = grids[number], slice(number, number + 1)
             pixels, kept = pixels.view(len(positions), -1, pixels.shape[1]), kept.view(len(positions), -1)
-            pieces = []
+            pieces: list[torch.Tensor] = []
             for frames in self._frames_of_kept_windows(kept):
                 features = self.get_image_features(
                     pixels[frames].flatten(0, 1).to(self.device, self.dtype),
