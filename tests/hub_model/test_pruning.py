@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -58,7 +60,7 @@ def prune(tokens: torch.Tensor, *options, **more) -> PrunedTokens:
 
 
 thresholds = st.floats(0.0, 0.6)
-peaks = st.none() | st.just(LARGEST_DISTANCE) | st.floats(0.0, 0.8)
+peaks = st.none() | st.sampled_from([LARGEST_DISTANCE, math.inf]) | st.floats(0.0, 0.8)
 
 # Where a rule joins the invariants: `RULES` holds all that remove something by themselves; the other three say which
 # of them keep the bound on the error, judge each place by itself, and show the last kept token at a place.
