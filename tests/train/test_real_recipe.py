@@ -52,7 +52,8 @@ def test_imagenet_weights_compute_what_convolutions_and_batch_norms_did_and_add_
     assert added.count_nonzero() == 0
 
 
-def test_factors_of_two_trainings_joined_change_the_weights_as_one_after_the_other(tmp_path) -> None:
+@pytest.mark.parametrize("part", [1.0, 0.25])
+def test_factors_of_two_trainings_joined_change_the_weights_as_one_after_the_other(tmp_path, part) -> None:
     torch.manual_seed(0)
     encoder = "model.vision_model.x"
 
@@ -62,18 +63,19 @@ def test_factors_of_two_trainings_joined_change_the_weights_as_one_after_the_oth
     before, after, joined = (tmp_path / f"{name}.safetensors" for name in ("before", "after", "joined"))
     save_trained_tensors(before, {encoder: torch.zeros(2)}, factors("q", 3), torch.zeros(1, 2), 1.94)
     save_trained_tensors(after, {encoder: torch.ones(2)}, factors("q", 2) | factors("up", 2), torch.ones(1, 2), 2.0)
-    join(before, after, joined)
+    join(before, after, joined, part)
 
     in_turn, at_once = (nn.ModuleDict({name: nn.Linear(6, 4, bias=False) for name in ("q", "up")}) for _ in range(2))
     at_once.load_state_dict(in_turn.state_dict())
-    for path in (before, after):
-        merge_lora(in_turn, *read_trained_tensors(path))
+    for path, share in ((before, 1.0), (after, part)):
+        tensors, scaling = read_trained_tensors(path)
+        merge_lora(in_turn, tensors, share * scaling)
     tensors, scaling = read_trained_tensors(joined)
     merge_lora(at_once, tensors, scaling)
     for name, weight in in_turn.state_dict().items():
         torch.testing.assert_close(at_once.state_dict()[name], weight, rtol=1e-2, atol=2e-2)
-    assert tensors[encoder].tolist() == [1, 1], "the encoder is the later one"
-    assert tensors["new_embedding_rows"].tolist() == [[1, 1]]
+    assert tensors[encoder].tolist() == [part, part], "of the encoder's way, too, only this part is taken"
+    assert tensors["new_embedding_rows"].tolist() == [[part, part]]
 
 
 def test_factors_of_too_large_a_rank_become_the_nearest_ones_of_a_smaller() -> None:

@@ -95,15 +95,18 @@ def pretrain_encoder(path: Path, start: Path, real: Path, settings: dict[str, An
     save_trained_tensors(path, parts, {}, read_trained_tensors(start)[0][ADDED_TOKEN_EMBEDDINGS], 1.0)
 
 
-def join(start: Path, trained: Path, path: Path) -> None:
+def join(start: Path, trained: Path, path: Path, part: float = 1.0) -> None:
     """Writes the tensors of a stage with the factors of its start and its own as one, added to the same weights.
 
     Two products are one of factors set side by side, BA + DC = [B D][A; C]; each scaling goes into its second factor.
     So that round after round the file grows no larger, `LARGEST_RANK` bounds what is kept.
+
+    Args:
+        part: of the way from the start's weights to the stage's, from 0 to 1 (Wortsman et al., arXiv 2109.01903).
     """
     (before, old), (after, new) = read_trained_tensors(start), read_trained_tensors(trained)
     factors: dict[str, torch.Tensor] = {}
-    for tensors, scaling in ((before, old), (after, new)):
+    for tensors, scaling in ((before, old), (after, part * new)):
         for name in (name for name in tensors if name.endswith((LORA_A, LORA_B))):
             one = tensors[name].float() * (scaling if name.endswith(LORA_B) else 1)
             axis = 1 if name.endswith(LORA_B) else 0
@@ -111,8 +114,13 @@ def join(start: Path, trained: Path, path: Path) -> None:
     for name in [name for name in factors if name.endswith(LORA_A)]:
         other = name.removesuffix(LORA_A) + LORA_B
         factors[name], factors[other] = of_smaller_rank(factors[name], factors[other], LARGEST_RANK)
-    parts = {name: tensor for name, tensor in after.items() if name.startswith(TRAINED_PARTS)}
-    save_trained_tensors(path, parts, factors, after[ADDED_TOKEN_EMBEDDINGS], 1.0)
+    parts = {
+        name: torch.lerp(before.get(name, tensor), tensor, part)
+        for name, tensor in after.items()
+        if name.startswith(TRAINED_PARTS)
+    }
+    added = torch.lerp(before[ADDED_TOKEN_EMBEDDINGS], after[ADDED_TOKEN_EMBEDDINGS], part)
+    save_trained_tensors(path, parts, factors, added, 1.0)
 
 
 def of_smaller_rank(first: torch.Tensor, second: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,14 +150,19 @@ def main() -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of train/configs/nano/real.yaml"
     )
+    parser.add_argument(
+        "--part", type=float, default=1.0, help="how much of the way to what was learned is taken, 0 to 1 (default 1)"
+    )
     arguments = parser.parse_args()
+    if not 0 <= arguments.part <= 1:
+        parser.error("--part lies between 0 and 1.")
     stage = StageConfig.read(CONFIGS / "nano" / f"{STAGE}.yaml", arguments.set)
     folder = stage.start.parent
     with resumable_command("Error: "):
         pretrain_encoder(stage.start, arguments.start, arguments.real, read_settings(SETTINGS))
         write_model(stage.model, arguments.start)
         result = run_stage(stage)
-    join(arguments.start, result, folder / "trained.safetensors")
+    join(arguments.start, result, folder / "trained.safetensors", arguments.part)
     print(f"Trained tensors are in {folder / 'trained.safetensors'}.")
 
 
