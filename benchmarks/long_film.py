@@ -17,7 +17,6 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,14 +25,16 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks.end_to_end.cases import HUB_MODEL
+from benchmarks.end_to_end.figures import COLOURS
 from benchmarks.end_to_end.measuring import FreshProcesses
 from benchmarks.film_process import MINUTES, QUESTION, STAGES, TOKEN_BUDGET, measure
 from benchmarks.generated_films import copy_beginning, draw_scenes, views, write_film
-from benchmarks.report import write_json
+from benchmarks.report import medians_of_rounds, write_json
 from data_engine.tables import markdown_table
 
 FRAME_RATE, VIEWS, SEED = 25, 40, 1
-COLOURS = ("#94a3b8", "#0284c7", "#0f766e", "#f59e0b", "#be123c")
+ABOUT, MEASURED = ("minutes",), ("total_s", "peak_bytes")
+"""Fields of a run that say which film it is about, and those that vary from round to round."""
 MOST_BYTES = 1.5e9
 """What an hour may take: our goal."""
 
@@ -48,28 +49,6 @@ def write_films(folder: Path, minutes: Sequence[int]) -> list[Path]:
         if path != film:
             copy_beginning(film, path, 60 * length)
     return paths
-
-
-def medians(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry a length, in the order of the runs: medians over the rounds of what was measured.
-
-    Raises:
-        ValueError: where two runs about one film differ in what was counted or answered.
-    """
-    measured = ("total_s", "peak_bytes")
-    together: dict[int, list[dict[str, Any]]] = {}
-    for run in runs:
-        together.setdefault(run["minutes"], []).append(run)
-    entries = []
-    for rounds in together.values():
-        counted = [{key: run[key] for key in run if key not in (*measured, "seconds", "round")} for run in rounds]
-        if any(one != counted[0] for one in counted):
-            raise ValueError(f"Two runs about one film differ: {counted}.")
-        stages = {stage: median(run["seconds"][stage] for run in rounds) for stage in STAGES}
-        entries.append(
-            {**counted[0], **{key: median(run[key] for run in rounds) for key in measured}, "seconds": stages}
-        )
-    return entries
 
 
 def growth(entries: Sequence[dict[str, Any]]) -> float:
@@ -92,7 +71,7 @@ def compare(minutes: Sequence[int], rounds: int, model_folder: Path) -> dict[str
                     {"minutes": length, "round": number, **processes.call(measure, path, model_folder, threads)}
                 )
                 bar.update()
-    entries = medians(runs)
+    entries = medians_of_rounds(runs, ABOUT, MEASURED)
     return {
         "rounds": rounds,
         "question": QUESTION,

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from benchmarks.end_to_end.cases import DTYPES, PEER, PRUNED, SIDES
 from benchmarks.end_to_end.measuring import STAGES
+from benchmarks.report import medians_of_rounds
 from data_engine.tables import markdown_table
 
 MEASURED = ("first_token_s", "last_token_s", "peak_bytes", "before_bytes")
@@ -26,16 +26,7 @@ def medians(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Raises:
         ValueError: where two runs of a side differ in what they asked about, or two sides in their frames.
     """
-    together: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for run in runs:
-        together.setdefault((run["case"], run["dtype"], run["side"]), []).append(run)
-    found = []
-    for rounds in together.values():
-        counted = [{key: run[key] for key in run if key not in (*MEASURED, "seconds", "round")} for run in rounds]
-        if any(one != counted[0] for one in counted):
-            raise ValueError(f"Two runs of one side differ: {counted}.")
-        stages = {stage: median(run["seconds"][stage] for run in rounds) for stage in STAGES}
-        found.append({**counted[0], **{key: median(run[key] for run in rounds) for key in MEASURED}, "seconds": stages})
+    found = medians_of_rounds(runs, ("case", "dtype", "side"), MEASURED)
     shapes: dict[str, tuple[int, list[int]]] = {}
     for entry in found:
         shape = entry["frames"], entry["tokens_of_a_frame"]

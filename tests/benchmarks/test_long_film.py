@@ -28,7 +28,8 @@ from benchmarks.film_moments import (
 )
 from benchmarks.film_process import STAGES
 from benchmarks.generated_films import HEIGHT, WIDTH, Scene, copy_beginning, draw_scenes, views, write_film
-from benchmarks.long_film import draw, growth, medians
+from benchmarks.long_film import ABOUT, MEASURED, draw, growth
+from benchmarks.report import medians_of_rounds
 from data_engine.phantoms import endoscopy
 from hub_model.media_omniv_med import load_clip
 
@@ -112,7 +113,7 @@ def run_of(minutes: int, seconds: float, **changes: Any) -> dict[str, Any]:
 
 def test_figures_are_medians_and_growth_is_per_minute(tmp_path):
     runs = [run_of(5, 10.0), run_of(60, 60.0), run_of(60, 90.0, round=1), run_of(60, 60.0, round=2)]
-    entries = medians(runs)
+    entries = medians_of_rounds(runs, ABOUT, MEASURED)
     assert [entry["total_s"] for entry in entries] == [10, 60]
     assert growth(entries) == pytest.approx(0.5)
     cells = [cell.strip() for cell in long_film.table(entries).splitlines()[-1].strip("|").split("|")]
@@ -120,7 +121,7 @@ def test_figures_are_medians_and_growth_is_per_minute(tmp_path):
     draw(entries, tmp_path / "chart.png")
     assert (tmp_path / "chart.png").stat().st_size > 5000
     with pytest.raises(ValueError, match="differ"):
-        medians([runs[0], run_of(5, 10.0, round=1, visual_tokens=91)])
+        medians_of_rounds([runs[0], run_of(5, 10.0, round=1, visual_tokens=91)], ABOUT, MEASURED)
 
 
 @pytest.mark.slow
