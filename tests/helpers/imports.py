@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.helpers.paths import ROOT
 
-NOT_SOURCE = {"build", "data", "dist", "models", "runs", "tests"}
+NOT_SOURCE = {"build", "data", "dist", "models", "node_modules", "runs", "tests"}
 """Folders that hold no room: what is built, trained or downloaded, and the tests, which may import everything."""
 
 
