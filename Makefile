@@ -70,8 +70,9 @@ test-serving: model serving ## start a vLLM server, ask it through the OpenAI cl
 requirements: venv ## write requirements*.txt again, from pyproject.toml
 	$(RUN) -m tests.helpers.requirements
 
-release-check: model ## check hashes, versions, licences and vulnerabilities before a release
-	$(RUN) -m tests.helpers.release_check --out runs/release.json
+# With REAL=DIR, the folder of real pictures (docs/real-data.md), the two reports are run again as well.
+release-check: model ## before a release: hashes, versions, licences, tests, and all figures measured again (REAL=DIR)
+	$(RUN) -m tests.helpers.release_check $(if $(REAL),--real $(REAL))
 
 data-mini: venv ## build the generated training set in data/mini (a few minutes; goes on where it was stopped)
 	$(RUN) -m data_engine.build --config data_engine/configs/mini.yaml --out data/mini

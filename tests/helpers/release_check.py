@@ -1,13 +1,15 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""What must hold before a version is published: `make release-check`.
+"""What must hold before a version is published: `make release-check REAL=DIR`.
 
-    python -m tests.helpers.release_check --out runs/release.json
+    python -m tests.helpers.release_check --real DIR
 
 In a clean checkout with an assembled model it checks that the trained tensors are the committed ones and the model was
 assembled from them, that the figures in hub_model/metrics.json were measured on this very model, that pyproject.toml,
 CHANGELOG.md and CITATION.cff name one version, that no package which is imported at run time is under the GPL, and,
-where pip-audit is installed, that no package has a known vulnerability. It writes versions, hashes, licences and
-figures as JSON, and ends with status 1 if there is a problem.
+where pip-audit is installed, that no package has a known vulnerability. Then it builds the generated set, runs the
+tests, and measures again what is published of answers and of pruning (tests/helpers/release_runs.py), for which it
+needs the folder of real pictures. It writes versions, hashes, licences and figures as JSON, signed off where all of it
+ran and there is no problem; else it ends with status 1. CHANGELOG.md's entry must name that file, and is dated last.
 
 Licences are those that packages declare. What a binary wheel contains beside its own code is not declared; PyAV's copy
 of FFmpeg, the largest such part, is asked for its licence itself.
@@ -16,15 +18,15 @@ of FFmpeg, the largest such part, is asked for its licence itself.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib
 import json
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timezone
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from data_engine.files import write_atomically
+from tests.helpers import release_runs
 from tests.helpers.paths import ROOT
+from tests.helpers.release_runs import sha256
 from tests.helpers.requirements import extra, project
 from train.checkpoints.fingerprint import fingerprint
 
 TRAINED = Path("train/nano/trained.safetensors")
-HEADING = re.compile(r"^## (?P<unreleased>Unreleased: )?(?P<version>\d+\.\d+\.\d+(?:[\w.+-]*\w)?)", re.MULTILINE)
+SIGNED = Path("benchmarks/results/release.json")
+HEADING = re.compile(r"^## (?:Unreleased: )?(?P<version>\d+\.\d+\.\d+(?:[\w.+-]*\w)?)", re.MULTILINE)
 COPYLEFT = re.compile(r"\bA?GPL|(?<!Lesser )General Public License", re.IGNORECASE)
 LESSER = re.compile(r"\bLGPL|Lesser General Public License", re.IGNORECASE)
 LONGEST_LICENCE = 100
@@ -63,17 +68,9 @@ def version_problems(root: Path) -> Iterator[str]:
     named = versions(root)
     if len(set(named.values())) > 1:
         yield f"The version differs: {', '.join(f'{file} says {version}' for file, version in named.items())}."
-    heading = HEADING.search((root / "CHANGELOG.md").read_text(encoding="utf-8"))
-    if heading and heading["unreleased"]:
-        yield f"CHANGELOG.md still calls {heading['version']} unreleased; write the day of the release."
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()
+    entry = (root / "CHANGELOG.md").read_text(encoding="utf-8").partition("\n## ")[2].partition("\n## ")[0]
+    if SIGNED.as_posix() not in entry:
+        yield f"CHANGELOG.md's first entry does not name {SIGNED}."
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -164,8 +161,8 @@ def audit() -> dict[str, Any]:
     return {"vulnerabilities": found}
 
 
-def release(root: Path, model: Path) -> dict[str, Any]:
-    """Everything that was checked, and `problems`, a sentence each."""
+def checks(root: Path, model: Path) -> dict[str, Any]:
+    """What is known without running anything, and `problems`, a sentence each."""
     path = model / "metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     declared, audited = licences(), audit()
@@ -177,7 +174,7 @@ def release(root: Path, model: Path) -> dict[str, Any]:
         for name, ids in audited.get("vulnerabilities", {}).items()
     ]
     return {
-        "versions": versions(root) | {"python": platform.python_version()},
+        "versions": versions(root) | {"python": platform.python_version(), "torch": version("torch")},
         "commit": git(root, "rev-parse", "HEAD"),
         "hashes": {
             "weights_and_configuration": fingerprint(model),
@@ -195,21 +192,59 @@ def release(root: Path, model: Path) -> dict[str, Any]:
     }
 
 
+def runs(root: Path, model: Path, real: Path | None, work: Path) -> dict[str, dict[str, Any]]:
+    """What takes long, each with `problems`; what is known of this commit and model from a run before is not run again.
+
+    A run that found a problem is not kept: what was in its way can be mended outside the checkout, too.
+    """
+    steps: dict[str, Callable[[], dict[str, Any]]] = {
+        "generated set": lambda: release_runs.generated_set(root, work),
+        "tests": lambda: release_runs.tests(root, work),
+    }
+    if real is not None:
+        steps["answers"] = lambda: release_runs.answers(root, model, real, work)
+        steps["pruning"] = lambda: release_runs.pruning(root, real, work)
+    about = {"commit": git(root, "rev-parse", "HEAD"), "model": fingerprint(model)}
+    found: dict[str, dict[str, Any]] = {}
+    for name, step in steps.items():
+        known = work / f"{name.replace(' ', '_')}_result.json"
+        before = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
+        print(f"== {name}", file=sys.stderr)
+        found[name] = before["found"] if before.get("about") == about else step()
+        if not found[name]["problems"]:
+            write_json(known, {"about": about, "found": found[name]})
+    return found
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as part:
+        part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=ROOT / "hub_model", help="the assembled model (hub_model)")
-    parser.add_argument("--out", type=Path, default=Path("runs/release.json"), help="file for what was found")
+    parser.add_argument("--real", type=Path, help="folder of real pictures; without it the two reports are not run")
+    parser.add_argument("--work", type=Path, default=Path("runs/release"), help="folder for what runs leave")
+    parser.add_argument("--out", type=Path, default=SIGNED, help=f"file for what was found (default {SIGNED})")
     arguments = parser.parse_args()
-    found = release(ROOT, arguments.model)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(arguments.out) as part:
-        part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    found = checks(ROOT, arguments.model)
     print(f"{len(found['licences'])} licences; under the LGPL: {', '.join(found['lesser_gpl']) or 'none'}.")
     print(f"Vulnerabilities: {found['audit'].get('not_run') or len(found['audit']['vulnerabilities'])}.")
+    real = None if arguments.real is None else arguments.real.resolve()
+    found["runs"] = runs(ROOT, arguments.model, real, arguments.work.resolve())
+    problems = found["problems"]
+    problems += [problem for one in found["runs"].values() for problem in one.pop("problems")]
+    if real is None:
+        problems.append("The reports on answers and pruning were not run: make release-check REAL=DIR.")
+    found["signed_off"] = None if problems else datetime.now(timezone.utc).isoformat(timespec="seconds")
+    write_json(arguments.out, found)
     print(f"Written: {arguments.out}.")
-    if found["problems"]:
-        sys.exit("\n".join(["Not ready:", *(f"- {one}" for one in found["problems"])]))
-    print(f"Ready: {found['versions']['pyproject.toml']}.")
+    if problems:
+        sys.exit("\n".join(["Not ready:", *(f"- {one}" for one in problems)]))
+    print(f"Signed off: {found['versions']['pyproject.toml']}.")
 
 
 if __name__ == "__main__":

@@ -260,9 +260,12 @@ def make_test() -> str:
 def test_a_command_is_known_and_its_arguments_are_accepted(block, words, parsed, make_test):
     program, arguments = program_of(words)
     if program == "make":
-        (goal,) = arguments
+        goal, *variables = arguments
         assert goal in MADE_BY, f"say in MADE_BY which test runs what 'make {goal}' starts"
-        assert re.search(rf"^{goal}:.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE), f"make lists no {goal}"
+        makefile = (ROOT / "Makefile").read_text()
+        assert re.search(rf"^{goal}:.*## ", makefile, re.MULTILINE), f"make lists no {goal}"
+        for name in (variable.partition("=")[0] for variable in variables):
+            assert f"$({name})" in makefile, f"no goal of make reads {name}"
     elif program in RUN_BY:
         if program not in ARGUMENTS_OF_OTHERS:
             options = parsed(program, arguments)
