@@ -65,7 +65,7 @@ serving/.venv/.installed: serving/requirements.txt serving/pyproject.toml
 	@touch $@
 
 test-serving: model serving ## start a vLLM server, ask it through the OpenAI client, and compare every answer with generate's
-	HF_HUB_OFFLINE=1 $(SERVING) -m pytest --confcutdir tests/serving tests/serving
+	HF_HUB_OFFLINE=1 $(SERVING) -m pytest --confcutdir tests/serving -m "not slow" tests/serving
 
 requirements: venv ## write requirements*.txt again, from pyproject.toml
 	$(RUN) -m tests.helpers.requirements

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +21,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.vllm_process import running_vllm
 from tests.helpers.paths import HUB_MODEL
-from tests.helpers.served_media import KINDS, MEDIA, QUESTION, data_uri, prompt_of
+from tests.helpers.served_media import MEDIA, QUESTION, data_uri
+from tests.helpers.served_prompts import PROMPTS, Asked, ask_generate, ask_server
 
 pytest.importorskip("vllm", reason="runs in the environment of `make serving`")
 
-NEW_TOKENS = 16
 CLIENTS = 8
 ADAPTER = "adapter"
-QUESTIONS = (QUESTION, "Which part of the body is shown?", "Is there a lesion? Describe what you see.")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One prompt: files by name, a question, and options in the two places that vLLM has for them."""
-
-    names: tuple[str, ...]
-    question: str = QUESTION
-    reading: dict[str, Any] = field(default_factory=dict)
-    pruning: dict[str, Any] = field(default_factory=dict)
-    stage: str = "language"
-
-
-PROMPTS = [
-    Asked(names, question, reading, pruning, stage)
-    for names, reading, pruning in (
-        (("picture",), {}, {}),
-        (("slice",), {}, {}),
-        (("volume",), {}, {}),
-        (("volume",), {"plane": "coronal", "windows": ["lung"]}, {"keep_ratio": 0.4}),
-        (("nrrd",), {"max_frames": 6}, {"prune_threshold": 0.02}),
-        (("series",), {}, {}),
-        (("video",), {}, {}),
-        (("video",), {"fps": 2}, {"max_visual_tokens": 60}),
-        (("picture", "volume", "video"), {}, {}),
-    )
-    for question in QUESTIONS
-    for stage in ("language", "encoder")
-]
 
 
 @pytest.fixture(scope="module")
@@ -89,22 +59,7 @@ def server(adapter: Path) -> Iterator[openai.OpenAI]:
 @pytest.fixture(scope="module")
 def ask(server: openai.OpenAI, files: dict[str, tuple[str, bytes]]) -> Callable[..., Any]:
     """Sends a prompt and gives the server's reply."""
-
-    def request(asked: Asked, model: str = "omniv-med", **options: Any) -> Any:
-        content = [{"type": files[name][0], files[name][0]: {"url": data_uri(files[name][1])}} for name in asked.names]
-        extra = {"mm_processor_kwargs": {**asked.pruning, "prune_stage": asked.stage}} if asked.names else {}
-        if asked.reading:
-            extra["media_io_kwargs"] = {"image": asked.reading, "video": asked.reading}
-        return server.chat.completions.create(
-            model=model,
-            messages=[{"role": "user", "content": [*content, {"type": "text", "text": asked.question}]}],
-            max_tokens=NEW_TOKENS,
-            temperature=0,
-            extra_body=extra,
-            **options,
-        )
-
-    return request
+    return partial(ask_server, server, files)
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +68,7 @@ def expected(model: Any, paths: dict[str, Path]) -> Callable[..., tuple[int, str
     processor = AutoProcessor.from_pretrained(HUB_MODEL, trust_remote_code=True)
 
     def generate(asked: Asked, model: Any = model) -> tuple[int, str]:
-        clips = [{"source": paths[name], "kind": KINDS[name], **asked.reading} for name in asked.names]
-        inputs = processor(prompt_of(processor, asked.names, asked.question), clips, **asked.pruning)
-        length = inputs["input_ids"].shape[1]
-        with torch.inference_mode():
-            new = model.generate(**inputs, prune_stage=asked.stage, max_new_tokens=NEW_TOKENS, do_sample=False)
-        return length, processor.decode(new[0, length:], skip_special_tokens=True)
+        return ask_generate(model, processor, paths, asked)
 
     return generate
 
