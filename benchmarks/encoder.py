@@ -10,7 +10,8 @@ the peer all of them. The memory figures are the peak of what one pass allocates
 returned tokens (which grow with the clip whatever the encoder does) and without them.
 
 On a CPU everything is float32 with sdpa; on an NVIDIA GPU bfloat16, and ours also with xformers and flash_attention_2
-where these are installed.
+where these are installed. The pruner is measured where the encoder is, and beside a GPU on the CPU too; the rule
+"spatial" always runs on the CPU.
 """
 
 from __future__ import annotations
@@ -108,11 +109,12 @@ def measure_speed(name: str, backend: str, repeats: int) -> dict[str, Any]:
     tokens = slices(frames, side)
     inputs = encoder_inputs(tokens, side)
 
-    def prune(rule: PruneRule = "anchor") -> torch.Tensor:
-        noise, columns = estimate_noise(tokens), side // MERGE_SIZE
-        return prune_tokens(tokens, rule, **PRUNING, noise=noise, columns=columns).keep_mask
+    def prune(judged: torch.Tensor, rule: PruneRule = "anchor") -> torch.Tensor:
+        noise, columns = estimate_noise(judged), side // MERGE_SIZE
+        return prune_tokens(judged, rule, **PRUNING, noise=noise, columns=columns).keep_mask
 
-    keep_mask = prune().flatten().to(inputs["grid_thw"].device)
+    on_device = tokens.to(inputs["grid_thw"].device)
+    keep_mask = prune(on_device).flatten()
 
     def encode_pruned() -> torch.Tensor:
         return ours(**inputs, keep_mask=keep_mask, prune_stage="encoder").last_hidden_state
@@ -122,7 +124,10 @@ def measure_speed(name: str, backend: str, repeats: int) -> dict[str, Any]:
     if frames > 1:
         pruned_difference = (encode_pruned() - theirs(**inputs).last_hidden_state[keep_mask]).abs().mean()
         assert pruned_difference > 0, "Tokens that are not encoded cannot be seen by the others."
-        calls |= {"ours, pruned": encode_pruned, "pruner": prune, "spatial pruner": lambda: prune("spatial")}
+        calls |= {"ours, pruned": encode_pruned, "pruner": lambda: prune(on_device)}
+        calls |= {"spatial pruner": lambda: prune(tokens, "spatial")}
+        if on_device.is_cuda:
+            calls |= {"pruner on the CPU": lambda: prune(tokens)}
     times = seconds_in_turn(calls, repeats)
     figures = {call: summary(elapsed) for call, elapsed in times.items()}
     peer = figures["peer"]["median_s"]

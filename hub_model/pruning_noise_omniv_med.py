@@ -28,7 +28,10 @@ def estimate_noise(tokens: torch.Tensor) -> float:
     Returns:
         The standard deviation in pixel values, at most `LARGEST_NOISE`; 0 for a single frame, which is never pruned.
     """
-    return noise_of_pairs((tokens[t], tokens[t - 1]) for t in noise_frames(len(tokens)))
+    chosen = noise_frames(len(tokens))
+    if tokens.is_cuda and chosen:  # all at once: there an operation on one frame takes as long
+        return noise_of_pairs([(tokens[chosen], tokens[[t - 1 for t in chosen]])])
+    return noise_of_pairs((tokens[t], tokens[t - 1]) for t in chosen)
 
 
 def noise_frames(count: int) -> list[int]:

@@ -7,8 +7,8 @@ what is shown left of it and above it in the same frame, which is a kept token t
 with the previous frame (the rule of OmniV-Med, arXiv 2504.14692, section 3.3, and of VideoLLaMA3) lets slow change
 drift away unseen; it stays selectable as the baseline.
 
-All of it runs on the CPU, wherever the pixels are. What goes from frame to frame are a few numbers a token, and for so
-little NumPy takes a fraction of torch's time.
+This runs on the CPU. What goes from frame to frame are a few numbers a token, and for so little NumPy takes a fraction
+of torch's time. Where the pixels are on an NVIDIA GPU, the rule "anchor" stays there (`device_pruning_omniv_med.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple, cast, get_args
 import numpy as np
 import torch
 
+from .device_pruning_omniv_med import VALUES_AT_ONCE, DeviceAnchor, is_judged_on_device
 from .token_differences_omniv_med import (
     EMPTY_LEVEL,
     TOKENS_AT_ONCE,
@@ -173,6 +174,7 @@ class StreamingPruner:
         self._neighbourhood: Neighbourhood
         self._means: Numbers
         self._mean_limit: float
+        self._on_device: DeviceAnchor | None = None
 
     def raise_thresholds(self, amount: float) -> None:
         """Raises the threshold, and the guard's in proportion, before the first frame, to prune more."""
@@ -195,6 +197,10 @@ class StreamingPruner:
         """
         if self.frames_seen == 0:
             self._start(tokens[0])
+        if self._on_device:
+            self.frames_seen += len(tokens)
+            judged = self._on_device.judge(tokens.to(self._on_device.device))
+            return FrameDecision(*(part.to(tokens.device) for part in judged))
         count, places = tokens.shape[:2]
         own = np.arange(count * places, dtype=np.int64).reshape(count, places) + self.frames_seen * places
         distances = np.empty((2, count, places), np.float32)
@@ -275,13 +281,17 @@ class StreamingPruner:
         """Takes the shapes from the first frame."""
         places, patches, channels, patch, _ = tokens.shape
         self._blocks = patches * len(block_weights(channels, patch, torch.device("cpu")))
-        self._pixels = ShownPixels(tokens.detach(), int(self._rule.within_frame))
-        self._shown = np.arange(places, dtype=np.int64)
         # Those of `sum_and_peak`, (2, 1). An infinite one keeps nothing more; by 0 nothing could be divided.
         limits = np.array([[self.threshold], [self.peak_threshold]], np.float32)
         self._limits: Numbers = np.maximum(limits, np.float32(1e-12))
         self._colour_limit = self._limits.min() / 2
         self._limits[0] *= self._blocks
+        if self._rule.device_form and is_judged_on_device(tokens):
+            limits_there = torch.from_numpy(self._limits)
+            self._on_device = self._rule.device_form(tokens, limits_there, float(self._colour_limit), self._blocks)
+            return
+        self._pixels = ShownPixels(tokens.detach(), int(self._rule.within_frame))
+        self._shown = np.arange(places, dtype=np.int64)
         self._background_shown = self._shown.copy()
         self._background = np.full((places, channels), np.nan, np.float32)  # nothing is near to nan
         if self._rule.within_frame:
@@ -402,15 +412,17 @@ class _Rule(NamedTuple):
             (T, N) the errors are unknown while streaming, as the stand-in is not the token that was compared with.
         within_frame: tokens of one frame stand for each other: it needs the columns, and may prune the first frame.
         guarded: block means are compared too, and both thresholds follow the noise.
+        device_form: judges instead, where tokens are judged on their own device.
     """
 
     judge: Callable[[StreamingPruner, torch.Tensor, _Found], tuple[Indices, Truths]]
     within_frame: bool = False
     guarded: bool = True
+    device_form: type[DeviceAnchor] | None = None
 
 
 _RULES: dict[str, _Rule] = {
-    "anchor": _Rule(StreamingPruner._judge_by_kept),
+    "anchor": _Rule(StreamingPruner._judge_by_kept, device_form=DeviceAnchor),
     "spatial": _Rule(StreamingPruner._judge_by_neighbours, within_frame=True),
     "previous": _Rule(StreamingPruner._judge_by_frame_before, guarded=False),  # as published: one threshold
 }
@@ -424,7 +436,8 @@ def _scan(tokens: torch.Tensor, pruner: StreamingPruner) -> PrunedTokens:
     every = tokens.flatten(0, 1)
     own = errors.flatten().isnan().nonzero().squeeze(1)
     others = stand_in.flatten()[own]
-    for part, other in zip(own.split(TOKENS_AT_ONCE), others.split(TOKENS_AT_ONCE), strict=True):
+    at_once = max(1, VALUES_AT_ONCE // every[:1].numel()) if is_judged_on_device(tokens) else TOKENS_AT_ONCE
+    for part, other in zip(own.split(at_once), others.split(at_once), strict=True):
         difference = every.index_select(0, part).float().sub_(every.index_select(0, other))
         errors.view(-1)[part] = difference.abs_().flatten(1).mean(dim=-1)
     return PrunedTokens(keep_mask, stand_in, errors, scores, pruner.threshold)

@@ -10,7 +10,7 @@ from transformers.utils import is_flash_attn_2_available
 from hub_model.configuration_omniv_med import OmniVMedVisionConfig
 from hub_model.modeling_omniv_med import OmniVMedVisionModel
 from hub_model.pruning_noise_omniv_med import estimate_noise
-from hub_model.token_pruning_omniv_med import prune_tokens
+from hub_model.token_pruning_omniv_med import StreamingPruner, prune_tokens
 from hub_model.vision_layers_omniv_med import memory_efficient_attention
 
 pytestmark = [
@@ -66,3 +66,25 @@ def test_the_pruner_decides_on_a_gpu_as_on_a_cpu():
     assert 0 < here.keep_mask.float().mean() < 1
     assert (there.keep_mask.cpu() == here.keep_mask).float().mean() > 0.99  # rounding may tip one on the threshold
     assert there.worst_error <= there.threshold + 1e-6
+
+
+@pytest.mark.parametrize("frames_at_once", [1, 3, 20])
+def test_a_stream_is_decided_on_a_gpu_as_on_a_cpu_in_parts_of_any_length(frames_at_once):
+    tokens = moving_tokens()
+    here, there = StreamingPruner("anchor", 0.1).judge(tokens), StreamingPruner("anchor", 0.1)
+    parts = [there.judge(part) for part in tokens.cuda().split(frames_at_once)]
+    assert all(field.is_cuda for part in parts for field in part)
+    keep_mask = torch.cat([part.keep_mask for part in parts]).cpu()
+    assert (keep_mask == here.keep_mask).float().mean() > 0.99
+
+
+def test_the_pruner_does_not_wait_for_the_gpu_while_it_judges():
+    tokens = moving_tokens().cuda()
+    pruner = StreamingPruner("anchor", 0.1)
+    pruner.judge(tokens)  # the thresholds go to the GPU
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        decision = pruner.judge(tokens)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert decision.keep_mask.is_cuda
