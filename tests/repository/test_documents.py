@@ -100,6 +100,7 @@ RUN_BY = {
     "evaluation.robustness": "tests/evaluation/test_robustness.py",
     "evaluation.run": "tests/evaluation/test_evaluation_run.py",
     "evaluation.score": "tests/evaluation/test_score.py",
+    "evaluation.vlmeval_data": "tests/evaluation/test_vlmeval_data.py",
     "examples.ask": RUN_HERE,
     "examples.finetune": "tests/examples/test_finetune.py",
     "examples.other_models": "tests/examples/test_other_models.py",
