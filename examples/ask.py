@@ -4,6 +4,7 @@
 python -m examples.ask examples/media/ct_volume.nii.gz "Which imaging modality is this?"
 python -m examples.ask scan.zip "Is there a lesion?" --json --heatmap pruning.png
 python -m examples.ask none "What is computed tomography used for?"
+python -m examples.ask scan.zip "Is there a lesion?" --gguf nano-f16.gguf
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import gc
+import importlib.util
 import json
 import os
 import sys
@@ -50,6 +52,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--heatmap", type=Path, metavar="OUT.png", help="draw the slices with pruned tokens dimmed")
     parser.add_argument("--model", default=str(DEFAULT_MODEL), help="folder or Hub id (default: %(default)s)")
+    parser.add_argument("--gguf", type=Path, metavar="FILE", help="let llama.cpp decode, from this language model")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="longest answer (default: %(default)s)")
     options = parser.parse_args(arguments)
     if not options.question.strip():
@@ -65,6 +68,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
             raise UsageError("--heatmap writes PNG; give a name that ends in .png.")
         if not options.heatmap.absolute().parent.is_dir() or options.heatmap.is_dir():
             raise UsageError("--heatmap must name a file in a folder that exists.")
+    if options.gguf is not None:
+        if importlib.util.find_spec("llama_cpp") is None:
+            raise UsageError("--gguf needs llama-cpp-python; pip install -e '.[llama-cpp]' brings it.")
+        if not options.gguf.is_file():
+            raise UsageError(f"{options.gguf.name} does not exist; train.checkpoints.language_model_gguf writes it.")
     folder = Path(options.model)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise UsageError(f"The folder {folder.name} holds no model weights; 'make model' assembles them.")
@@ -239,7 +247,12 @@ def run(arguments: list[str] | None) -> None:
     seconds = time.perf_counter() - start
     # The file comes first, so that a wrong one is told before the weights are read; only the model's time is left out.
     on_gpu = torch.cuda.is_available()
-    model = load(model_class, options.model, dtype=torch.float32 if on_gpu else preferred_dtype())
+    further: dict[str, Any] = {}
+    if options.gguf is not None:
+        from hub_model.llama_cpp_omniv_med import OmniVMedWithLlamaCpp
+
+        model_class, further = OmniVMedWithLlamaCpp, {"gguf": options.gguf}
+    model = load(model_class, options.model, dtype=torch.float32 if on_gpu else preferred_dtype(), **further)
     model = model.to("cuda" if on_gpu else "cpu").eval()
     answered, generating = answer(processor, model, inputs, options.max_new_tokens)
     if options.heatmap is not None:

@@ -20,6 +20,7 @@ from tests.helpers.paths import ROOT
 
 EXTRA_OF = {
     "hub_model": None,
+    "hub_model.llama_cpp_omniv_med": "llama-cpp",
     "examples.ask": None,
     "data_engine": "train",
     "train": "train",
@@ -40,6 +41,9 @@ OWN_PACKAGE = "serving"
 ELSEWHERE = {"lmms-eval", "loguru", "pip", "vllm", "xformers"}
 """Packages of requirements-lmms-eval.txt and of the extra gpu, and pip: whoever imports them does without. And vLLM,
 which is started in the environment that `make serving` makes."""
+
+NOT_INSTALLED = {"llama_cpp": "llama-cpp-python"}
+"""Packages of extras that are not in dev, whose distribution has another name than they."""
 
 ASSEMBLED = {"model.safetensors", ".assembled.json"}
 """What `make model` puts into hub_model; neither in the repository nor in a wheel."""
@@ -72,7 +76,7 @@ def test_every_package_that_is_imported_is_declared():
         package = room_of(found.imported)
         if is_ours(package) or package in sys.stdlib_module_names:
             continue
-        names = {canonicalize_name(name) for name in distributions.get(package, [package])}
+        names = {canonicalize_name(name) for name in distributions.get(package, [NOT_INSTALLED.get(package, package)])}
         if not names & declared(found.importer):
             missing.append(str(found))
     assert missing == []
