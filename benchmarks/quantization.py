@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,9 +27,10 @@ import torch
 from torch.ao.nn.quantized.dynamic import Linear as DynamicQuantizedLinear
 from torch.ao.quantization import quantize_dynamic
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList, TorchAoConfig
+from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessorList, TorchAoConfig
 
 from benchmarks.report import share_with_interval, write_json
+from benchmarks.timing import Clock
 from data_engine.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,18 +108,6 @@ def weight_bytes(model: torch.nn.Module) -> int:
     return sum(part.nbytes for parameter in model.parameters() for part in plain_tensors(parameter.data)) + sum(
         weight.nbytes for weight in packed
     )
-
-
-class Clock(LogitsProcessor):
-    """Notes when the logits of each new token are there."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.times: list[float] = []
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        self.times.append(time.perf_counter() - self.start)
-        return scores
 
 
 @dataclass

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from transformers import LogitsProcessor
 
 Measured = TypeVar("Measured")
 
@@ -45,3 +46,15 @@ def summary(times: list[float]) -> dict[str, float]:
     """Median and quartiles of at least two times, in seconds."""
     low, middle, high = statistics.quantiles(times, n=4)
     return {"median_s": middle, "first_quartile_s": low, "third_quartile_s": high}
+
+
+class Clock(LogitsProcessor):
+    """Notes when the logits of each new token are there, in seconds from when it was made."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.times: list[float] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        self.times.append(time.perf_counter() - self.start)
+        return scores
