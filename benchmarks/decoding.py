@@ -74,7 +74,7 @@ def speeds(model: str, gguf: Path, threads: int, tokens: int, rounds: int) -> li
     processor, engines = OmniVMedProcessor.from_pretrained(model, trust_remote_code=True), load(model, gguf)
     rows = []
     for kind, name in MEDIA.items():
-        inputs = processor.apply_chat_template(
+        inputs: Any = processor.apply_chat_template(
             messages(kind, ROOT / "examples" / "media" / name, QUESTION),
             add_generation_prompt=True,
             tokenize=True,
@@ -108,7 +108,7 @@ def questions(folder: Path, each: int) -> Iterator[Record]:
 def compare(model: str, gguf: Path, folders: Sequence[Path], each: int) -> dict[str, Any]:
     """What both engines answer: how many answers are word for word the same, and how far confidences differ."""
     processor, engines = OmniVMedProcessor.from_pretrained(model, trust_remote_code=True), load(model, gguf)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for folder in folders:
         for record in questions(folder, each):
             (medium,) = record.media

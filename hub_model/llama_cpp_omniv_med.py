@@ -29,7 +29,7 @@ import hashlib
 import logging
 import os
 import weakref
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,7 @@ def fingerprint_of_embeddings(table: torch.Tensor) -> str:
 
     All stages of the recipe train them, so another checkpoint has others.
     """
-    return hashlib.sha256(table.detach().cpu().to(torch.bfloat16).view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(table.detach().cpu().to(torch.bfloat16).view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def _library() -> Any:
@@ -199,12 +199,12 @@ class OmniVMedWithLlamaCpp(OmniVMedForConditionalGeneration):
         """
         decoder = LlamaCppDecoder(gguf)
         loaded = super().from_pretrained(model, *arguments, **options)
-        if decoder.fingerprint != fingerprint_of_embeddings(loaded.get_input_embeddings().weight):
+        if decoder.fingerprint != fingerprint_of_embeddings(cast("torch.Tensor", loaded.get_input_embeddings().weight)):
             raise ValueError(f"{os.path.basename(gguf)} holds another language model than {model}; write it anew.")
         loaded.decoder = decoder
         return loaded
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
