@@ -114,6 +114,8 @@ RUN_BY = {
     "train.nano.real_pictures": "tests/train/test_real_recipe.py",
     "train.publish": "tests/train/test_publish.py",
     "train.run": "tests/train/test_training.py",
+    "train.scaling": "tests/train/test_scaling.py",
+    "train.scaling.costs": "tests/train/test_scaling.py",
 }
 """Program of this project -> the test file that runs it for real."""
 MADE_BY = {

@@ -59,7 +59,7 @@ class MeasuredStep:
     parts: dict[str, int]
 
 
-class _RealMasks(TorchDispatchMode):
+class RealMasks(TorchDispatchMode):
     """Lets a real boolean mask index a fake tensor: how many elements it selects is known, but fake tensors cannot ask.
 
     Masks and token ids stay real, so that the model's own shapes (windows, kept tokens, scored positions) come out.
@@ -174,7 +174,7 @@ def measure_step(
             tracker.track_external(model, optimizer, *images)
         # On a CPU packed attention keeps whole matrices; what is asked about is a GPU, whose kernel keeps none.
         as_on_a_gpu = patch.object(packed_attention, "_matrix_products", packed_attention._scaled_dot_product)
-        with tracker, _RealMasks(), as_on_a_gpu:
+        with tracker, RealMasks(), as_on_a_gpu:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 loss = model(**batch)["loss"]
             loss.backward()
