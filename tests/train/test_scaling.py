@@ -50,7 +50,7 @@ def test_without_noise_the_law_is_found_again(floor, shares, exponents):
     assert (found.alpha, found.beta) == pytest.approx((alpha, beta), abs=0.05)
 
 
-def test_with_noise_what_is_foretold_is_near_and_the_intervals_hold_the_exponents():
+def test_with_noise_what_is_predicted_is_near_and_the_intervals_hold_the_exponents():
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, 40, 400)
     # A conversation is hard or easy for every model, and a little more so for one than for another.
@@ -68,7 +68,7 @@ def test_with_noise_what_is_foretold_is_near_and_the_intervals_hold_the_exponent
     assert low < loss < high
 
 
-def test_a_run_that_is_left_out_does_not_help_to_foretell_it():
+def test_a_run_that_is_left_out_does_not_help_to_predict_it():
     losses = LAW(PARAMETERS, SAMPLES)
     errors = leave_one_out(PARAMETERS, SAMPLES, losses)
     np.testing.assert_allclose(errors, 0.0, atol=1e-3)
@@ -121,7 +121,7 @@ def test_the_command_trains_measures_fits_and_repeats_nothing(built, short, tmp_
     assert found["held_out"]["conversations"] == 12
     assert len(found["leave_one_out"]) == 4
     assert all("not evidence" in one["worth"] for one in found["extrapolated"])
-    assert "foretold from the other" in printed
+    assert "predicted from the other" in printed
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert not list((tmp_path / "runs").glob("*/stage/checkpoint-*"))
 

@@ -3,9 +3,9 @@
 
     python -m train.scaling --data data/mini --json benchmarks/results/scaling.json --figure docs/scaling.png
 
-Three sizes of model and three nested parts of the set; the middle run again with two more seeds, which the fit leaves
-out. A stopped command goes on where it was; what is done lies in --runs. `train.scaling.costs` says what 1.5B and 7B
-would cost.
+Three sizes of model and three nested parts of the set; the middle size on the smallest part again with two more seeds,
+which the fit leaves out. A stopped command goes on where it was; what is done lies in --runs. `train.scaling.costs`
+says what 1.5B and 7B would cost.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from train.scaling.law import FittedLaw, draws, interval, leave_one_out, mean_lo
 from train.scaling.runs import MeasuredRun, Run, parameter_counts
 
 MORE_SEEDS = (1, 2)
-REDRAWS = 1000
+REDRAWS = 400
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FULL_SIZES = ("1.5b", "7b")
 FULL_SAMPLES = 252_000
@@ -30,10 +30,10 @@ EXTRAPOLATED = (
 
 
 def planned_runs() -> list[Run]:
-    """The nine runs of the fit, the cheapest first, and the middle one with other seeds."""
+    """The nine runs of the fit, the cheapest first, and the middle size on the smallest part with other seeds."""
     nine = [Run(size, share) for share in runs.SHARES for size in runs.SIZES]
-    middle = nine[len(nine) // 2]
-    return [*nine, *(Run(middle.size, middle.share, seed) for seed in MORE_SEEDS)]
+    again = nine[len(runs.SIZES) // 2]
+    return [*nine, *(Run(again.size, again.share, seed) for seed in MORE_SEEDS)]
 
 
 def full_parameters(size: str) -> int:
@@ -44,7 +44,7 @@ def full_parameters(size: str) -> int:
 
 
 def summary(measured: Sequence[MeasuredRun], redraws: int) -> dict[str, Any]:
-    """Losses with intervals, the law with intervals, how well it foretells, and how much a seed changes.
+    """Losses with intervals, the law with intervals, how well it predicts, and how much a seed changes.
 
     Args:
         measured: the runs of `planned_runs`.
@@ -70,7 +70,8 @@ def summary(measured: Sequence[MeasuredRun], redraws: int) -> dict[str, Any]:
     is_nine = np.array([one.run.seed == 0 for one in measured])
     fitted = FittedLaw.of(parameters, samples, sums[is_nine], tokens, redraws)
     errors = leave_one_out(parameters, samples, losses[is_nine])
-    middle = [row["loss"] for row in rows if (row["size"], row["share"]) == (rows[-1]["size"], rows[-1]["share"])]
+    again = rows[-1]["size"], rows[-1]["share"]
+    of_seeds = [row["loss"] for row in rows if (row["size"], row["share"]) == again]
     predictions = []
     for size in FULL_SIZES:
         count = full_parameters(size)
@@ -92,7 +93,7 @@ def summary(measured: Sequence[MeasuredRun], redraws: int) -> dict[str, Any]:
             {"size": one.run.size.name, "share": one.run.share, "error": float(error)}
             for one, error in zip(nine, errors, strict=True)
         ],
-        "seeds": {"losses": middle, "spread": float(np.std(middle, ddof=1) / np.mean(middle))},
+        "seeds": {"losses": of_seeds, "spread": float(np.std(of_seeds, ddof=1) / np.mean(of_seeds))},
         "extrapolated": predictions,
     }
 
@@ -100,7 +101,7 @@ def summary(measured: Sequence[MeasuredRun], redraws: int) -> dict[str, Any]:
 def table_of_runs(report: dict[str, Any]) -> str:
     """The runs as Markdown."""
     missed = {(one["size"], one["share"]): one["error"] for one in report["leave_one_out"]}
-    header = ["parameters", "samples", "steps", "seed", "loss", "95 %", "foretold from the other eight"]
+    header = ["parameters", "samples", "steps", "seed", "loss", "95 %", "predicted from the other eight"]
     rows = [
         [
             f"{row['parameters'] / 1e6:.2f} M",
