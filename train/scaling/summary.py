@@ -25,7 +25,8 @@ FULL_SIZES = ("1.5b", "7b")
 FULL_SAMPLES = 252_000
 """Records of the paper's set."""
 EXTRAPOLATED = (
-    "arithmetic, not evidence: the runs are thousands of times smaller, on generated pictures, untrained before"
+    "arithmetic, not evidence: the models of the runs are hundreds of times smaller or more, "
+    "and saw generated pictures alone"
 )
 
 

@@ -57,7 +57,7 @@ def read_words(folders: Sequence[Path], stage: StageConfig, processor: OmniVMedP
                 turns = turns_of(records, list)
                 kinds = tuple(one.type for one in records[0].media)
                 encoded = encode_conversation(Conversation(turns, clips, kinds), processor, data.separate_questions)
-                kept = int((encoded["input_ids"] == processor.image_token_id).sum())
+                kept = int(encoded["input_ids"].eq(processor.image_token_id).sum())
                 all_labels = sum(
                     len(processor.tokenizer(label, add_special_tokens=False).input_ids)
                     for clip in clips
