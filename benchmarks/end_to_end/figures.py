@@ -115,7 +115,7 @@ def draw_stages(entries: Sequence[dict[str, Any]], path: Path) -> None:
                 lengths = [sides[name]["seconds"][stage] for name in names]
                 panel.barh(names, lengths, left=left, color=colour, label=stage)
                 left = [start + length for start, length in zip(left, lengths, strict=True)]
-            if line is panels[0]:
+            if dtype == dtypes[0]:
                 panel.set_title(case, fontsize="medium")
             panel.spines[["top", "right"]].set_visible(False)
             panel.grid(axis="x", alpha=0.3)
