@@ -38,9 +38,10 @@ from packaging.utils import canonicalize_name
 from data_engine.files import write_atomically
 from tests.helpers import release_runs
 from tests.helpers.paths import ROOT
-from tests.helpers.release_runs import sha256
 from tests.helpers.requirements import extra, project
+from train.checkpoints.assemble import is_up_to_date
 from train.checkpoints.fingerprint import fingerprint
+from train.checkpoints.language_model import sha256
 
 TRAINED = Path("train/nano/trained.safetensors")
 SIGNED = Path("benchmarks/results/release.json")
@@ -91,8 +92,6 @@ def checkout_problems(root: Path) -> Iterator[str]:
 
 def model_problems(model: Path, metrics: dict[str, Any]) -> Iterator[str]:
     """Whether the model is assembled, up to date, and the one that was measured."""
-    from train.checkpoints.assemble import is_up_to_date  # with torch, which nothing else here needs
-
     if not (model / "model.safetensors").is_file():
         yield f"{model} holds no weights; assemble the model: make model."
         return

@@ -9,7 +9,6 @@ benchmarks/results/pruning.json. Both are run on a copy, so that the checkout st
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
@@ -21,6 +20,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from evaluation.breakdown import percent
+from train.checkpoints.language_model import sha256
 
 GENERATED = Path("data/mini")
 CHECKSUMS = Path("data_engine/configs/mini.sha256")
@@ -32,15 +32,6 @@ OURS = "ours, "
 DIFFERENCE = 0.01
 """Shares may differ by as much: another processor rounds otherwise, and a few of a thousand answers change."""
 MODEL_FILES = ("*.py", "*.json", "*.jinja", "*.safetensors", "*.md")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 24):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def run(root: Path, command: list[str], log: Path, **environment: str) -> int:
