@@ -69,8 +69,7 @@ def _of_real_pictures(metrics: dict[str, Any]) -> Iterator[Goal]:
         goal = f"{name}: {percent(ABOVE_BLIND_GOAL)} above blind"
         yield _goal(goal, percent(gain, "+"), gain >= ABOVE_BLIND_GOAL)
     for name, thing in PLACED.items():
-        place = sources.get(name, {}).get("task", {}).get("localization, open")
-        if place:
+        if place := measured.get("places", {}).get(name):
             goal = f"half or quadrant of a {thing}: {percent(PLACE_GOAL)}"
             yield _goal(goal, _accuracy(place), place["accuracy"] >= PLACE_GOAL)
     for thing, one in measured["grades"].items():

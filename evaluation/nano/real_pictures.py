@@ -4,11 +4,11 @@
     python -m evaluation.nano.real_pictures --model hub_model --data data/real --real ../real --out runs/real_pictures
 
 `--data` names sets that `data_engine.build` made of real pictures, `--real` the folder they were made of: VQA-RAD's and
-SLAKE's own files say which questions are open and which closed. The test split is answered seeing and blind; what is
-about volumes and videos once more unpruned; and what is about pictures, which keep all their tokens by default, once
-more pruned within the frame (the rule "spatial"). Answers go into ledgers under `--out`, so the same command goes on
-where it was stopped. `--fit` answers the validation split first, and writes the calibration and the threshold that it
-gives into the model's configuration.
+SLAKE's own files say which questions are open and which closed. The test split is answered seeing and blind, and with
+`--limit` every question for a place or a grade beside it; what is about volumes and videos once more unpruned; and what
+is about pictures, which keep all their tokens by default, once more pruned within the frame (the rule "spatial").
+Answers go into ledgers under `--out`, so the same command goes on where it was stopped. `--fit` answers the validation
+split first, and writes the calibration and the threshold that it gives into the model's configuration.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from tqdm import tqdm
 from transformers import LogitsProcessorList
 
 from data_engine.adapters import get_adapter
-from data_engine.adapters.labelled_pictures import GRADED
 from data_engine.answers import normalise
 from data_engine.commands import resumable_command
 from data_engine.intervals import wilson_interval
@@ -35,13 +34,13 @@ from data_engine.ledger import Ledger
 from data_engine.records import REPORTS, Reply, read_records
 from data_engine.tables import markdown_table
 from evaluation import calibration
-from evaluation.agreement import weighted_kappa
 from evaluation.benchmarks import BenchmarkQuestion, to_question
 from evaluation.blind import blinded
 from evaluation.breakdown import figures as share_figures
 from evaluation.breakdown import percent, span, task_of
 from evaluation.compare import paired_difference
 from evaluation.nano.first_word import FirstWordMargin, first_word, fit_bias, read_bias, write_bias
+from evaluation.nano.places_and_grades import asks_for_place_or_grade, grades, places
 from evaluation.run import DTYPES, load
 from evaluation.score import Scored, score_file
 from evaluation.shared_media import generate_ids_sharing
@@ -246,20 +245,6 @@ def claims_to_be_a_person(text: str) -> bool:
     return any(CLAIMS.search(sentence) and not DENIAL.search(sentence) for sentence in re.split(r"[.!?;,]", text))
 
 
-def agreement(scored: Sequence[Scored]) -> dict[str, Any]:
-    """What is graded -> weighted kappa of the grades that were given, see `weighted_kappa`."""
-    found = {}
-    for thing, grades in GRADED.values():
-        kind = f"grade-{thing.replace(' ', '-')}"
-        rows = [one for one in scored if one.id.rsplit("/", 1)[-1] == kind]
-        if rows:
-            true, given = ([normalise(one.row[name]) for one in rows] for name in ("answer", "prediction"))
-            found[thing] = weighted_kappa(
-                true, given, [normalise(name) for name in grades.values()], [one.group for one in rows]
-            )
-    return found
-
-
 def examples(scored: Sequence[Scored], judged: Mapping[str, Answer]) -> list[dict[str, Any]]:
     """A few right, wrong and declined answers, drawn by a seed: the record's id, the words, and the confidence."""
     kinds: dict[str, list[Scored]] = {"right": [], "wrong": [], "declined": []}
@@ -312,7 +297,7 @@ def measure(
             "task": split(own, task_of),
         }
 
-    result: dict[str, Any] = {"sources": sources, "task": split(pairs, task_of), "grades": agreement(short)}
+    result: dict[str, Any] = {"sources": sources, "task": split(pairs, task_of)}
     if calibrated is not None:
         result["calibration"] = calibration.figures(
             [judged[one.id].confidence for one in short], [one.right for one in short], [one.group for one in short]
@@ -342,6 +327,12 @@ def measure(
 
 def markdown(result: dict[str, Any]) -> str:
     """Tables for the documents."""
+    shown = [
+        (source, name, one)
+        for source, tables in result["sources"].items()
+        for name, one in {"all": tables["all"], **tables["type"], **tables["task"]}.items()
+    ]
+    shown += [(source, "half or quadrant, every question", one) for source, one in result["places"].items()]
     lines = [
         [
             source,
@@ -352,8 +343,7 @@ def markdown(result: dict[str, Any]) -> str:
             percent(one["most_frequent_answer"]),
             str(one["count"]),
         ]
-        for source, tables in result["sources"].items()
-        for name, one in {"all": tables["all"], **tables["type"], **tables["task"]}.items()
+        for source, name, one in shown
     ]
     header = ["source", "question", "right", "95 % interval", "blind", "most frequent answer", "n"]
     parts = [markdown_table(header, lines)]
@@ -445,13 +435,21 @@ def report(
     answerable = [one.question for one in questions if one.reply == "answer" and one.question.task != REPORTS]
     blind = ask(model, processor, blinded(answerable), out / "blind.jsonl", fixed)
 
+    every = read_questions(data, "test", types, None)
+    located = [one.question for one in every if asks_for_place_or_grade(one.question.id)]
+    located_seeing, located_blind = (
+        ask(model, processor, asked, out / f"places_and_grades_{name}.jsonl", fixed) if asked else []
+        for asked, name in ((located, "seeing"), (blinded(located), "blind"))
+    )
+
     def ask_by(rule: PruneRule, chosen: Sequence[BenchmarkQuestion], name: str) -> list[Scored]:
         processor.prune_rule = rule
         return ask(model, processor, chosen, out / f"{name}.jsonl", fixed | {"prune_rule": rule}) if chosen else []
 
     unpruned = ask_by("none", [one for one in answerable if one.dimension != "2d"], "unpruned")
     within = ask_by("spatial", [one for one in answerable if one.dimension == "2d"], "within_frames")
-    result = measure(questions, seeing, blind, unpruned, within, AnswerCalibration.of(model.config)) | {"about": fixed}
+    result = measure(questions, seeing, blind, unpruned, within, AnswerCalibration.of(model.config))
+    result |= {"places": places(located_seeing, located_blind), "grades": grades(located_seeing), "about": fixed}
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     (out / "real_pictures.json").write_text(text, encoding="utf-8")
     return result

@@ -146,8 +146,9 @@ def measured_pictures(right: float, wrongly: float) -> dict:
     return {
         "sources": {
             "slake": {"all": row, "type": {"open": row, "closed": row}, "task": {}},
-            "busi": {"all": row, "type": {}, "task": {"localization, open": row}},
+            "busi": {"all": row, "type": {}, "task": {}},
         },
+        "places": {"busi": row},
         "grades": {"the diabetic retinopathy": figure | {"count": 9}},
         "calibration": {"expected_error": figure, "area_under_curve": figure, "gain_of_surest_half": figure},
         "declined": {"cannot tell": share, "not medical": share, "wrongly": share | {"share": wrongly}},
