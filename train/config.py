@@ -45,6 +45,7 @@ class DataConfig(Strict):
             (`picture_variation`).
         prune_pictures: share of the conversations whose pictures are pruned by the rule "spatial", whatever the rule of
             volumes and videos, so that the model knows both.
+        question_endings: share of the questions with a short answer that end in a request for one (`question_endings`).
         text_replay: where the language model's own answers are kept, which "text" replays; written if missing.
         described_pool: pool of generated samples (`data_engine.pool`), whose facts replace images in "described".
         cache: folder that keeps media once they are read and pruned; None reads them again every time.
@@ -62,6 +63,7 @@ class DataConfig(Strict):
     separate_questions: bool = True
     vary_pictures: bool = False
     prune_pictures: float = Field(default=0.0, ge=0, le=1)
+    question_endings: float = Field(default=0.0, ge=0, le=1)
     text_replay: Path | None = None
     described_pool: Path | None = None
     cache: Path | None = None

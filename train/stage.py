@@ -172,6 +172,7 @@ def build_stage(config: StageConfig) -> Stage:
         seed=config.seed,
         drop_rate=config.drop_visual_tokens,
         vary_pictures=data.vary_pictures,
+        question_endings=data.question_endings,
         prune_pictures=data.prune_pictures,
         **common,
     )

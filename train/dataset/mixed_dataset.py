@@ -20,6 +20,7 @@ from train.dataset.conversations import Conversation, encode_conversation
 from train.dataset.described_samples import DescribedConversations, pseudo_visual_inputs
 from train.dataset.picture_variation import vary_picture
 from train.dataset.prepared_media import MediaCache, prune_picture
+from train.dataset.question_endings import with_endings
 
 TEXT, DESCRIBED = "text", "described"
 STRATA = (*DIMENSIONS, TEXT, DESCRIBED)
@@ -56,6 +57,7 @@ class MixedDataset(Dataset):
         separate: questions about one medium do not see each other.
         vary_pictures: each picture is varied anew, see `vary_picture`.
         prune_pictures: share of the single pictures that is pruned by the rule "spatial", see `prune_picture`.
+        question_endings: share of the questions that end in a request for a short answer, see `with_endings`.
         drop_rate: share of the visual tokens that is dropped at most.
         longest: tokens of a conversation at most; a longer one counts as unreadable.
 
@@ -74,12 +76,14 @@ class MixedDataset(Dataset):
         separate: bool = False,
         vary_pictures: bool = False,
         prune_pictures: float = 0.0,
+        question_endings: float = 0.0,
         drop_rate: float = 0.0,
         longest: int | None = None,
     ):
         self.index, self.in_memory, self.media = index, in_memory, media
         self.length, self.seed, self.separate, self.drop_rate, self.longest = length, seed, separate, drop_rate, longest
         self.vary_pictures, self.prune_pictures = vary_pictures, prune_pictures
+        self.question_endings = question_endings
         every = np.repeat(np.arange(len(index)), index.passes)
         self.members = [every[index.dimension[every] == place] for place in range(len(DIMENSIONS))]
         self.members += [np.arange(len(in_memory.get(name, ()))) for name in (TEXT, DESCRIBED)]
@@ -144,6 +148,8 @@ class MixedDataset(Dataset):
         if rng.random() < self.prune_pictures:
             clips = tuple(prune_picture(clip, self.media.processor.prune_threshold) for clip in clips)
         turns = turns_of(records, lambda every: [every[place] for place in rng.permutation(len(every))])
+        if self.question_endings > 0:
+            turns = with_endings(turns, self.question_endings, rng)
         conversation = Conversation(turns, clips, tuple(medium.type for medium in first.record.media))
         # The turns of one record may refer to each other, so they stay together.
         separate = self.separate and all(len(record.conversations) == 2 for record in records)

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Prepared pictures as another scan might have shown them: turned, moved, magnified, toned and noisy a little.
+"""Prepared pictures as another scan might have shown them: turned, moved, magnified, toned, noisy, compressed a little.
 
 A set of a few hundred pictures comes many times in a run; without variation a model learns the pictures by heart.
 Nothing is mirrored, because questions ask for sides.
@@ -7,11 +7,13 @@ Nothing is mirrored, because questions ask for sides.
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from hub_model.visual_processing_omniv_med import patchify, unpatchify
@@ -26,6 +28,9 @@ LARGEST_GAIN, LARGEST_GAMMA = 0.1, 0.4
 """Brightness changes by up to this share, and is bent by a power of two up to this far."""
 LARGEST_NOISE = 0.08
 """Standard deviation of the noise, as a share of the grey scale; half of the pictures get none."""
+
+COMPRESSED_SHARE, LOWEST_QUALITY, HIGHEST_QUALITY = 0.3, 40, 95
+"""How many pictures are compressed once more, as programs that pass them on do, and JPEG's quality then."""
 
 
 def vary_picture(clip: PreparedClip, rng: np.random.Generator) -> PreparedClip:
@@ -55,8 +60,17 @@ def vary_picture(clip: PreparedClip, rng: np.random.Generator) -> PreparedClip:
     if (noise := max(rng.uniform(-LARGEST_NOISE, LARGEST_NOISE), 0.0)) > 0:
         toned += noise * torch.from_numpy(rng.standard_normal(picture.shape[2:], dtype=np.float32))
     levels = toned.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+    if rng.random() < COMPRESSED_SHARE:
+        levels = _compressed(levels, int(rng.integers(LOWEST_QUALITY, HIGHEST_QUALITY + 1)))
     return replace(
         clip,
         patches=patchify(levels, patch, merge).flatten(0, 2).flatten(1),
         patch_spacing=clip.patch_spacing / zoom,
     )
+
+
+def _compressed(levels: torch.Tensor, quality: int) -> torch.Tensor:
+    """A picture uint8 (1, 3, H, W) after it was written as JPEG and read again."""
+    file = io.BytesIO()
+    Image.fromarray(levels[0].permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None]
