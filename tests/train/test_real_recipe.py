@@ -20,13 +20,13 @@ from data_engine.records import DIMENSIONS
 from hub_model.convolutional_features_omniv_med import OmniVMedConvolutionalFeatures
 from tests.helpers.training_fixtures import write_set
 from train.checkpoints.assemble import CONVOLUTIONAL, TRAINED
-from train.checkpoints.trained_tensors import merge_lora, read_trained_tensors, save_trained_tensors
+from train.checkpoints.trained_tensors import LORA_A, LORA_B, merge_lora, read_trained_tensors, save_trained_tensors
 from train.config import StageConfig
 from train.nano import real_pictures
 from train.nano import run as run_nano
 from train.nano.imagenet import EPSILON, load_imagenet_weights, weights_file
 from train.nano.pretrain import PretrainConfig
-from train.nano.real_pictures import LARGEST_RANK, SETTINGS, STAGE, join, of_smaller_rank
+from train.nano.real_pictures import LARGEST_RANK, SETTINGS, STAGE, join, keep_encoder, of_smaller_rank
 from train.nano.run import CONFIGS, read_settings
 from train.trainable_parts import freeze_convolutional_features
 
@@ -156,6 +156,18 @@ def test_from_the_nano_to_new_tensors_and_again_only_what_is_missing(folder, cap
     real_pictures.main()
     assert "is finished" in capsys.readouterr().out
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in read_trained_tensors(path)[0].items())
+
+
+def test_a_kept_encoder_is_the_starts_without_its_factors(tmp_path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    keep_encoder(path, TRAINED)
+    before, _ = read_trained_tensors(TRAINED)
+    kept, _ = read_trained_tensors(path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in kept.items())
+    assert set(before) - set(kept) == {name for name in before if name.endswith((LORA_A, LORA_B))}
+    path.write_bytes(b"of an earlier run")
+    keep_encoder(path, TRAINED)
+    assert path.read_bytes() == b"of an earlier run"
 
 
 def test_frozen_the_convolutional_network_leaves_the_maps_that_lead_from_it_trainable() -> None:

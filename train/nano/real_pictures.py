@@ -4,9 +4,10 @@
     python -m data_engine.build --config data_engine/configs/real.yaml --out data/real
     python -m train.nano.real_pictures --real ../real
 
-Begins with the committed tensors and ends in new ones, `runs/nano/real/trained.safetensors`. It can be stopped at any
-moment and goes on where it stopped. The encoder gets EfficientNet-Lite0's features beside its own embeddings, which
-start at zero, so that at the first step the model is the Nano as it was; and frames of 64 tokens.
+Begins with the committed tensors and ends in new ones, `runs/nano/real/trained.safetensors`; with `--keep-encoder`
+without the first step, from the encoder that there is. It can be stopped at any moment and goes on where it stopped.
+The encoder gets EfficientNet-Lite0's features beside its own embeddings, which start at zero, so that at the first step
+the model is the Nano as it was; and frames of 64 tokens.
 """
 
 from __future__ import annotations
@@ -73,6 +74,14 @@ def write_model(folder: Path, start: Path) -> None:
     model, tokenizer = begin(start)
     write_configuration(folder, model, tokenizer, NANO_OF_REAL_PICTURES)
     model.save_pretrained(folder)
+
+
+def keep_encoder(path: Path, start: Path) -> None:
+    """Writes the encoder and the projector of the start, unless there are some, where the first step writes its own."""
+    if not path.exists():
+        tensors, _ = read_trained_tensors(start)
+        parts = {name: tensor for name, tensor in tensors.items() if name.startswith(TRAINED_PARTS)}
+        save_trained_tensors(path, parts, {}, tensors[ADDED_TOKEN_EMBEDDINGS], 1.0)
 
 
 def pretrain_encoder(path: Path, start: Path, real: Path, settings: dict[str, Any]) -> None:
@@ -153,13 +162,19 @@ def main() -> None:
     parser.add_argument(
         "--part", type=float, default=1.0, help="how much of the way to what was learned is taken, 0 to 1 (default 1)"
     )
+    parser.add_argument(
+        "--keep-encoder", action="store_true", help="train the encoder with all the rest only, not on labels first"
+    )
     arguments = parser.parse_args()
     if not 0 <= arguments.part <= 1:
         parser.error("--part lies between 0 and 1.")
     stage = StageConfig.read(CONFIGS / "nano" / f"{STAGE}.yaml", arguments.set)
     folder = stage.start.parent
     with resumable_command("Error: "):
-        pretrain_encoder(stage.start, arguments.start, arguments.real, read_settings(SETTINGS))
+        if arguments.keep_encoder:
+            keep_encoder(stage.start, arguments.start)
+        else:
+            pretrain_encoder(stage.start, arguments.start, arguments.real, read_settings(SETTINGS))
         write_model(stage.model, arguments.start)
         result = run_stage(stage)
     join(arguments.start, result, folder / "trained.safetensors", arguments.part)
