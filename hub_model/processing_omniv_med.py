@@ -162,7 +162,7 @@ class OmniVMedProcessor(ProcessorMixin):
         volume_label, video_label: what stands before the tokens of a frame, with "{position}" for its millimetres or
             seconds; "" labels no frames.
         frame_separator: what stands between the frames that keep tokens.
-        max_labels: labelled frames of one clip, evenly spaced; None labels all.
+        max_labels: labelled frames of one clip at most, as far apart as that needs; None labels all.
         max_frames: frames (slices) taken from one clip, evenly spaced.
         fps: frames per second taken from a video.
         prune_rule, prune_threshold, peak_threshold: see `prune_tokens`; `prune_threshold` alone governs how much is
@@ -395,23 +395,32 @@ class OmniVMedProcessor(ProcessorMixin):
         return min(self.min_frame_tokens, most), most
 
     def _labels(self, clip: Clip, keep_mask: torch.Tensor) -> tuple[str, ...]:
-        """What stands before each frame that keeps tokens: separator and label, these evenly thinned.
+        """What stands before each frame that keeps tokens: separator and label.
 
-        Without millimetres or seconds no frame has a label.
+        Labels are thinned over time or millimetres, not over kept frames: what is kept after a still stretch is the
+        moment at which something changes, and it has its label. Without millimetres or seconds no frame has one.
         """
         labels = [""] * len(keep_mask)
         if clip.kind == "image":
             return tuple(labels)
         known = clip.kind == "video" or all(clip.pixel_spacing)
         wording = (self.video_label if clip.kind == "video" else self.volume_label) if known else ""
-        kept = keep_mask.any(dim=1).nonzero().squeeze(1).tolist()
-        step = 1 if self.max_labels is None else math.ceil(len(kept) / self.max_labels)
-        for place, frame in enumerate(kept):
+        least = self._least_label_distance(clip.positions)
+        last = -math.inf
+        for place, frame in enumerate(keep_mask.any(dim=1).nonzero().squeeze(1).tolist()):
             if place:
                 labels[frame] = self.frame_separator
-            if place % step == 0:
+            if abs(clip.positions[frame] - last) >= least:
                 labels[frame] += wording.replace(LABEL_POSITION, f"{clip.positions[frame]:.1f}")
+                last = clip.positions[frame]
         return tuple(labels)
+
+    def _least_label_distance(self, positions: np.ndarray) -> float:
+        """How far apart two labels of a clip are at least, so that `max_labels` are enough."""
+        if self.max_labels is None or len(positions) < 2:
+            return 0.0
+        length = float(abs(positions[-1] - positions[0])) * len(positions) / (len(positions) - 1)
+        return length / self.max_labels * (1 - 1e-6)
 
     @staticmethod
     def placeholder_text(processed: ProcessedClip) -> str:

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerFast, pipeline
 
@@ -149,6 +152,25 @@ def test_labels_of_long_clips_are_thinned_evenly(processor, frames):
     assert MAX_LABELS / 2 < len(labelled) <= MAX_LABELS
     assert labelled[0] == 0
     assert len(set(np.diff(labelled))) == 1
+
+
+def test_what_changes_after_a_still_stretch_has_its_label(processor):
+    clip = still_clip(6 * MAX_LABELS, (41, 42, 43, 59))
+    labels = processor.process_clip(clip).labels
+    labelled = [index for index, label in enumerate(labels) if label]
+    assert {0, 41, 59} <= set(labelled), "the first frame that is kept after a pause"
+    assert 42 not in labelled and 43 not in labelled, "a label for each sixth of the frames is enough"
+
+
+@given(kept=st.lists(st.booleans(), min_size=1, max_size=80), step=st.floats(0.04, 30))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_clip_has_more_labels_than_are_allowed(processor, kept, step):
+    positions = np.arange(len(kept)) * step
+    clip = replace(changing_clip(len(kept), "video"), positions=positions)
+    keep_mask = torch.tensor(kept)[:, None]
+    keep_mask[0] = True
+    labelled = [index for index, label in enumerate(processor._labels(clip, keep_mask)) if label]
+    assert len(labelled) <= MAX_LABELS and labelled[0] == 0
 
 
 @pytest.mark.parametrize("clip", [changing_clip(5), still_clip(9, (2, 6)), changing_clip(40, "video"), still_clip(1)])
