@@ -30,13 +30,13 @@ def test_no_more_than_a_few_answerable_questions_change(not_medical, answerable)
     assert changed <= TAKEN_WRONGLY * len(answerable)
 
 
-def test_where_the_two_lie_apart_the_bias_lies_between():
+def test_where_the_two_lie_apart_the_bias_lies_in_the_middle():
     bias = fit_bias([-1.0, -2.0, 3.0, -9.0, -8.5], ["not medical"] * 3 + ["answer"] * 2)
-    assert 2.0 <= bias < 8.5
+    assert bias == pytest.approx((2.0 + 8.5) / 2)
 
 
-def test_a_model_that_knows_all_of_them_needs_none():
-    assert fit_bias([3.0, 4.0, -9.0], ["not medical", "not medical", "answer"]) == 0
+def test_a_model_that_takes_answerable_questions_so_already_gets_none():
+    assert fit_bias([3.0, 4.0, 1.0], ["not medical", "not medical", "answer"]) == 0
 
 
 def test_a_split_without_either_kind_is_refused():
