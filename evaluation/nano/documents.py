@@ -77,12 +77,17 @@ def sources(metrics: Figures) -> str:
 
 
 def real_pictures(metrics: Figures) -> str:
-    """Grades, declined questions, confidence and small talk, in sentences."""
+    """Places, grades, declined questions, confidence and small talk, in sentences."""
     found = metrics["real_pictures"]
     grades = "; ".join(
         f"weighted kappa of {thing} {one['value']:.2f} ({one['interval'][0]:.2f}–{one['interval'][1]:.2f}, "
         f"{one['count']} pictures)".replace("-", "−")
         for thing, one in found["grades"].items()
+    )
+    places = "; ".join(
+        f"{thing} {percent(one['accuracy'])} ({span(one['interval'])}; blind {percent(one['blind'])}) of {one['count']}"
+        for source, thing in goals.PLACED.items()
+        if (one := found["places"].get(source))
     )
     cannot_tell, other, wrongly = (found["declined"][name] for name in ("cannot tell", "not medical", "wrongly"))
     talk = found["conversation"]["claims_to_be_a_person"]
@@ -92,7 +97,8 @@ def real_pictures(metrics: Figures) -> str:
     )
     claims = "never claims" if not talk["share"] else f"claims {percent(talk['share'])} of the time"
     return _wrapped(
-        f"Grades: {grades}.",
+        f"Every question of these sources for a half or quadrant of the picture, right: {places}.",
+        f"Every question for a grade: {grades}.",
         f"Of {cannot_tell['count']} questions that the picture cannot answer it declines "
         f"{percent(cannot_tell['share'])} ({span(cannot_tell['interval'])}), of {other['count']} about pictures that "
         f"are not medical {percent(other['share'])} ({span(other['interval'])}), and of {wrongly['count']:,} "
