@@ -29,8 +29,8 @@ from transformers.utils import logging
 
 from benchmarks.end_to_end.cases import HUB_MODEL
 from benchmarks.film_process import MINUTES, TOKEN_BUDGET, load, question_prompt
-from benchmarks.generated_films import HEIGHT, WIDTH, Scene, View, draw_scenes, views, write_film
 from benchmarks.report import share_with_interval, write_json
+from data_engine.films import HEIGHT, WIDTH, Scene, View, draw_scenes, views, write_film
 from data_engine.phantoms.sample import LESION_GRID
 from data_engine.tables import markdown_table
 from hub_model.processing_omniv_med import OmniVMedProcessor, ProcessedClip

@@ -28,8 +28,8 @@ from benchmarks.end_to_end.cases import HUB_MODEL
 from benchmarks.end_to_end.figures import COLOURS
 from benchmarks.end_to_end.measuring import FreshProcesses
 from benchmarks.film_process import MINUTES, QUESTION, STAGES, TOKEN_BUDGET, measure
-from benchmarks.generated_films import copy_beginning, draw_scenes, views, write_film
 from benchmarks.report import medians_of_rounds, write_json
+from data_engine.films import copy_beginning, draw_scenes, views, write_film
 from data_engine.tables import markdown_table
 
 FRAME_RATE, VIEWS, SEED = 25, 40, 1

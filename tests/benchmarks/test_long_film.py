@@ -27,9 +27,9 @@ from benchmarks.film_moments import (
     named_time,
 )
 from benchmarks.film_process import STAGES
-from benchmarks.generated_films import HEIGHT, WIDTH, Scene, copy_beginning, draw_scenes, views, write_film
 from benchmarks.long_film import ABOUT, MEASURED, draw, growth
 from benchmarks.report import medians_of_rounds
+from data_engine.films import HEIGHT, WIDTH, Scene, copy_beginning, draw_scenes, views, write_film
 from data_engine.phantoms import endoscopy
 from hub_model.media_omniv_med import load_clip
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
-"""Writes films of endoscopy for the benchmarks of long videos: one generated view after the other, some held still.
+"""Writes films of endoscopy: one generated view after the other, some held still.
 
 Each frame has noise of its own, so that a still view is not the same frame again. A film's views come from a pool,
 because generating a view takes longer than filming it.
