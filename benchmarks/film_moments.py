@@ -30,7 +30,8 @@ from transformers.utils import logging
 from benchmarks.end_to_end.cases import HUB_MODEL
 from benchmarks.film_process import MINUTES, TOKEN_BUDGET, load, question_prompt
 from benchmarks.report import share_with_interval, write_json
-from data_engine.films import HEIGHT, WIDTH, Scene, View, draw_scenes, views, write_film
+from data_engine.film_moments import FRAME_RATE, draw_moment
+from data_engine.films import HEIGHT, WIDTH, View, views, write_film
 from data_engine.phantoms.sample import LESION_GRID
 from data_engine.tables import markdown_table
 from hub_model.processing_omniv_med import OmniVMedProcessor, ProcessedClip
@@ -39,8 +40,6 @@ FILMS, SEED = 50, 7
 VIEWS = 16
 """Without a polyp, shared by all films; the view in which one appears is each film's own."""
 SHORTEST_FILM, LONGEST_FILM = 120, 180
-SHORTEST_EVENT, LONGEST_EVENT = 8, 20
-FRAME_RATE = 2
 TOLERANCE = 5.0
 """Seconds before the polyp appears or after it vanishes that an answer may be off."""
 COVERED = 0.25
@@ -81,21 +80,12 @@ def write_event(path: Path, plain: Sequence[View], pair: tuple[View, View], numb
     """
     rng = np.random.default_rng((SEED, number))
     seconds = int(rng.integers(SHORTEST_FILM, LONGEST_FILM + 1))
-    length = int(rng.integers(SHORTEST_EVENT, LONGEST_EVENT + 1))
-    before = int(rng.integers(SHORTEST_EVENT, LONGEST_EVENT + 1))
-    place = int(rng.integers(0, seconds - before - length))
-    start = place + before
-    scenes = [
-        *draw_scenes(plain, place, rng),
-        Scene(pair[0], before, True),
-        Scene(pair[1], length, True),
-        *draw_scenes(plain, seconds - start - length, rng),
-    ]
-    write_film(path, scenes, FRAME_RATE, number)
+    moment = draw_moment(plain, pair, seconds, rng)
+    write_film(path, moment.scenes, FRAME_RATE, number)
     lesions = pair[1].sample.lesions
     if lesions is None:
         raise ValueError("The second view of a pair has a polyp.")
-    return Event(path, seconds, start, start + length, lesions[0])
+    return Event(path, seconds, moment.start, moment.end, lesions[0])
 
 
 def covered_tokens(event: Event, grid: tuple[int, int]) -> np.ndarray:
@@ -153,8 +143,8 @@ def ask(processor: OmniVMedProcessor, model: Any, film: ProcessedClip) -> str:
 
 def write_events(folder: Path, films: int) -> list[Event]:
     """The films, each with its event."""
-    plain = views(VIEWS, SEED, lesion=False)
-    without, having = (views(films, SEED + 1, lesion=lesion) for lesion in (False, True))
+    plain = views(VIEWS, (SEED,), lesion=False)
+    without, having = (views(films, (SEED + 1,), lesion=lesion) for lesion in (False, True))
     return [
         write_event(folder / f"{number}.mp4", plain, pair, number)
         for number, pair in enumerate(zip(without, having, strict=True))

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ from benchmarks.end_to_end.figures import COLOURS
 from benchmarks.end_to_end.measuring import FreshProcesses
 from benchmarks.film_process import MINUTES, QUESTION, STAGES, TOKEN_BUDGET, measure
 from benchmarks.report import medians_of_rounds, write_json
-from data_engine.films import copy_beginning, draw_scenes, views, write_film
+from data_engine.films import draw_scenes, views, write_film
 from data_engine.tables import markdown_table
 
 FRAME_RATE, VIEWS, SEED = 25, 40, 1
@@ -39,12 +40,25 @@ MOST_BYTES = 1.5e9
 """What an hour may take: our goal."""
 
 
+def copy_beginning(film: Path, path: Path, seconds: int) -> None:
+    """The first seconds of a film that `write_film` wrote, as a film of its own; nothing is encoded again."""
+    with av.open(str(film)) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        copied = target.add_stream_from_template(stream)
+        end = round(seconds / stream.time_base)
+        for packet in source.demux(stream):
+            if packet.pts is None or packet.pts >= end:  # shown in the order of decoding, as ultrafast reorders nothing
+                break
+            packet.stream = copied
+            target.mux(packet)
+
+
 def write_films(folder: Path, minutes: Sequence[int]) -> list[Path]:
     """A film of each length, the shorter ones the beginnings of the longest."""
     paths = [folder / f"{length}.mp4" for length in minutes]
     longest = max(minutes)
     film = folder / f"{longest}.mp4"
-    write_film(film, draw_scenes(views(VIEWS, SEED), 60 * longest, np.random.default_rng(SEED)), FRAME_RATE, SEED)
+    write_film(film, draw_scenes(views(VIEWS, (SEED,)), 60 * longest, np.random.default_rng(SEED)), FRAME_RATE, SEED)
     for path, length in zip(paths, minutes, strict=True):
         if path != film:
             copy_beginning(film, path, 60 * length)

@@ -31,7 +31,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 from tqdm import tqdm
 
-from data_engine import generated
+from data_engine import film_moments, generated
 from data_engine.adapters import get_adapter
 from data_engine.adapters.base import MediaStore, Row
 from data_engine.commands import resumable_command
@@ -50,6 +50,21 @@ logger = logging.getLogger(__name__)
 CHUNK_ROWS = 32
 WORK = ".build"
 """Folder in the built set's folder where chunks lie until the set is finished."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A source that is not downloaded: its title and terms, and what makes records of one row of it."""
+
+    title: str
+    license: str
+    records: Callable[[Any, MediaStore], list[Record]]
+
+
+GENERATED = {
+    generated.NAME: Generated("Generated phantoms", generated.LICENSE, generated.records_of),
+    film_moments.NAME: Generated("Generated films", film_moments.LICENSE, film_moments.records_of),
+}
 
 
 class BuildError(ValueError):
@@ -94,8 +109,9 @@ class BuildConfig(Strict):
 
     Attributes:
         title: of the data card.
-        seed: of the generated samples and of the mixture.
+        seed: of the generated samples and films, and of the mixture.
         generated: samples to generate, by split; a sample gives up to three records.
+        films: films to generate, by split; a film gives one record.
         sources, benchmarks: downloaded sets; paths are relative to the configuration.
         records: how many records a split has at most; a split that is not named keeps all of its records.
         shares: of the training split, by source, modality and task.
@@ -107,6 +123,7 @@ class BuildConfig(Strict):
     title: str
     seed: int
     generated: dict[Split, int] = Field(default_factory=dict)
+    films: dict[Split, int] = Field(default_factory=dict)
     sources: tuple[SourceConfig, ...] = ()
     benchmarks: tuple[BenchmarkConfig, ...] = ()
     records: dict[Split, int] = Field(default_factory=dict)
@@ -155,8 +172,8 @@ class ChunkTask:
     """One chunk: rows in, records out.
 
     Attributes:
-        source: name of an adapter, or of the generated source.
-        folder: what the user downloaded; None for the generated source.
+        source: name of an adapter, or of a generated source.
+        folder: what the user downloaded; None for a generated source.
         splits: records of other splits are left out.
         rows, done: files of the chunk's rows and of its result.
         media: folder of the built set, which media are written below.
@@ -177,7 +194,7 @@ def convert_chunk(task: ChunkTask) -> int:
     rows = pickle.loads(task.rows.read_bytes())
     for row in rows:
         if task.folder is None:
-            lines += _with_fingerprints(generated.records_of(row, store), task, known)
+            lines += _with_fingerprints(GENERATED[task.source].records(row, store), task, known)
             continue
         try:
             lines += _with_fingerprints(get_adapter(task.source).records(row, task.folder, store), task, known)
@@ -248,6 +265,9 @@ def _listings(config: BuildConfig) -> list[_Listing]:
     if config.generated:
         samples = partial(generated.plan_samples, config.seed, config.generated)
         listings.append(_Listing("source", generated.NAME, None, SPLITS, samples))
+    if config.films:
+        films = partial(film_moments.plan_films, config.seed, config.films)
+        listings.append(_Listing("source", film_moments.NAME, None, SPLITS, films))
     downloaded: list[SourceConfig | BenchmarkConfig] = [*config.sources, *config.benchmarks]
     for one in downloaded:
         get_adapter(one.name)  # a name that does not exist is said before any work
@@ -417,8 +437,10 @@ def source_facts(
     facts = []
     for one in converted:
         if one.listing.role == "source":
-            title, homepage, license = "Generated phantoms", "", generated.LICENSE
-            if one.listing.path is not None:
+            if one.listing.path is None:
+                made = GENERATED[one.listing.name]
+                title, homepage, license = made.title, "", made.license
+            else:
                 adapter = get_adapter(one.listing.name)
                 title, homepage, license = adapter.title, adapter.homepage, adapter.license
             ids = {item.record.id for item in one.items}
@@ -465,8 +487,11 @@ def build(config: BuildConfig, out: Path, engine: str, processes: int) -> dict[s
     Raises:
         BuildError, LeakError, ValueError: what is wrong with the configuration, the sources or the folder.
     """
-    plan = _digest(config.model_dump_json())
-    converted_from = _digest(config.model_dump_json(include={"seed", "generated", "sources", "benchmarks"}))
+    # A configuration without films has the digest that it had before there were any: sets built then stay finished.
+    absent = set() if config.films else {"films"}
+    plan = _digest(config.model_dump_json(exclude=absent))
+    rows_from = {"seed", "generated", "films", "sources", "benchmarks"} - absent
+    converted_from = _digest(config.model_dump_json(include=rows_from))
     started, finished = out / WORK / "plan", out / "build.json"
     if finished.exists() and json.loads(finished.read_text(encoding="utf-8"))["configuration"] == plan:
         return json.loads((out / "statistics.json").read_text(encoding="utf-8"))

@@ -67,12 +67,14 @@ class Scene:
     is_still: bool
 
 
-def views(count: int, seed: int, lesion: bool | None = None) -> list[View]:
+def view(seed: Sequence[int], lesion: bool | None = None) -> View:
+    """The view of a seed, with a polyp or without one as asked, or as chance has it; all else is the same in both."""
+    return View(endoscopy.generate("video", np.random.default_rng(seed), lesion=lesion))
+
+
+def views(count: int, seed: Sequence[int], lesion: bool | None = None) -> list[View]:
     """So many views by seed, each with a polyp or without one as asked, or as chance has it."""
-    return [
-        View(endoscopy.generate("video", np.random.default_rng((seed, number)), lesion=lesion))
-        for number in range(count)
-    ]
+    return [view((*seed, number), lesion) for number in range(count)]
 
 
 def draw_scenes(pool: Sequence[View], seconds: int, rng: np.random.Generator) -> list[Scene]:
@@ -89,12 +91,21 @@ def draw_scenes(pool: Sequence[View], seconds: int, rng: np.random.Generator) ->
     return scenes
 
 
-def write_film(path: Path, scenes: Sequence[Scene], rate: int, seed: int) -> None:
-    """H.264 in MP4 of the scenes, one after the other, `rate` frames a second."""
+def write_film(path: Path, scenes: Sequence[Scene], rate: int, seed: int, one_thread: bool = False) -> None:
+    """H.264 in MP4 of the scenes, one after the other.
+
+    Args:
+        path: file to write.
+        scenes: what is seen.
+        rate: frames a second.
+        seed: of the noise.
+        one_thread: slower, and the same bytes on every machine: x264's depend on how many threads it runs.
+    """
+    options = {"preset": "ultrafast"} | ({"threads": "1"} if one_thread else {})
     grain = np.random.default_rng(seed).normal(0, NOISE, (2 * HEIGHT, 2 * WIDTH)).round().astype(np.int16)
     number = 0
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast"})
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for scene in scenes:
             pictures = scene.view.pictures
@@ -107,16 +118,3 @@ def write_film(path: Path, scenes: Sequence[Scene], rate: int, seed: int) -> Non
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="yuv420p")))
                 number += 1
         container.mux(stream.encode())
-
-
-def copy_beginning(film: Path, path: Path, seconds: int) -> None:
-    """The first seconds of a film that `write_film` wrote, as a film of its own; nothing is encoded again."""
-    with av.open(str(film)) as source, av.open(str(path), "w") as target:
-        stream = source.streams.video[0]
-        copied = target.add_stream_from_template(stream)
-        end = round(seconds / stream.time_base)
-        for packet in source.demux(stream):
-            if packet.pts is None or packet.pts >= end:  # shown in the order of decoding, as ultrafast reorders nothing
-                break
-            packet.stream = copied
-            target.mux(packet)

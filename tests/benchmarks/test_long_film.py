@@ -16,7 +16,6 @@ import torch
 
 from benchmarks import film_moments, film_process, long_film
 from benchmarks.film_moments import (
-    SHORTEST_EVENT,
     SHORTEST_FILM,
     TOLERANCE,
     Event,
@@ -27,9 +26,10 @@ from benchmarks.film_moments import (
     named_time,
 )
 from benchmarks.film_process import STAGES
-from benchmarks.long_film import ABOUT, MEASURED, draw, growth
+from benchmarks.long_film import ABOUT, MEASURED, copy_beginning, draw, growth
 from benchmarks.report import medians_of_rounds
-from data_engine.films import HEIGHT, WIDTH, Scene, copy_beginning, draw_scenes, views, write_film
+from data_engine.film_moments import SHORTEST_EVENT
+from data_engine.films import HEIGHT, WIDTH, Scene, draw_scenes, views, write_film
 from data_engine.phantoms import endoscopy
 from hub_model.media_omniv_med import load_clip
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def pool():
-    return views(2, 3)
+    return views(2, (3,))
 
 
 @pytest.fixture(scope="module")
