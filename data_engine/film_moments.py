@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_engine.films import Scene, View, draw_scenes, view, views, write_film
+from data_engine.films import Scene, View, draw_scenes, views, write_film
+from data_engine.phantoms import endoscopy
 from data_engine.records import SPLITS, Record, Split
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 NAME, LICENSE = "film-moments", "Apache-2.0"
 FRAME_RATE = 2
+HEIGHT = 120
+"""Pixels of a frame, as the Nano sees a film at 112."""
 SHORTEST_FILM, LONGEST_FILM = 40, 180
 """Seconds."""
 SHORTEST_EVENT, LONGEST_EVENT = 8, 20
@@ -79,10 +82,15 @@ def draw_moment(plain: Sequence[View], pair: tuple[View, View], seconds: int, rn
     return Moment(scenes, start, start + length)
 
 
+def still(seed: Sequence[int], lesion: bool) -> View:
+    """A view that is only held, with a polyp or without one; all else is the same in both."""
+    return View(endoscopy.generate("video", np.random.default_rng(seed), lesion=lesion, frames=1), HEIGHT)
+
+
 @cache
 def plain_views(seed: int, split: Split) -> list[View]:
     """The views without a polyp of all films of a split."""
-    return views(VIEWS, (seed, SPLITS.index(split), 0), lesion=False)
+    return views(VIEWS, (seed, SPLITS.index(split), 0), lesion=False, height=HEIGHT)
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class FilmPlan:
         rng = self.random(2)
         seconds = int(rng.integers(SHORTEST_FILM, LONGEST_FILM + 1))
         place = (self.seed, SPLITS.index(self.split), 1, self.index)
-        pair = (view(place, lesion=False), view(place, lesion=self.has_polyp))
+        pair = (still(place, lesion=False), still(place, lesion=self.has_polyp))
         return draw_moment(plain_views(self.seed, self.split), pair, seconds, rng)
 
 

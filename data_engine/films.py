@@ -21,9 +21,7 @@ from data_engine.phantoms.sample import Sample
 
 HEIGHT, WIDTH = 240, 320
 NOISE = 2.0
-"""Standard deviation of each frame's own noise, in grey levels of 255."""
-CHROMA = HEIGHT // 2
-"""Rows that the two colour planes take below the luminance in a frame of yuv420p, as PyAV lays it out."""
+"""Standard deviation of each frame's own noise, in grey levels of 255; less in smaller ones, as if reduced."""
 SHORTEST_VIEW, LONGEST_VIEW = 4, 20
 """Seconds of one view."""
 SHARE_STILL = 0.5
@@ -36,16 +34,17 @@ class View:
     """What the camera sees for a while."""
 
     sample: Sample
+    height: int = HEIGHT
 
     @cached_property
     def pictures(self) -> np.ndarray:
-        """The phantom's frames, forwards and backwards, as planes of yuv420p: uint8 (frames, 1.5 · HEIGHT, WIDTH)."""
+        """The phantom's frames, forwards and backwards, as planes of yuv420p: uint8 (frames, 1.5 · height, width)."""
         frames = self.sample.frames
         there_and_back = np.concatenate([frames, frames[-2:0:-1]])
-        side = (WIDTH - HEIGHT) // 2
+        side = (self.height * WIDTH // HEIGHT - self.height) // 2
         planes = []
         for frame in there_and_back:
-            large = np.asarray(Image.fromarray(frame).resize((HEIGHT, HEIGHT)))
+            large = np.asarray(Image.fromarray(frame).resize((self.height, self.height)))
             on_screen = np.pad(large, ((0, 0), (side, side), (0, 0)))
             shown = av.VideoFrame.from_ndarray(on_screen, format="rgb24")
             planes.append(shown.reformat(format="yuv420p").to_ndarray())
@@ -67,14 +66,14 @@ class Scene:
     is_still: bool
 
 
-def view(seed: Sequence[int], lesion: bool | None = None) -> View:
+def view(seed: Sequence[int], lesion: bool | None = None, height: int = HEIGHT) -> View:
     """The view of a seed, with a polyp or without one as asked, or as chance has it; all else is the same in both."""
-    return View(endoscopy.generate("video", np.random.default_rng(seed), lesion=lesion))
+    return View(endoscopy.generate("video", np.random.default_rng(seed), lesion=lesion), height)
 
 
-def views(count: int, seed: Sequence[int], lesion: bool | None = None) -> list[View]:
+def views(count: int, seed: Sequence[int], lesion: bool | None = None, height: int = HEIGHT) -> list[View]:
     """So many views by seed, each with a polyp or without one as asked, or as chance has it."""
-    return [view((*seed, number), lesion) for number in range(count)]
+    return [view((*seed, number), lesion, height) for number in range(count)]
 
 
 def draw_scenes(pool: Sequence[View], seconds: int, rng: np.random.Generator) -> list[Scene]:
@@ -96,25 +95,28 @@ def write_film(path: Path, scenes: Sequence[Scene], rate: int, seed: int, one_th
 
     Args:
         path: file to write.
-        scenes: what is seen.
+        scenes: what is seen, of views of one height.
         rate: frames a second.
         seed: of the noise.
         one_thread: slower, and the same bytes on every machine: x264's depend on how many threads it runs.
     """
     options = {"preset": "ultrafast"} | ({"threads": "1"} if one_thread else {})
-    grain = np.random.default_rng(seed).normal(0, NOISE, (2 * HEIGHT, 2 * WIDTH)).round().astype(np.int16)
+    height = scenes[0].view.height
+    width = height * WIDTH // HEIGHT
+    sigma = NOISE * height / HEIGHT
+    grain = np.random.default_rng(seed).normal(0, sigma, (2 * height, 2 * width)).round().astype(np.int16)
     number = 0
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for scene in scenes:
             pictures = scene.view.pictures
             for place in range(scene.seconds * rate):
                 step = 0 if scene.is_still else place * STEPS_PER_SECOND // rate
                 shown = pictures[step % len(pictures)].copy()
-                down, right = 7919 * number % HEIGHT, 104729 * number % WIDTH
-                noise = grain[down : down + HEIGHT, right : right + WIDTH]
-                np.clip(shown[:HEIGHT] + noise, 0, 255, out=shown[:HEIGHT], casting="unsafe")
+                down, right = 7919 * number % height, 104729 * number % width
+                noise = grain[down : down + height, right : right + width]
+                np.clip(shown[:height] + noise, 0, 255, out=shown[:height], casting="unsafe")
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="yuv420p")))
                 number += 1
         container.mux(stream.encode())

@@ -58,15 +58,17 @@ def more_polyps(
     return places
 
 
-def generate(kind: str, rng: np.random.Generator, lesion: bool | None = None) -> Sample:
+def generate(kind: str, rng: np.random.Generator, lesion: bool | None = None, frames: int | None = None) -> Sample:
     """One still ("image") or a short clip ("video") from inside a hollow organ.
 
-    `lesion` says whether it has a polyp; None has chance decide. All else is the same with and without one.
+    `lesion` says whether it has a polyp; None has chance decide. All else is the same with and without one. `frames`
+    says how many a clip has; None has chance decide.
     """
     region = REGIONS[int(rng.integers(3))]
     drawn = bool(rng.random() < 0.5)
     lesion = drawn if lesion is None else lesion
-    frames = 1 if kind == "image" else int(rng.integers(8, 17))
+    length = 1 if kind == "image" else int(rng.integers(8, 17))
+    frames = length if frames is None else frames
     rate = rng.uniform(4, 15)
     seconds = np.arange(frames) / rate
     motion = MOTIONS[int(rng.integers(3))]
