@@ -163,20 +163,19 @@ def compare(model_folder: Path, films: int) -> dict[str, Any]:
             for budget, film in processed.items():
                 one[f"kept, budget {budget}"] = kept_share(event, film)
                 one[f"tokens, budget {budget}"] = int(film.pruned.keep_mask.sum())
-            one["answer"] = ask(processor, model, processed[BUDGETS[0]])
+                one[f"answer, budget {budget}"] = ask(processor, model, film)
             found.append(one)
-    shares = {
-        f"the moment is kept, budget {budget}": sum(one[f"kept, budget {budget}"] >= 0.5 for one in found)
-        for budget in BUDGETS
-    }
-    answers = [one["answer"] for one in found]
+    shares: dict[str, int] = {}
+    for budget in BUDGETS:
+        answers = [one[f"answer, budget {budget}"] for one in found]
+        shares |= {
+            f"the moment is kept, budget {budget}": sum(one[f"kept, budget {budget}"] >= 0.5 for one in found),
+            f"the model names a time, budget {budget}": sum(named_time(answer) is not None for answer in answers),
+            f"the model names the moment, budget {budget}": count_right(answers, events),
+            f"blind: seeing the film before, budget {budget}": count_right([answers[-1], *answers[:-1]], events),
+        }
     best = best_single_time(events)
-    shares |= {
-        "the model names a time": sum(named_time(answer) is not None for answer in answers),
-        "the model names the moment": count_right(answers, events),
-        "blind: seeing the film before": count_right([answers[-1], *answers[:-1]], events),
-        f"always {best} s": sum(is_right(best, event) for event in events),
-    }
+    shares[f"always {best} s"] = sum(is_right(best, event) for event in events)
     return {
         "question": QUESTION,
         "tolerance_s": TOLERANCE,

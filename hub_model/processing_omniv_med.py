@@ -419,8 +419,8 @@ class OmniVMedProcessor(ProcessorMixin):
         """How far apart two labels of a clip are at least, so that `max_labels` are enough."""
         if self.max_labels is None or len(positions) < 2:
             return 0.0
-        length = float(abs(positions[-1] - positions[0])) * len(positions) / (len(positions) - 1)
-        return length / self.max_labels * (1 - 1e-6)
+        length = float(np.ptp(positions)) * len(positions) / (len(positions) - 1)
+        return length / self.max_labels * (1 - 1e-6) if length > 0 else math.inf
 
     @staticmethod
     def placeholder_text(processed: ProcessedClip) -> str:

@@ -162,6 +162,11 @@ def test_what_changes_after_a_still_stretch_has_its_label(processor):
     assert 42 not in labelled and 43 not in labelled, "a label for each sixth of the frames is enough"
 
 
+def test_frames_that_all_have_one_time_have_one_label(processor):
+    clip = replace(changing_clip(20, "video"), positions=np.zeros(20))
+    assert sum(map(bool, processor.process_clip(clip).labels)) == 1
+
+
 @given(kept=st.lists(st.booleans(), min_size=1, max_size=80), step=st.floats(0.04, 30))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_clip_has_more_labels_than_are_allowed(processor, kept, step):
