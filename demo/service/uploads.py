@@ -18,6 +18,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 NUMBER = re.compile(r"\d+")
 MADE_UP = re.compile(r"upload-[a-z]+-\d+(\.[a-z0-9]+)*")
 """The names that the page's browser gives to uploads in place of their own (`uploads.js`)."""
+HALF_OF_A_VOLUME = re.compile(r"\.(hdr|img|mhd|nhdr|z?raw)(\.gz)?$", re.IGNORECASE)
+"""Endings of a header and of the file of its voxels."""
 FEWEST_FRAMES = 3
 """Pictures named alike from which they are taken for the frames of a video."""
 LONGEST_SUFFIX = 12
@@ -38,7 +40,7 @@ def media_of(uploads: Sequence[Path]) -> list[list[Path]]:
             name = "dicom"
         elif kinds[path] == "picture":
             name = NUMBER.sub("#", path.name)
-        elif path.suffix.lower() in (".hdr", ".img", ".mhd", ".raw", ".nhdr") and len(uploads) == 2:
+        elif HALF_OF_A_VOLUME.search(path.name) and len(uploads) == 2:
             name = "volume"
         groups.setdefault(name, []).append(path)
     media: list[list[Path]] = []

@@ -77,12 +77,13 @@ def test_a_file_s_name_is_shown_and_never_leaves_the_browser(page, demo, tmp_pat
 def test_a_header_and_its_voxels_stay_named_alike_and_a_note_tells_where_they_are_not(page, tmp_path):
     sent: list[bytes] = []
     page.on("request", lambda request: sent.append(request.post_data_buffer or b""))
-    header, voxels = tmp_path / "DOE.mhd", tmp_path / "DOE.raw"
-    sitk.WriteImage(sitk.GetImageFromArray(make_body()), str(header))
-    upload(page, header, voxels)
+    header, packed, voxels = (tmp_path / f"DOE.{ending}" for ending in ("mhd", "zraw", "raw"))
+    sitk.WriteImage(sitk.GetImageFromArray(make_body()), str(header), useCompression=True)
+    upload(page, header, packed)
     expect(page.get_by_role("radio", name=re.compile("File 1: volume"))).to_be_checked(timeout=LONG)
     expect(page.get_by_text("whose names differ")).to_have_count(0)
-    assert any(b"upload-a-00001.mhd" in each and b"upload-a-00001.raw" in each for each in sent)
+    assert any(b"upload-a-00001.mhd" in each and b"upload-a-00001.zraw" in each for each in sent)
+    sitk.WriteImage(sitk.GetImageFromArray(make_body()), str(header))
     upload(page, header, voxels.rename(tmp_path / "Smith.raw"))
     expect(page.get_by_role("radio", name=re.compile("File 2: volume"))).to_be_checked(timeout=LONG)
     expect(page.get_by_text("whose names differ")).not_to_have_count(0)

@@ -1,7 +1,7 @@
 // Files on their way to the server. Their names stay in the browser, because a name is often a patient's: the server
 // gets made-up ones, and the rail asks this map for the true ones.
 const ownNames = (window.ownNames ??= new Map());
-const ENDING = /(\.(dcm|ima|nii|hdr|img|mhd|mha|raw|nrrd|nhdr|npy|zip|png|jpe?g|tiff?|webp|bmp|gif|jp2|mp4|m4v|mov|avi|mkv|webm|mpe?g|ts))?(\.gz)?$/i;
+const ENDING = /(\.(dcm|ima|nii|hdr|img|mhd|mha|z?raw|nrrd|nhdr|npy|zip|png|jpe?g|tiff?|webp|bmp|gif|jp2|mp4|m4v|mov|avi|mkv|webm|mpe?g|ts))?(\.gz)?$/i;
 const MOST_AT_ONCE = 500; // files of one request; Gradio takes 1000
 let kinds = 0;
 
