@@ -59,7 +59,7 @@ def _identify_header(head: bytes) -> tuple[str, str] | None:
 
 
 @dataclass(frozen=True)
-class _Header:
+class NiftiHeader:
     """What a header says of its voxels.
 
     Attributes:
@@ -86,6 +86,13 @@ class _Header:
     single_file: bool
 
     @property
+    def origins(self) -> np.ndarray | None:
+        """float64 (slices, 3), LPS millimetres of the centre of each slice's first voxel; None where not known."""
+        if not self.axes_known or not np.isfinite(self.first).all():
+            return None
+        return self.first + np.arange(self.size[2])[:, None] * self.axes[:, 2]
+
+    @property
     def volumes(self) -> int:
         """How many volumes of three axes there are."""
         return int(np.prod(self.size[3:], dtype=object))
@@ -96,8 +103,20 @@ class _Header:
         return int(np.prod(self.size[:3], dtype=object)) * self.channels * self.voxel.itemsize
 
 
-def _parse_header(head: bytes, name: str) -> _Header:
-    """The header at the beginning of a NIfTI or Analyze file."""
+def read_header(path: Path, name: str) -> NiftiHeader:
+    """The header of a NIfTI or Analyze file, compressed or not.
+
+    Args:
+        path: the file.
+        name: what messages call it.
+
+    Raises:
+        MediaError: a header of voxels that cannot be shown, or that does not say where they lie.
+    """
+    with open(path, "rb") as file:
+        head = file.read(1024)
+    if head.startswith(GZIP):
+        head = unpack_head(head)
     try:
         from nibabel.nifti1 import Nifti1Header
         from nibabel.nifti2 import Nifti2Header
@@ -132,7 +151,7 @@ def _parse_header(head: bytes, name: str) -> _Header:
     least = made.sizeof_hdr if single_file else 0
     spacing_known = all(step > 0 for step in header["pixdim"][1 : 1 + min(len(size), 3)])
     place, axes_known = _find_place(header, name) if kind != "Analyze" else (_usual_place(header), False)
-    return _Header(
+    return NiftiHeader(
         size=(*size, *[1] * (3 - len(size))),
         voxel=voxel,
         channels=channels,
@@ -158,7 +177,7 @@ def _usual_place(header: Any) -> np.ndarray:
 
 
 def _find_place(header: Any, name: str) -> tuple[np.ndarray, bool]:
-    """The `axes` of a `_Header` and, as a fourth column, `first`; and whether the header gives them.
+    """The `axes` of a `NiftiHeader` and, as a fourth column, `first`; and whether the header gives them.
 
     They are the sform's where its code says there is one, else the qform's (nifti1.h, "orientation and location in
     space").
@@ -185,9 +204,7 @@ def _find_place(header: Any, name: str) -> tuple[np.ndarray, bool]:
 def read_nifti(path: Path, job: ReadingJob) -> Volume:
     """A NIfTI or Analyze file, compressed or not, or the header of one; of several volumes the one asked for."""
     name, options = job.name, job.options
-    with open(path, "rb") as file:
-        head = file.read(1024)
-    header = _parse_header(unpack_head(head) if head.startswith(GZIP) else head, name)
+    header = read_header(path, name)
     voxels = path if header.single_file else _find_voxels(path, job)
     if voxels is None:
         raise MediaError(
@@ -206,11 +223,13 @@ def read_nifti(path: Path, job: ReadingJob) -> Volume:
     _set_axes(image, header.axes, name)
     if not header.axes_known:
         notes.append("The header gives no orientation; the voxels are taken to run to the left, front and head.")
-    origins = None
-    if header.axes_known and np.isfinite(header.first).all():
-        origins = header.first + np.arange(depth)[:, None] * header.axes[:, 2]
     return Volume(
-        image, options.modality or "", header.spacing_known, origins=origins, notes=tuple(notes), axes=header.axes
+        image,
+        options.modality or "",
+        header.spacing_known,
+        origins=header.origins,
+        notes=tuple(notes),
+        axes=header.axes,
     )
 
 
@@ -220,7 +239,7 @@ def _find_voxels(path: Path, job: ReadingJob) -> Path | None:
     return next(filter(None, (job.find_beside(path, stem + suffix) for suffix in (".img", ".IMG", ".img.gz"))), None)
 
 
-def _read_volume(path: Path, header: _Header, job: ReadingJob) -> np.ndarray:
+def _read_volume(path: Path, header: NiftiHeader, job: ReadingJob) -> np.ndarray:
     """The stored values (z, y, x) or (z, y, x, channels) of the volume that is asked for, mapped where possible."""
     name, limits = job.name, job.options.limits
     first = header.start + job.options.volume_index * header.volume_bytes
@@ -262,7 +281,7 @@ def _apply_scale(stored: np.ndarray, slope: float, offset: float) -> np.ndarray:
 
 
 def _set_axes(image: sitk.Image, axes: np.ndarray, name: str) -> None:
-    """Gives an image the direction and spacing of `axes`, as in `_Header`, without their rounding."""
+    """Gives an image the direction and spacing of `axes`, as in `NiftiHeader`, without their rounding."""
     steps = np.linalg.norm(axes, axis=0)
     left, _, right = np.linalg.svd(axes / steps)
     direction = left @ right  # the nearest axes at right angles

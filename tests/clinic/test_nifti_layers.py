@@ -105,6 +105,22 @@ def test_axes_that_are_not_quite_at_right_angles_are_kept(tmp_path: Path) -> Non
         assert np.abs(corners - place).max(axis=1).min() < 0.01
 
 
+def test_a_file_whose_sform_is_empty_lies_where_its_qform_says(tmp_path: Path, processor) -> None:
+    """Some programs say that there is an sform and leave it zero. Labels and frames must take the same place then."""
+    affine = affine_of(POSES["oblique"])
+    image = nibabel.Nifti1Image(body(7, 6, 5).transpose(2, 1, 0), affine)
+    image.set_qform(affine, code="scanner")
+    path = tmp_path / "body.nii"
+    nibabel.save(image, path)
+    content = bytearray(path.read_bytes())
+    content[280:328] = bytes(48)  # srow_x, srow_y and srow_z
+    path.write_bytes(content)
+    source = read_volume(path)
+    assert np.abs(source.affine() - LPS_TO_RAS @ affine).max() < 0.001
+    labels = token_labels(processor.process_clip(load_clip(path)), source)
+    assert set(np.unique(labels)) <= {KEPT, REMOVED}
+
+
 def test_a_file_that_does_not_say_where_it_lies_has_no_layers(tmp_path: Path, tiny: Path, capsys) -> None:
     image = nibabel.Nifti1Image(body().transpose(2, 1, 0), None)
     nibabel.save(image, tmp_path / "nowhere.nii")
