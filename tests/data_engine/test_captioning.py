@@ -60,9 +60,9 @@ class Server:
 
     def start(self, *options: Any) -> Server:
         """Starts it, on the port that it had before."""
-        command = [sys.executable, str(ROOT / "tests" / "helpers" / "chat_server.py"), "--log", str(self.log)]
+        command = [sys.executable, "-m", "tests.helpers.chat_server", "--log", str(self.log)]
         command += ["--port", str(self.port), *map(str, options)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline())
         return self
 

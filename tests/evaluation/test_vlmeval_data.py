@@ -12,10 +12,9 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from evaluation.lmms_eval_tasks.questions import DATA, FOLDER_OF
 from evaluation.score import score_file, summarise
 from evaluation.vlmeval_data import CLASS_OF, NO_ANSWER, of_pictures
 from tests.helpers.data_fixtures import WRITERS
+from tests.helpers.json_server import JsonHandler, in_background
 from tests.helpers.loopback import answers, free_port
 from tests.helpers.paths import HUB_MODEL
 from tests.helpers.waiting import PATIENCE, wait_until
@@ -135,14 +135,13 @@ def test_what_is_not_about_pictures_is_left_out_and_counted(tmp_path, monkeypatc
     assert "no question about pictures" in capsys.readouterr().err
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     """Answers chat completions: one question right, the next one not."""
 
-    protocol_version = "HTTP/1.1"
     server: Any
 
     def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = json.loads(self.body())
         *pictures, words = request["messages"][0]["content"]
         assert all(one["image_url"]["url"].startswith("data:image/jpeg;base64,") for one in pictures)
         known = [one for one in self.server.known if one.question in words["text"]]
@@ -150,29 +149,16 @@ class Handler(BaseHTTPRequestHandler):
         # Not "None" alone: VLMEvalKit reads its own file of answers with pandas, for which that is no answer.
         said = (f"({true})", "I am not sure.", true.upper(), "Unknown")[next(self.server.turn) % 4]
         message = {"role": "assistant", "content": said}
-        data = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Keeps standard error quiet."""
+        self.reply({"choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
 
 
 @contextmanager
 def every_other_answer(questions: Sequence[BenchmarkQuestion]) -> Iterator[str]:
     """The address of a server that knows the questions, while the block lasts."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.known, server.turn = questions, count()
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.known, server.turn = questions, count()
+    with in_background(server) as address:
+        yield f"{address}/v1"
 
 
 @contextmanager

@@ -4,7 +4,7 @@
 It writes down the mean grey level of each picture, and judges such a caption by the pictures it is sent itself. It can
 refuse, answer nonsense, hold its answers back, and die; each request is a line of its log.
 
-python tests/helpers/chat_server.py --log requests.jsonl --port 0
+python -m tests.helpers.chat_server --log requests.jsonl --port 0
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import os
 import re
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from tests.helpers.json_server import JsonHandler
 
 ERRORS_OF_CANDIDATES = (60, 0, 20, 90)
 """Grey levels that the caption of seed i, modulo 4, is wrong by."""
@@ -70,13 +72,11 @@ def judge(model: str, words: str, levels: list[float]) -> str:
     return json.dumps({name: {"score": score, "reason": f"It is worth {score}."} for name, score in scores.items()})
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     """One request; what all share is in the server's `options` and `state`."""
 
-    protocol_version = "HTTP/1.1"
-
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.body()
         options, state, lock = self.server.options, self.server.state, self.server.lock
         with lock:
             state["in_flight"] += 1
@@ -105,12 +105,7 @@ class Handler(BaseHTTPRequestHandler):
             with open(options.log, "a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
             state["in_flight"] -= 1
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        self.reply(answer, status)
 
     def answer(self, request: dict, words: str, pictures: list[Image.Image], number: int) -> tuple[int, dict]:
         """Status and body."""
@@ -142,9 +137,6 @@ class Handler(BaseHTTPRequestHandler):
             ],
             "usage": {"prompt_tokens": 50 + 100 * len(pictures), "completion_tokens": 20, "total_tokens": 0},
         }
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Keeps standard error quiet; the log file says more."""
 
 
 def main() -> None:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import base64
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from tests.helpers.json_server import JsonHandler, in_background
 
 
 @dataclass
@@ -40,21 +41,10 @@ class Hub:
         return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     """Answers the requests of `HfApi.create_repo`, `list_repo_files`, `add_space_variable` and `create_commit`."""
 
     hub: Hub
-
-    def log_message(self, *arguments: Any) -> None:
-        """Nothing is logged."""
-
-    def reply(self, content: Any, status: int = 200) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
     def do_GET(self) -> None:
         match = re.match(r"/api/(model|space)s/([^/]+/[^/]+)/tree/main", self.path)
@@ -67,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply([{"type": "file", "path": n, "size": s, "oid": "0" * 40} for n, s in zip(files, sizes, strict=True)])
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.body()
         if self.headers.get("Authorization") != "Bearer hf_test":
             self.reply({"error": "Invalid username or password."}, 401)
         elif self.path == "/api/repos/create":
@@ -112,13 +102,6 @@ class Handler(BaseHTTPRequestHandler):
 def hub_server(folder: Path) -> Iterator[Hub]:
     """Serves while the block runs."""
     handler = type("HandlerOfOneHub", (Handler,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    handler.hub = Hub(f"http://127.0.0.1:{server.server_port}", folder)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with in_background(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as address:
+        handler.hub = Hub(address, folder)
         yield handler.hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -11,7 +11,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProce
 
 from hub_model.answering_omniv_med import GreedyLogProbabilities, end_ids
 from hub_model.media_omniv_med import load_clip
+from tests.helpers.json_server import JsonHandler, in_background
 
 
 class ModelServer(ThreadingHTTPServer):
@@ -97,49 +98,32 @@ class ModelServer(ThreadingHTTPServer):
         }
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     """One request."""
 
-    protocol_version = "HTTP/1.1"
     server: ModelServer
 
     def do_GET(self) -> None:
         models = [{"id": "tiny", "object": "model", "created": 0, "owned_by": "vllm"}]
-        self._send(200, {"object": "list", "data": models})
+        self.reply({"object": "list", "data": models})
 
     def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = json.loads(self.body())
         with self.server.lock:
             self.server.keys.append(self.headers["Authorization"])
             status = self.server.statuses.pop(0) if self.server.statuses else 200
             if status != 200:
-                self._send(status, {"error": {"message": "not now"}})
+                self.reply({"error": {"message": "not now"}}, status)
                 return
             try:
-                self._send(200, self.server.answer(request))
+                self.reply(self.server.answer(request))
             except ValueError as error:
-                self._send(400, {"error": {"message": str(error)}})
-
-    def _send(self, status: int, answer: dict[str, Any]) -> None:
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Keeps standard error quiet."""
+                self.reply({"error": {"message": str(error)}}, 400)
 
 
 @contextmanager
 def model_server(folder: Path) -> Iterator[ModelServer]:
     """A server with a model, while the block lasts."""
-    with ModelServer(folder) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ModelServer(folder)
+    with in_background(server):
+        yield server
