@@ -4,8 +4,8 @@
 A model that was trained on few such pictures knows more about them than its likeliest answer says: the sentence's first
 word comes close to winning on pictures that are not medical, and nowhere near on others. So its logit is raised, by
 `sequence_bias` of the generation configuration, which whatever calls `generate` follows. How far, the validation split
-says: far enough for nearly all pictures that are not medical, but no farther than a few answerable questions allow. Where
-both leave room, the bias lies in the middle, because users bring pictures of kinds that the split does not have.
+says: far enough for nearly all pictures that are not medical, but no farther than a few answerable questions allow.
+Where both leave room, the bias lies in the middle, because users bring pictures of kinds that the split does not have.
 """
 
 from __future__ import annotations

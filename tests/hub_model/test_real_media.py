@@ -46,7 +46,7 @@ def ask(nano, content: list[dict], max_new_tokens: int = 12) -> str:
     ("kind", "path", "modality"),
     [
         ("image", pydicom_file("CT_small.dcm"), "CT"),
-        ("image", pydicom_file("examples_overlay.dcm"), "MRI"),
+        ("image", pydicom_file("MR_small.dcm"), "MRI"),
         ("video", pydicom_file("examples_ybr_color.dcm"), "ultrasound"),
         ("volume", str(ANATOMICAL), "MRI"),
     ],
