@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from tests.helpers.paths import ROOT
 from train.config import StageConfig
 from train.memory.measurement import measure_step
 from train.memory.plan import (
+    STRATEGIES,
     MemoryPlan,
     ParameterCounts,
     PlannedBatch,
@@ -27,6 +30,7 @@ from train.memory.plan import (
     memory_size,
     model_config,
     plan,
+    plan_stage,
     read_architecture,
 )
 
@@ -159,6 +163,23 @@ def test_plans_are_added_to_those_that_a_file_holds(run, tmp_path) -> None:
         run(*arguments, "--strategy", strategy)
     plans = json.loads(out.read_text(encoding="utf-8"))["plans"]
     assert [row["strategy"] for row in plans] == ["fsdp2", "ddp"]
+
+
+def test_the_document_and_the_file_of_figures_hold_todays_plan(monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = re.findall(r"^\| (1\.5|7)B, stage (\d).*?\| (.*) \|$", Path("docs/training.md").read_text("utf-8"), re.M)
+    table = {(f"{size}b", stage): cells.split(" | ") for size, stage, cells in found}
+    plans = json.loads(Path("benchmarks/results/memory_plan.json").read_text("utf-8"))["plans"]
+    kept = {(row["config"], row["strategy"]): row for row in plans}
+    for size, memory in (("1.5b", "24GB"), ("7b", "80GB")):
+        for stage in "123":
+            config = Path(f"train/configs/{size}/stage{stage}.yaml")
+            rows = plan_stage(config, STRATEGIES, DEVICES, memory_size(memory), measure=False)
+            for row, cell in zip(json.loads(json.dumps(rows)), table[size, stage], strict=True):
+                old = kept[row["config"], row["strategy"]]
+                assert old == {**old, **row}
+                gigabytes = f"{row['with_reserve'] / 1e9:.1f}"
+                assert cell == (gigabytes if row["fits"] else f"**{gigabytes}**")
 
 
 def test_a_stage_without_shapes_beside_it_is_refused(run, tmp_path) -> None:
