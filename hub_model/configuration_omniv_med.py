@@ -102,6 +102,8 @@ class OmniVMedConfig(PretrainedConfig):
         text_config: configuration (or its dict, with `model_type`) of a causal language model that has `embed_tokens`.
         vision_config: an `OmniVMedVisionConfig` or its dict.
         image_token_id: id of the one placeholder token that stands for every kind of visual token.
+        projector_context: whether each projected token also gets its place in the frame and what the frame looks like,
+            see `projector_omniv_med`.
         tie_word_embeddings: whether the output head shares the input embeddings; taken over from `text_config`.
         answer_calibration: `weights`, `bias` and `threshold` that turn the probabilities of an answer's tokens into the
             probability that it is right, see `answering_omniv_med`; None where nothing was fitted.
@@ -114,6 +116,7 @@ class OmniVMedConfig(PretrainedConfig):
     text_config: dict[str, Any] | PretrainedConfig | None = None
     vision_config: dict[str, Any] | PretrainedConfig | None = None
     image_token_id: int = 151655
+    projector_context: bool = False
     tie_word_embeddings: bool = False
     answer_calibration: dict[str, Any] | None = None
 

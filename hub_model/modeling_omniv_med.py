@@ -22,6 +22,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig, PruneStage, check_prune_stage
 from .convolutional_features_omniv_med import OmniVMedConvolutionalFeatures
 from .patch_positions_omniv_med import ClipPatches, locate_frames
+from .projector_omniv_med import OmniVMedProjector
 from .vision_layers_omniv_med import (
     OmniVMedVisionAttention,
     OmniVMedVisionEmbeddings,
@@ -290,20 +291,6 @@ class OmniVMedVisionModel(OmniVMedPreTrainedModel):
         )
 
 
-class OmniVMedProjector(nn.Module):
-    """Two-layer GELU projector from vision to language width."""
-
-    def __init__(self, config: OmniVMedConfig):
-        super().__init__()
-        vision, hidden_size = cast(OmniVMedVisionConfig, config.vision_config), config.get_text_config().hidden_size
-        self.readout = nn.Sequential(
-            nn.Linear(vision.hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size)
-        )
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.readout(hidden_states)
-
-
 @dataclass
 class OmniVMedModelOutputWithPast(ModelOutput):
     """Output of the backbone; `image_hidden_states` (kept tokens, hidden) are the projected visual tokens."""
@@ -377,7 +364,8 @@ class OmniVMedModel(OmniVMedPreTrainedModel):
         tokens = (grid_thw.prod(dim=1) // merge_sizes**2).tolist()
         if keep_mask is not None:
             tokens = [int(part.sum()) for part in keep_mask.split(tokens)]
-        outputs.pooler_output = self.projector(outputs.last_hidden_state).split(tokens)
+        projected = self.projector(outputs.last_hidden_state, grid_thw, merge_sizes, keep_mask)
+        outputs.pooler_output = projected.split(tokens)
         return outputs
 
     def _insert_visual_tokens(

@@ -16,6 +16,31 @@ def locate_frames(grid_thw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return clip, torch.arange(len(clip), device=clip.device) - (frames.cumsum(0) - frames)[clip]
 
 
+def locate_tokens(
+    grid_thw: torch.Tensor, merge_sizes: torch.Tensor, keep_mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the merged tokens of clips lie.
+
+    Args:
+        grid_thw: int64 (clips, 3), frames and patches per column and row.
+        merge_sizes: int64 (clips,).
+        keep_mask: bool (merged tokens,), False where a token is left out; None keeps all.
+
+    Returns:
+        The frame of each kept token, counted over all clips: int64 (kept tokens,), rising; and its middle, down and
+        across, as shares of the frame's sides: float32 (kept tokens, 2).
+    """
+    clip_of_frame, _ = locate_frames(grid_thw)
+    rows, columns = (grid_thw[:, 1:] // merge_sizes[:, None])[clip_of_frame].unbind(dim=1)
+    frame = torch.repeat_interleave(rows * columns)
+    place = torch.arange(len(frame), device=frame.device)
+    if keep_mask is not None:
+        frame, place = frame[keep_mask], place[keep_mask]
+    place = place - ((rows * columns).cumsum(0) - rows * columns)[frame]
+    down, across = place // columns[frame] + 0.5, place % columns[frame] + 0.5
+    return frame, torch.stack([down / rows[frame], across / columns[frame]], dim=-1)
+
+
 class ClipPatches:
     """The patches of clips in the order of `pixel_values`: frames, merge blocks, patches inside.
 

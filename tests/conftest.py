@@ -79,7 +79,7 @@ def processor(tokenizer: PreTrainedTokenizerFast) -> OmniVMedProcessor:
 
 @pytest.fixture(scope="session")
 def make_model(tokenizer: PreTrainedTokenizerFast) -> Callable[..., OmniVMedForConditionalGeneration]:
-    """Builds a tiny seeded model for the tokenizer; keyword arguments change its vision configuration."""
+    """Builds a tiny seeded model for the tokenizer; further keyword arguments change its vision configuration."""
     import torch
 
     from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
@@ -87,7 +87,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Callable[..., OmniVMedForC
     from hub_model.prompt_omniv_med import MEDIA_TOKEN
     from tests.helpers.tiny_models import TINY_TEXT, TINY_VISION
 
-    def make(**vision: Any) -> OmniVMedForConditionalGeneration:
+    def make(projector_context: bool = False, **vision: Any) -> OmniVMedForConditionalGeneration:
         torch.manual_seed(0)
         text = {"model_type": "llama", "vocab_size": len(tokenizer), "tie_word_embeddings": True, **TINY_TEXT}
         text |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
@@ -95,6 +95,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> Callable[..., OmniVMedForC
             text_config=text,
             vision_config=OmniVMedVisionConfig(**(TINY_VISION | vision)),
             image_token_id=tokenizer.convert_tokens_to_ids(MEDIA_TOKEN),
+            projector_context=projector_context,
         )
         return OmniVMedForConditionalGeneration(config).eval()
 

@@ -111,9 +111,8 @@ class OmniVMedForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsLo
                 prune_stage=stage,
             ).last_hidden_state
             kept = [int(mask.sum()) for mask in keep_mask.split(tokens[chosen].tolist())]
-            for place, clip in zip(
-                chosen.nonzero().flatten().tolist(), self.projector(encoded).split(kept), strict=True
-            ):
+            projected = self.projector(encoded, grid_thw[chosen], merge_sizes[chosen], keep_mask)
+            for place, clip in zip(chosen.nonzero().flatten().tolist(), projected.split(kept), strict=True):
                 embedded[place] = clip
         return tuple(embedded)
 

@@ -62,7 +62,7 @@ def test_a_film_must_be_readable_and_its_options_known(processor, tmp_path):
 @pytest.mark.parametrize("stage", ["language", "encoder"])
 def test_tokens_encoded_in_pieces_are_the_same(processor, make_model, path, stage, monkeypatch):
     """In pieces of three windows, with an image beside the film, and windows in which nothing is kept."""
-    model = make_model(temporal_window=4, convolutional_features=True)
+    model = make_model(projector_context=True, temporal_window=4, convolutional_features=True)
     monkeypatch.setattr("hub_model.modeling_omniv_med.FRAMES_AT_ONCE", 12)
     film = processor.process_film(path, **OPTIONS)
     kept = torch.rand(film.pruned.keep_mask.shape, generator=torch.Generator().manual_seed(0)) < 0.5

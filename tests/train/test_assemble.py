@@ -291,14 +291,15 @@ def test_what_the_weights_depend_on_makes_them_anew(tmp_path, nano, monkeypatch)
 def test_trained_tensors_of_another_shape_of_the_nano_bring_their_configuration(tmp_path, nano, monkeypatch):
     folder = tmp_path / "out"
     monkeypatch.setattr(assembly, "NANO_VISION", TINY_VISION | {"patch_size": 16, "num_channels": 3})
-    for convolutional, tokens in ((True, 64), (False, 16)):
+    for convolutional, context, tokens in ((True, False, 64), (True, True, 64), (False, False, 16)):
         torch.manual_seed(0)
-        model, _ = assembly.fresh_nano(convolutional_features=convolutional)
+        model, _ = assembly.fresh_nano(projector_context=context, convolutional_features=convolutional)
         parts, lora, rows = trained_tensors(model)
         save_trained_tensors(assembly.TRAINED, parts, lora, rows, scaling=1.0)
         assert assemble(folder)
         loaded = OmniVMedForConditionalGeneration.from_pretrained(folder)
         assert (loaded.model.vision_model.convolutional_features is not None) is convolutional
+        assert (loaded.model.projector.context is not None) is context
         assert OmniVMedProcessor.from_pretrained(folder).max_frame_tokens == tokens
         assert not assemble(folder)
 

@@ -148,7 +148,7 @@ def test_a_token_that_is_a_word_is_read_as_that_word(make_model, tokenizer, vide
     batch = collate([SampleDataset([video], VOCABULARY, 1, seed=0, clips=1.0)[0]])
     for place, expected in ((1, [1, None]), (4, [None, 2])):  # "abnormal", "dermoscopy"
         shown = heads.fact_embeddings.centre + heads.fact_embeddings.directions[place]
-        model.model.projector.forward = lambda tokens, shown=shown: shown.expand(len(tokens), -1)
+        model.model.projector.forward = lambda tokens, *_, shown=shown: shown.expand(len(tokens), -1)
         read = heads(**batch)["predictions"][0, 1].tolist()
         assert all(wanted in (None, got) for wanted, got in zip(expected, read, strict=True))
 

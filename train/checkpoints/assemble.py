@@ -73,7 +73,7 @@ NANO_OF_REAL_PICTURES: dict[str, Any] = NANO_PROCESSOR | {
     "clip_frame_tokens": 16,
 }
 """With convolutional features, the Nano sees 224×224 pixels of a picture, 112×112 of each frame of a clip."""
-CONVOLUTIONAL = "model.vision_model.convolutional_features."
+CONVOLUTIONAL, PROJECTOR_CONTEXT = "model.vision_model.convolutional_features.", "model.projector.context."
 """How the names of their tensors begin."""
 AUTO_MAP = {
     "AutoConfig": "configuration_omniv_med.OmniVMedConfig",
@@ -116,7 +116,10 @@ def add_media_tokens(language_model: PreTrainedModel, tokenizer: PreTrainedToken
 
 
 def build_model(
-    language_model: PreTrainedModel, vision_config: OmniVMedVisionConfig, image_token_id: int
+    language_model: PreTrainedModel,
+    vision_config: OmniVMedVisionConfig,
+    image_token_id: int,
+    projector_context: bool = False,
 ) -> OmniVMedForConditionalGeneration:
     """Puts a fresh encoder and projector before a causal language model, float32.
 
@@ -124,7 +127,10 @@ def build_model(
     words nor louder than all of them.
     """
     config = OmniVMedConfig(
-        text_config=language_model.config.to_dict(), vision_config=vision_config, image_token_id=image_token_id
+        text_config=language_model.config.to_dict(),
+        vision_config=vision_config,
+        image_token_id=image_token_id,
+        projector_context=projector_context,
     )
     config.dtype = "float32"
     model = OmniVMedForConditionalGeneration(config)
@@ -139,12 +145,18 @@ def build_model(
 
 @torch.no_grad()
 def start_projector(projector: OmniVMedProjector, scale: float) -> None:
-    """Draws the weights of a projector whose output has the scale of the text embeddings."""
+    """Draws the weights of a projector whose output has the scale of the text embeddings.
+
+    Context starts at zero: a projector that was trained without any then goes on as it was.
+    """
     first, _, last = projector.readout
     torch.nn.init.normal_(first.weight, std=first.in_features**-0.5)
     torch.nn.init.normal_(last.weight, std=scale * torch.nn.init.calculate_gain("relu") * last.in_features**-0.5)
     for layer in (first, last):
         torch.nn.init.zeros_(layer.bias)
+    if projector.context is not None:
+        for layer in (projector.context.of_place, projector.context.of_frame):
+            torch.nn.init.zeros_(layer.weight)
 
 
 def processor_options(processor: OmniVMedProcessor) -> dict[str, int | float | str | None]:
@@ -185,11 +197,12 @@ def write_configuration(
 
 
 def fresh_nano(
-    **vision: Any,
+    projector_context: bool = False, **vision: Any
 ) -> tuple[OmniVMedForConditionalGeneration, PreTrainedTokenizerFast]:
     """The untrained Nano, seeded, and its tokenizer.
 
     Args:
+        projector_context: whether its projector tells where a token lies.
         vision: fields of the encoder's configuration that go before `NANO_VISION`.
     """
     torch.manual_seed(0)
@@ -197,7 +210,7 @@ def fresh_nano(
     add_media_tokens(language_model, tokenizer)
     media_token_id = tokenizer.convert_tokens_to_ids(MEDIA_TOKEN)
     vision_config = OmniVMedVisionConfig(**(NANO_VISION | vision))
-    return build_model(language_model, vision_config, media_token_id), tokenizer
+    return build_model(language_model, vision_config, media_token_id, projector_context), tokenizer
 
 
 def _inputs_digest(folder: Path) -> str:
@@ -208,13 +221,17 @@ def _inputs_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _has_convolutional_features(folder: Path) -> bool | None:
-    """What a folder's configuration says; None where there is none."""
+def _shape_in(folder: Path) -> dict[str, bool] | None:
+    """What a folder's configuration says of the parts that not every Nano has; None where there is none."""
     path = folder / "config.json"
     if not path.exists():
         return None
-    vision = json.loads(path.read_text(encoding="utf-8"))["vision_config"]
-    return bool(vision.get("convolutional_features", False))
+    config = json.loads(path.read_text(encoding="utf-8"))
+    vision = config["vision_config"]
+    return {
+        "convolutional_features": bool(vision.get("convolutional_features", False)),
+        "projector_context": bool(config.get("projector_context", False)),
+    }
 
 
 def is_up_to_date(folder: Path) -> bool:
@@ -232,11 +249,15 @@ def assemble(folder: Path) -> bool:
         return False
     stamp, weights = folder / STAMP, folder / "model.safetensors"
     tensors, scaling = read_trained_tensors(TRAINED) if TRAINED.exists() else ({}, 1.0)
-    convolutional = any(name.startswith(CONVOLUTIONAL) for name in tensors)
-    model, tokenizer = fresh_nano(convolutional_features=convolutional)
+    shape = {
+        part: any(name.startswith(prefix) for name in tensors)
+        for part, prefix in (("convolutional_features", CONVOLUTIONAL), ("projector_context", PROJECTOR_CONTEXT))
+    }
+    model, tokenizer = fresh_nano(**shape)
     # A Nano that was trained again, on generated samples alone, has another shape than the one the repository holds.
-    if _has_convolutional_features(folder) is not convolutional:
-        write_configuration(folder, model, tokenizer, NANO_OF_REAL_PICTURES if convolutional else NANO_PROCESSOR)
+    if _shape_in(folder) != shape:
+        sizes = NANO_OF_REAL_PICTURES if shape["convolutional_features"] else NANO_PROCESSOR
+        write_configuration(folder, model, tokenizer, sizes)
     if tensors:
         load_parts(model, tensors)
         merge_lora(model, tensors, scaling)

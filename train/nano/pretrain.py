@@ -133,7 +133,7 @@ class EncoderWithHeads(nn.Module):
         counts = torch.zeros(len(grid), dtype=torch.int64, device=clip.device).index_add(0, clip, keep_mask.long())
         pooled = [torch.segment_reduce(tokens, how, lengths=counts) for how in ("mean", "max")]
         classified = self.fact_heads(torch.cat(pooled, dim=-1)).float()
-        offsets = self.projector(tokens).float() - self.fact_embeddings.centre
+        offsets = self.projector(tokens, grid, merge, keep_mask).float() - self.fact_embeddings.centre
         directions = nn.functional.normalize(offsets, dim=-1)
         similarities = SIMILARITY_SCALE * directions @ self.fact_embeddings.directions.T
         read = torch.segment_reduce(similarities.float().exp(), "sum", lengths=counts).log()

@@ -51,13 +51,13 @@ LARGEST_RANK = 40
 
 
 def begin(start: Path) -> tuple[OmniVMedForConditionalGeneration, PreTrainedTokenizerFast]:
-    """The Nano of trained tensors, with convolutional features where the tensors hold none yet.
+    """The Nano of trained tensors, with the convolutional features and projector context that they may lack.
 
     Args:
         start: trained tensors, whose LoRA factors are added to the language model's weights.
     """
     tensors, scaling = read_trained_tensors(start)
-    model, tokenizer = fresh_nano(convolutional_features=True)
+    model, tokenizer = fresh_nano(projector_context=True, convolutional_features=True)
     if not any(name.startswith(CONVOLUTIONAL) for name in tensors):
         load_imagenet_weights(model.model.vision_model.convolutional_features)
     model.load_state_dict({n: t for n, t in tensors.items() if n.startswith(TRAINED_PARTS)}, strict=False)
@@ -79,9 +79,13 @@ def write_model(folder: Path, start: Path) -> None:
 def keep_encoder(path: Path, start: Path) -> None:
     """Writes the encoder and the projector of the start, unless there are some, where the first step writes its own."""
     if not path.exists():
-        tensors, _ = read_trained_tensors(start)
-        parts = {name: tensor for name, tensor in tensors.items() if name.startswith(TRAINED_PARTS)}
-        save_trained_tensors(path, parts, {}, tensors[ADDED_TOKEN_EMBEDDINGS], 1.0)
+        save_encoder(path, begin(start)[0], start)
+
+
+def save_encoder(path: Path, model: OmniVMedForConditionalGeneration, start: Path) -> None:
+    """Writes a model's encoder and projector beside the embeddings of the added tokens that the start has."""
+    parts = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRAINED_PARTS)}
+    save_trained_tensors(path, parts, {}, read_trained_tensors(start)[0][ADDED_TOKEN_EMBEDDINGS], 1.0)
 
 
 def pretrain_encoder(path: Path, start: Path, real: Path, settings: dict[str, Any]) -> None:
@@ -100,8 +104,7 @@ def pretrain_encoder(path: Path, start: Path, real: Path, settings: dict[str, An
         for split, pool in zip(("train", "validation"), POOLS, strict=True)
     )
     pretrain(model, tokenizer, training, held_out, path.parent / "encoder", config, NANO_OF_REAL_PICTURES)
-    parts = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRAINED_PARTS)}
-    save_trained_tensors(path, parts, {}, read_trained_tensors(start)[0][ADDED_TOKEN_EMBEDDINGS], 1.0)
+    save_encoder(path, model, start)
 
 
 def join(start: Path, trained: Path, path: Path, part: float = 1.0) -> None:

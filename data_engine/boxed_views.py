@@ -1,0 +1,114 @@
+# Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
+"""Cuts views out of labelled pictures with boxes, so that what was boxed lies elsewhere in each.
+
+    python -m data_engine.boxed_views --real DIR --out DIR/boxed-views
+
+A model that is asked again and again where the polyp of one of six hundred pictures lies learns the pictures by heart.
+Of every picture for training, views are cut out, mirrored and turned on their side, and what its boxes become is
+written with them, as a folder of labelled pictures. Only places are asked of a view: mirrored, it is no patient's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data_engine.adapters.base import BrokenRow, SourceError, entry_of, seeded
+from data_engine.adapters.class_folders import list_lines
+from data_engine.adapters.labelled_pictures import LABELLED, label_of
+from data_engine.label_questions import Box
+
+LIST = "images.jsonl"
+VIEWS = 6
+"""Of each picture."""
+SMALLEST_PART = 0.5
+"""A view's sides are at least this share of the picture's."""
+QUALITY = 92
+"""Of the JPEG files."""
+
+
+def view(picture: Image.Image, boxes: list[Box], rng: np.random.Generator) -> tuple[Image.Image, list[Box]]:
+    """A part of a picture that holds all its boxes, perhaps mirrored or turned, and the boxes as shares of it."""
+    share = rng.uniform(SMALLEST_PART, 1)
+    edges = np.asarray(boxes, dtype=float)
+    first, last = edges[:, :2].min(axis=0), edges[:, 2:].max(axis=0)
+    side = np.maximum(last - first, share)
+    latest = np.minimum(first, 1 - side)
+    start = rng.uniform(np.minimum(np.maximum(last - side, 0), latest), latest)
+    size = np.array(picture.size)
+    corner = np.concatenate([np.floor(start * size), np.ceil((start + side) * size)]).clip(0, np.tile(size, 2))
+    cut = picture.crop(tuple(corner.astype(int)))
+    edges = ((edges * np.tile(size, 2) - np.tile(corner[:2], 2)) / np.tile(cut.size, 2)).clip(0, 1)
+    if rng.random() < 0.5:
+        cut, edges[:, [0, 2]] = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 1 - edges[:, [2, 0]]
+    if rng.random() < 0.5:
+        cut, edges[:, [1, 3]] = cut.transpose(Image.Transpose.FLIP_TOP_BOTTOM), 1 - edges[:, [3, 1]]
+    if rng.random() < 0.5:
+        cut, edges = cut.transpose(Image.Transpose.TRANSPOSE), edges[:, [1, 0, 3, 2]]
+    return cut, [tuple(box) for box in edges.round(4).tolist()]
+
+
+def boxed_lines(real: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The lines of the pictures for training that have boxes, and what the boxes hold."""
+    for row in list_lines(real / LIST):
+        if row.values.get("split") != "train":
+            continue
+        try:
+            entry = entry_of(row)
+            boxed = label_of(entry, "image").boxed
+        except BrokenRow:
+            continue  # the build names it
+        if entry.get("boxes") and boxed:
+            yield entry, boxed
+
+
+def lay_out(real: Path, out: Path) -> Counter[str]:
+    """Writes the views and their list, and counts them by source.
+
+    Raises:
+        ValueError: no picture has boxes.
+    """
+    lines, counts = [], Counter[str]()
+    for entry, boxed in tqdm(list(boxed_lines(real)), desc="Cutting views", unit=" pictures", disable=None):
+        source = f"{entry.get('source') or LABELLED.source}-views"
+        rng = seeded(f"views of {source}/{entry['file']}")
+        with Image.open(real / entry["file"]) as opened:
+            picture = opened.convert("RGB")
+        for number in range(VIEWS):
+            cut, boxes = view(picture, entry["boxes"], rng)
+            name = Path(source) / f"{Path(entry['file']).stem}-{number}.jpg"
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            cut.save(out / name, quality=QUALITY)
+            line = {"file": name.as_posix(), "source": source, "split": "train", "boxes": boxes, "boxed": boxed}
+            kept = ("modality", "license", "group")
+            lines.append(line | {field: entry[field] for field in kept if field in entry})
+            counts[source] += 1
+    if not lines:
+        raise ValueError(f"No picture for training in {real / LIST} has boxes.")
+    (out / LIST).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--real", type=Path, required=True, help="folder of images.jsonl")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, `boxed-views` beside images.jsonl")
+    arguments = parser.parse_args()
+    try:
+        counts = lay_out(arguments.real, arguments.out)
+    except (OSError, ValueError, SourceError) as error:
+        sys.exit(f"Error: {error}")
+    print(", ".join(f"{count} of {name}" for name, count in sorted(counts.items())), f"in {arguments.out}.")
+
+
+if __name__ == "__main__":
+    main()
