@@ -212,10 +212,13 @@ def _orthonormal(orientation: np.ndarray) -> np.ndarray:
 def _decode_slices(
     slices: list[Slice], first: Dataset, open_file: Callable[[Path], Dataset], name: str, notes: list[str]
 ) -> np.ndarray:
-    """float32 (slices, height, width), or uint8 (…, 3) for colour; files are opened one at a time."""
+    """int16 or float32 (slices, height, width), or uint8 (…, 3) for colour; files are opened one at a time.
+
+    What a scanner measured in whole numbers stays so, as it takes half of the memory, which ITK needs once more.
+    """
     shape = (len(slices), int(first.Rows), int(first.Columns))
-    colour = is_colour(first)
-    volume = np.empty((*shape, 3), np.uint8) if colour else np.empty(shape, np.float32)
+    colour, turned = is_colour(first), is_inverted(first) and first.get("Modality") != "CT"
+    volume = np.empty((*shape, 3), np.uint8) if colour else np.empty(shape, np.float32 if turned else np.int16)
     places: dict[Path, list[int]] = defaultdict(list)
     for index, item in enumerate(slices):
         places[item.path].append(index)
@@ -225,14 +228,24 @@ def _decode_slices(
         for index, frame in zip(indices, frames, strict=True):
             if frame.shape[:2] != shape[1:]:
                 raise MediaError(f"{name} holds slices of different sizes; give one series.")
-            volume[index] = (
-                to_colours(frame, dataset) if colour else to_measured_values(frame, dataset, slices[index].rescale)
-            )
+            if colour:
+                volume[index] = to_colours(frame, dataset)
+                continue
+            values = to_measured_values(frame, dataset, slices[index].rescale)
+            if volume.dtype == np.int16 and not _fits_sixteen_bits(values):
+                volume = volume.astype(np.float32)
+            volume[index] = values
     if not colour:
         fill_background(volume)
-        if is_inverted(first) and first.get("Modality") != "CT":
+        if turned:
             np.negative(volume, out=volume)
     return volume
+
+
+def _fits_sixteen_bits(values: np.ndarray) -> bool:
+    """Whether float values are whole numbers that int16 holds; NaN, which stands for padding, is none."""
+    with np.errstate(invalid="ignore"):
+        return np.array_equal(values.astype(np.int16), values)
 
 
 def read_slices(files: list[tuple[Path, Dataset]], name: str, options: ReadingOptions) -> Volume:

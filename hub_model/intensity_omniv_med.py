@@ -34,9 +34,16 @@ SAMPLING_ERROR = 0.005
 
 
 def window_ct(hounsfield: np.ndarray, windows: Sequence[tuple[float, float]] = CT_WINDOWS) -> np.ndarray:
-    """Maps HU (…) to uint8 (…, windows), one (width, level) a channel (DICOM PS3.3 C.11.2.1.3.2, linear exact)."""
-    channels = [_grey_levels(hounsfield, level - width / 2, width) for width, level in windows]
-    return np.stack(channels, axis=-1)
+    """Maps HU (…) to uint8 (…, windows), one (width, level) a channel (DICOM PS3.3 C.11.2.1.3.2, linear exact).
+
+    Where one window fills all channels, they are views of one.
+    """
+    width, level = windows[0]
+    shown = _grey_levels(hounsfield, level - width / 2, width)[..., None]
+    if len(set(windows)) == 1:
+        return np.broadcast_to(shown, (*hounsfield.shape, len(windows)))
+    others = [_grey_levels(hounsfield, level - width / 2, width)[..., None] for width, level in windows[1:]]
+    return np.concatenate([shown, *others], axis=-1)
 
 
 def _grey_levels(values: np.ndarray, low: float, width: float) -> np.ndarray:

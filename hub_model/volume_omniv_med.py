@@ -214,7 +214,7 @@ def _straighten(image: sitk.Image, shear: np.ndarray, name: str, limits: MediaLi
         spacing.tolist(),
         image.GetDirection(),
         background,
-        image.GetPixelID(),
+        sitk.sitkFloat32 if image.GetNumberOfComponentsPerPixel() == 1 else image.GetPixelID(),
     )
 
 

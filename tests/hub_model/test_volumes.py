@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import zipfile
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -35,6 +36,12 @@ from tests.helpers.media_files import (
     series,
     slice_dataset,
 )
+
+
+def slice_file(folder: Path, number: int) -> tuple[Path, Dataset]:
+    """One file of an axial series, counted from the feet."""
+    read = {path: pydicom.dcmread(path) for path in folder.iterdir()}
+    return sorted(read.items(), key=lambda one: one[1].ImagePositionPatient[2])[number]
 
 
 def test_nifti_and_dicom_of_one_body_give_the_same_frames(tmp_path):
@@ -139,6 +146,37 @@ def test_ct_windows():
     clip = load_clip(make_body(), modality="CT", windows=[(100, 40)])
     np.testing.assert_array_equal(clip.frames, window_ct(make_body(), [(100, 40)] * 3))
     assert CT_WINDOWS == ((2250.0, -100.0), (350.0, 40.0), (80.0, 40.0))
+
+
+def test_one_window_for_all_channels_is_one_picture_seen_three_times():
+    shown = window_ct(make_body(), [(100, 40)] * 3)
+    assert shown.base.nbytes == make_body().size
+    different = window_ct(make_body(), [(100, 40), (100, 40), (80, 40)])
+    np.testing.assert_array_equal(shown[..., :2], different[..., :2])
+
+
+@pytest.mark.parametrize("element, value", [("RescaleSlope", 0.5), ("RescaleIntercept", 40000)])
+def test_a_slice_in_other_numbers_changes_no_other(tmp_path, element, value):
+    """Whole numbers are held in 16 bits; fractions and larger ones are not."""
+    body = make_body()
+    file, dataset = slice_file(series(tmp_path / "series", body), number=5)
+    setattr(dataset, element, value)
+    dataset.save_as(file)
+    expected = body.astype(float)
+    expected[5] = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+    np.testing.assert_array_equal(load_clip(tmp_path / "series").frames, window_ct(expected))
+
+
+def test_padding_in_a_slice_is_background_there_alone(tmp_path):
+    body = make_body()
+    file, dataset = slice_file(series(tmp_path / "series", body), number=5)
+    padding = int(dataset.pixel_array.max())
+    dataset.add_new("PixelPaddingValue", "US", padding)
+    dataset.save_as(file)
+    expected = body.copy()
+    expected[5][body[5] == padding - 1024] = body.min()
+    assert not np.array_equal(expected, body)
+    np.testing.assert_array_equal(load_clip(tmp_path / "series").frames, window_ct(expected))
 
 
 def test_ct_is_recognised_by_air_alone_and_said_so(tmp_path):
