@@ -6,6 +6,9 @@
 A model that is asked again and again where the polyp of one of six hundred pictures lies learns the pictures by heart.
 Of every picture for training, views are cut out, mirrored and turned on their side, and what its boxes become is
 written with them, as a folder of labelled pictures. Only places are asked of a view: mirrored, it is no patient's.
+
+A picture that looks like one of validation or test is left out. The build's leak check would leave it out itself, but
+does not recognise a view of it.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from tqdm import tqdm
 from data_engine.adapters.base import BrokenRow, SourceError, entry_of, seeded
 from data_engine.adapters.class_folders import list_lines
 from data_engine.adapters.labelled_pictures import LABELLED, label_of
+from data_engine.fingerprints import fingerprint, near_pairs
 from data_engine.label_questions import Box
 
 LIST = "images.jsonl"
@@ -57,18 +61,46 @@ def view(picture: Image.Image, boxes: list[Box], rng: np.random.Generator) -> tu
     return cut, [tuple(box) for box in edges.round(4).tolist()]
 
 
-def boxed_lines(real: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """The lines of the pictures for training that have boxes, and what the boxes hold."""
+def entries(real: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lines of the list that can be read, by split."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in list_lines(real / LIST):
-        if row.values.get("split") != "train":
-            continue
+        if "broken" not in row.values:  # the build names it
+            found[row.values["split"]].append(entry_of(row))
+    return found
+
+
+def look(path: Path) -> str | None:
+    """The picture's perceptual hash; None where it cannot be read or shows nearly nothing."""
+    try:
+        return fingerprint(path, "image").perceptual
+    except ValueError:
+        return None
+
+
+def boxed_lines(real: Path) -> list[tuple[dict[str, Any], str]]:
+    """The lines of the pictures for training that have boxes and look like no held-out one, and what the boxes hold."""
+    by_split, boxed = entries(real), []
+    for entry in by_split.pop("train", []):
         try:
-            entry = entry_of(row)
-            boxed = label_of(entry, "image").boxed
+            thing = label_of(entry, "image").boxed
         except BrokenRow:
-            continue  # the build names it
-        if entry.get("boxes") and boxed:
-            yield entry, boxed
+            continue
+        if entry.get("boxes") and thing:
+            boxed.append((entry, thing))
+    held_out = [entry for split in by_split.values() for entry in split]
+    with tqdm(total=len(boxed) + len(held_out), desc="Looking for copies", unit=" pictures", disable=None) as bar:
+
+        def looks(part: Iterable[dict[str, Any]]) -> Iterator[tuple[int, str]]:
+            for place, entry in enumerate(part):
+                bar.update()
+                if (seen := look(real / entry["file"])) is not None:
+                    yield place, seen
+
+        mine, others = list(looks(entry for entry, _ in boxed)), [seen for _, seen in looks(held_out)]
+    pairs = near_pairs([seen for _, seen in mine], others, [0] * len(mine), [0] * len(others))
+    copies = {mine[place][0] for place, _, _ in pairs}
+    return [one for place, one in enumerate(boxed) if place not in copies]
 
 
 def lay_out(real: Path, out: Path) -> Counter[str]:
@@ -78,7 +110,7 @@ def lay_out(real: Path, out: Path) -> Counter[str]:
         ValueError: no picture has boxes.
     """
     lines, counts = [], Counter[str]()
-    for entry, boxed in tqdm(list(boxed_lines(real)), desc="Cutting views", unit=" pictures", disable=None):
+    for entry, boxed in tqdm(boxed_lines(real), desc="Cutting views", unit=" pictures", disable=None):
         source = f"{entry.get('source') or LABELLED.source}-views"
         rng = seeded(f"views of {source}/{entry['file']}")
         with Image.open(real / entry["file"]) as opened:
@@ -93,7 +125,7 @@ def lay_out(real: Path, out: Path) -> Counter[str]:
             lines.append(line | {field: entry[field] for field in kept if field in entry})
             counts[source] += 1
     if not lines:
-        raise ValueError(f"No picture for training in {real / LIST} has boxes.")
+        raise ValueError(f"No picture for training in {real / LIST} has boxes and is its own.")
     (out / LIST).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return counts
 

@@ -26,7 +26,7 @@ from train.nano import real_pictures
 from train.nano import run as run_nano
 from train.nano.imagenet import EPSILON, load_imagenet_weights, weights_file
 from train.nano.pretrain import PretrainConfig
-from train.nano.real_pictures import LARGEST_RANK, SETTINGS, STAGE, join, keep_encoder, of_smaller_rank
+from train.nano.real_pictures import LARGEST_RANK, SETTINGS, STAGES, join, keep_encoder, of_smaller_rank
 from train.nano.run import CONFIGS, read_settings
 from train.trainable_parts import freeze_convolutional_features
 
@@ -100,9 +100,10 @@ def test_a_third_round_does_not_make_the_file_larger(tmp_path) -> None:
     assert len(read_trained_tensors(paths[2])[0][f"{name}.lora_A"]) == LARGEST_RANK
 
 
-def test_the_settings_can_be_read_and_belong_together() -> None:
+@pytest.mark.parametrize("name", STAGES)
+def test_the_settings_can_be_read_and_belong_together(name) -> None:
     PretrainConfig(**read_settings(SETTINGS)["training"])
-    stage = StageConfig.read(CONFIGS / "nano" / f"{STAGE}.yaml")
+    stage = StageConfig.read(CONFIGS / "nano" / f"{name}.yaml")
     assert stage.start.parent == stage.output.parent == stage.model.parent
     assert set(stage.data.shares or {}) <= {*DIMENSIONS, "text", "described"}
 
@@ -113,7 +114,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     shutil.copytree(CONFIGS, tmp_path / "configs")
     for name, changes in (
         (SETTINGS, SMALL_ENCODER),
-        (STAGE, {"steps": 1, "batch_size": 2, "data": {"folders": ["data/real"]}, "lora": {"rank": 2}}),
+        (STAGES[0], {"steps": 1, "batch_size": 2, "data": {"folders": ["data/real"]}, "lora": {"rank": 2}}),
     ):
         path = tmp_path / "configs" / "nano" / f"{name}.yaml"
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")

@@ -3,6 +3,7 @@
 
     python -m data_engine.build --config data_engine/configs/real.yaml --out data/real
     python -m train.nano.real_pictures --real ../real
+    python -m train.nano.real_pictures --real ../real --stage places --keep-encoder
 
 Begins with the committed tensors and ends in new ones, `runs/nano/real/trained.safetensors`; with `--keep-encoder`
 without the first step, from the encoder that there is. It can be stopped at any moment and goes on where it stopped.
@@ -25,6 +26,7 @@ from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from train.checkpoints.assemble import (
     CONVOLUTIONAL,
     NANO_OF_REAL_PICTURES,
+    PROJECTOR_CONTEXT,
     TRAINED,
     fresh_nano,
     write_configuration,
@@ -41,11 +43,14 @@ from train.checkpoints.trained_tensors import (
 from train.config import StageConfig
 from train.nano.imagenet import load_imagenet_weights
 from train.nano.labelled_pictures import LabelledPictures
+from train.nano.places import start_places
 from train.nano.pretrain import PretrainConfig, pretrain
 from train.nano.run import CONFIGS, POOLS, build_pools, read_settings
 from train.stage import run_stage
 
-SETTINGS, STAGE = "real_encoder", "real"
+SETTINGS = "real_encoder"
+STAGES = ("real", "places")
+"""All questions about real pictures, and before them, where a Nano does not know places yet, those for a place."""
 LARGEST_RANK = 40
 """Of the factors that the committed tensors hold for one matrix of the language model: 39 MB in all."""
 
@@ -64,6 +69,8 @@ def begin(start: Path) -> tuple[OmniVMedForConditionalGeneration, PreTrainedToke
     with torch.no_grad():
         model.get_input_embeddings().weight[-len(tensors[ADDED_TOKEN_EMBEDDINGS]) :] = tensors[ADDED_TOKEN_EMBEDDINGS]
     merge_lora(model, tensors, scaling)
+    if not any(name.startswith(PROJECTOR_CONTEXT) for name in tensors):
+        start_places(model, tokenizer)
     return model, tokenizer
 
 
@@ -159,8 +166,9 @@ def main() -> None:
     parser.add_argument(
         "--start", type=Path, default=TRAINED, help="trained tensors to begin with (default: the Nano's)"
     )
+    parser.add_argument("--stage", choices=STAGES, default=STAGES[0], help="the questions (default: all)")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of train/configs/nano/real.yaml"
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="fields of train/configs/nano/STAGE.yaml"
     )
     parser.add_argument(
         "--part", type=float, default=1.0, help="how much of the way to what was learned is taken, 0 to 1 (default 1)"
@@ -171,7 +179,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not 0 <= arguments.part <= 1:
         parser.error("--part lies between 0 and 1.")
-    stage = StageConfig.read(CONFIGS / "nano" / f"{STAGE}.yaml", arguments.set)
+    stage = StageConfig.read(CONFIGS / "nano" / f"{arguments.stage}.yaml", arguments.set)
     folder = stage.start.parent
     with resumable_command("Error: "):
         if arguments.keep_encoder:
