@@ -74,14 +74,17 @@ def real(tmp_path) -> Path:
             "finding": "polyp",
             "boxes": [[0.6, 0.5, 0.9, 0.8]],
         },
+        {"file": "copy.png", "source": "kvasir", "split": "train", "finding": "polyp", "boxes": [[0.1, 0.1, 0.4, 0.4]]},
         {"file": "held.png", "source": "kvasir", "split": "test", "finding": "polyp", "boxes": [[0.1, 0.1, 0.4, 0.4]]},
         {"file": "none.png", "source": "kvasir", "split": "train", "finding": "no polyp", "boxes": []},
         {"file": "plain.png", "source": "kvasir", "split": "train", "finding": "polyp"},
     ]
-    for line in lines:
-        picture((0.1, 0.1, 0.4, 0.4)).save(tmp_path / str(line["file"]))
+    for number, line in enumerate(lines):
+        coarse = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC).save(tmp_path / str(line["file"]))
         line |= {"modality": "endoscopy", "license": "CC-BY-4.0", "group": line["file"], "anatomy": "colon"}
     (tmp_path / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Image.open(tmp_path / "held.png").resize((80, 64)).save(tmp_path / "copy.png")
     return tmp_path
 
 
@@ -98,6 +101,12 @@ def test_views_are_labelled_pictures_for_training_that_are_asked_for_places(real
     assert not {"diagnosis", "abnormality detection"} & {record.task for record in made}
 
 
+def test_a_picture_that_looks_like_one_of_the_test_has_no_views(real) -> None:
+    """The build leaves such a picture out itself, but would not know a view of it."""
+    lay_out(real, real / "views")
+    assert not [path for path in (real / "views").rglob("*.jpg") if path.name.startswith("copy")]
+
+
 def test_views_are_the_same_the_next_time(real) -> None:
     lay_out(real, real / "one")
     lay_out(real, real / "two")
@@ -109,5 +118,7 @@ def test_without_boxes_there_is_one_sentence(real, monkeypatch, capsys) -> None:
     lines = [json.loads(line) | {"boxes": []} for line in (real / "images.jsonl").read_text().splitlines()]
     (real / "images.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     monkeypatch.setattr("sys.argv", ["boxed_views", "--real", str(real), "--out", str(real / "views")])
-    with pytest.raises(SystemExit, match=r"^Error: No picture for training in .*images\.jsonl has boxes\.$"):
+    with pytest.raises(
+        SystemExit, match=r"^Error: No picture for training in .*images\.jsonl has boxes and is its own\.$"
+    ):
         boxed_views.main()
