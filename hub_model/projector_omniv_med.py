@@ -31,6 +31,8 @@ from .patch_positions_omniv_med import locate_tokens
 
 WAVES = 4
 """Sines and cosines of a coordinate: of half a turn across the frame, one turn, two, four."""
+OF_PLACE = 2 * 2 * WAVES
+"""Features of a place: of both coordinates, sine and cosine of each wave."""
 
 
 class OmniVMedProjector(nn.Module):
@@ -77,7 +79,7 @@ class OmniVMedFrameContext(nn.Module):
 
     def __init__(self, vision_hidden_size: int, hidden_size: int):
         super().__init__()
-        self.of_place = nn.Linear(2 * 2 * WAVES, hidden_size, bias=False)
+        self.of_place = nn.Linear(OF_PLACE, hidden_size, bias=False)
         self.of_frame = nn.Linear(2 * vision_hidden_size, hidden_size, bias=False)
 
     def forward(self, hidden_states: torch.Tensor, frame: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,9 @@ import torch
 from safetensors import safe_open
 
 from hub_model.configuration_omniv_med import OmniVMedConfig
-from hub_model.modeling_omniv_med import OmniVMedProjector, OmniVMedVisionModel
+from hub_model.modeling_omniv_med import OmniVMedVisionModel
 from hub_model.processing_omniv_med import ProcessedClip
+from hub_model.projector_omniv_med import OmniVMedProjector
 
 WEIGHTS = "model.safetensors"
 PARTS = {"vision_model": "model.vision_model.", "projector": "model.projector."}
@@ -78,15 +79,17 @@ class ClipEncoder:
         ]
         span = self.vision_model.config.temporal_window
         for part, places in zip(tokens.split(span), positions.split(span), strict=True):
+            grid_thw = torch.tensor([[len(part), *(side * merge for side in processed.grid)]])
+            merge_sizes = torch.tensor([merge])
             encoded = self.vision_model(
                 pixel_values=part.flatten(0, 2).flatten(1),
-                grid_thw=torch.tensor([[len(part), *(side * merge for side in processed.grid)]]),
-                merge_sizes=torch.tensor([merge]),
+                grid_thw=grid_thw,
+                merge_sizes=merge_sizes,
                 frame_positions=places,
                 patch_spacing=torch.tensor([processed.patch_spacing]),
                 output_attentions=True,
             )
-            found["embeddings"].append(self.projector(encoded.last_hidden_state))
+            found["embeddings"].append(self.projector(encoded.last_hidden_state, grid_thw, merge_sizes))
         for hook in hooks:
             hook.remove()
         shape = tokens.shape[:2]

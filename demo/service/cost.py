@@ -21,6 +21,7 @@ from hub_model.convolutional_features_omniv_med import (
     STAGES,
     STEM_CHANNELS,
 )
+from hub_model.projector_omniv_med import OF_PLACE
 
 if TYPE_CHECKING:
     from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig, PruneStage
@@ -116,9 +117,13 @@ def convolutional_flops(config: OmniVMedVisionConfig, patches: int) -> int:
     return round(patches * of_patch)
 
 
-def projector_flops(vision: OmniVMedVisionConfig, language: DecoderConfig, tokens: int) -> int:
-    """Operations of the projector for `tokens` visual tokens."""
-    return 2 * tokens * language.hidden_size * (vision.hidden_size + language.hidden_size)
+def projector_flops(config: OmniVMedConfig, tokens: int, frames: int) -> int:
+    """Operations of the projector for `tokens` visual tokens, which lie in so many frames."""
+    vision, language = cast("OmniVMedVisionConfig", config.vision_config), cast(DecoderConfig, config.text_config)
+    of_token, of_frame = vision.hidden_size + language.hidden_size, 0
+    if config.projector_context:
+        of_token, of_frame = of_token + OF_PLACE, 2 * vision.hidden_size
+    return 2 * language.hidden_size * (tokens * of_token + frames * of_frame)
 
 
 def estimate(
@@ -136,18 +141,19 @@ def estimate(
     vision, language = cast("OmniVMedVisionConfig", config.vision_config), cast(DecoderConfig, config.text_config)
     area = processed.tokens.shape[2]
     kept = processed.pruned.keep_mask.sum(dim=1).tolist()
-    every_patch = [processed.pruned.keep_mask.shape[1] * area] * len(kept)
+    every = [processed.pruned.keep_mask.shape[1]] * len(kept)
+    every_patch = [count * area for count in every]
     encoded = every_patch if stage == "language" else [count * area for count in kept]
 
-    def cost(patches: list[int], visual_tokens: int, tokens: int) -> Cost:
+    def cost(patches: list[int], tokens_of_frames: list[int], tokens: int) -> Cost:
         seen = sum(whole for whole, count in zip(every_patch, patches, strict=True) if count)
         return Cost(
             encoder_flops(vision, patches)
             + convolutional_flops(vision, seen)
-            + projector_flops(vision, language, visual_tokens),
+            + projector_flops(config, sum(tokens_of_frames), sum(map(bool, tokens_of_frames))),
             language_flops(language, tokens),
             cache_bytes(language, tokens, dtype.itemsize),
         )
 
     before, after = processed.tokens_before, processed.tokens_after
-    return cost(every_patch, before, before), cost(encoded, sum(kept), after)
+    return cost(every_patch, every, before), cost(encoded, kept, after)

@@ -93,10 +93,12 @@ def test_prefill_estimate_is_what_torch_counts(make_model, tokens):
 
 @pytest.mark.parametrize("stage", ["language", "encoder"])
 @pytest.mark.parametrize(
-    "vision", [{}, {"stem_channels": 3}, {"temporal_window": 4}, {"convolutional_features": True}], ids=str
+    "parts",
+    [{}, {"stem_channels": 3}, {"temporal_window": 4}, {"convolutional_features": True}, {"projector_context": True}],
+    ids=str,
 )
-def test_encoder_estimate_is_what_torch_counts(make_model, processor, processed, vision, stage):
-    model = make_model(**vision)
+def test_encoder_estimate_is_what_torch_counts(make_model, processor, processed, parts, stage):
+    model = make_model(**parts)
     model.set_attn_implementation({"vision_config": "eager"})
     inputs = processor.visual_inputs([processed])
     counted = flops(lambda: model.get_image_features(**inputs, prune_stage=stage))
@@ -106,7 +108,7 @@ def test_encoder_estimate_is_what_torch_counts(make_model, processor, processed,
     patches = (kept if stage == "encoder" else torch.full_like(kept, of_frame)) * area
     estimated = encoder_flops(model.config.vision_config, patches.tolist())
     estimated += convolutional_flops(model.config.vision_config, int((patches > 0).sum()) * of_frame * area)
-    estimated += projector_flops(model.config.vision_config, model.config.text_config, int(kept.sum()))
+    estimated += projector_flops(model.config, int(kept.sum()), int((kept > 0).sum()))
     assert estimated == pytest.approx(counted, rel=0.02)
 
 

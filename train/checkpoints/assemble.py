@@ -25,8 +25,9 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from hub_model.configuration_omniv_med import OmniVMedConfig, OmniVMedVisionConfig
-from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedProjector
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from hub_model.processing_omniv_med import VISUAL_OPTIONS, OmniVMedProcessor
+from hub_model.projector_omniv_med import OmniVMedProjector
 from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from train.checkpoints.language_model import SMOLLM2, load_language_model
 from train.checkpoints.trained_tensors import load_parts, merge_lora, read_trained_tensors

@@ -19,7 +19,8 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from data_engine.files import write_atomically
 from hub_model.configuration_omniv_med import OmniVMedConfig
-from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedProjector
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
+from hub_model.projector_omniv_med import OmniVMedProjector
 from hub_model.prompt_omniv_med import MEDIA_TOKEN
 from train.checkpoints.assemble import end_at_turns, start_projector, teach_tokens, write_configuration
 from train.checkpoints.conversion import RECORD, begin, card_fields, copy_legal_files, fetch, write_weights

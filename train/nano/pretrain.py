@@ -27,7 +27,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from data_engine.phantoms import Sample
 from data_engine.phantoms.sample import box_area
-from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedProjector, OmniVMedVisionModel
+from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration, OmniVMedVisionModel
+from hub_model.projector_omniv_med import OmniVMedProjector
 from hub_model.visual_processing_omniv_med import patchify, resize_frames, token_grid
 from train.checkpoints.assemble import NANO_PROCESSOR
 from train.dataset.conversations import IGNORED
