@@ -84,6 +84,7 @@ RUN_BY = {
     "clinic.dicomweb": "tests/clinic/test_dicomweb.py",
     "clinic.export": "tests/clinic/test_export.py",
     "data_engine.build": "tests/data_engine/test_build.py",
+    "data_engine.boxed_views": "tests/data_engine/test_boxed_views.py",
     "data_engine.caption": "tests/data_engine/test_captioning.py",
     "data_engine.contact_sheet": RUN_HERE,
     "data_engine.sample_media": RUN_HERE,
