@@ -1,8 +1,9 @@
 # Copyright 2026 The OmniV-Med Authors. Licensed under the Apache License, Version 2.0.
 """Which parts of the media an answer depends on: each is covered in turn, and the answer's probability asked again.
 
-Occlusion (Zeiler and Fergus, ECCV 2014), here of groups of visual tokens: a group's embeddings become the mean of its
-medium's, and the fall of the answer's log-probability is the group's weight. Attention says where a model looked, not
+Occlusion (Zeiler and Fergus, ECCV 2014), here of groups of visual tokens: what the encoder gives for a group becomes
+the mean of its medium's, and the fall of the answer's log-probability is the group's weight. It is covered before the
+projector, which may tell every token what its frame looks like. Attention says where a model looked, not
 what it made of it (Jain and Wallace, NAACL 2019), and ours pointed at air. `benchmarks.evidence` measures how often the
 strongest group lies on the finding.
 """
@@ -162,13 +163,16 @@ class _Asked:
         tensors.pop("attention_mask", None)  # one conversation has no padding
         encoded = model.get_image_features(**tensors, prune_stage=stage, return_dict=True)
         features = cast("tuple[torch.Tensor, ...]", encoded.pooler_output)  # a tensor for each medium
+        self._projector = model.model.projector
+        self._encoded = cast(torch.Tensor, encoded.last_hidden_state).split([len(part) for part in features])
+        self._grids = list(zip(tensors["grid_thw"].split(1), tensors["merge_sizes"].split(1), strict=True))
+        self._kept = [processed.pruned.keep_mask.flatten().to(prompt.device) for processed in media]
         self._language, self._head = model.model.language_model, model.lm_head
         self._answer = torch.tensor([answer_ids], device=prompt.device)
         ids = torch.cat([prompt, self._answer[:, :-1]], dim=1)
         is_visual = prompt[0] == model.config.image_token_id  # an answer may hold this token too, which shows nothing
         self._embeddings = self._language.get_input_embeddings()(ids).clone()
         self._embeddings[0, : prompt.shape[1]][is_visual] = torch.cat(features).to(self._embeddings.dtype)
-        self._means = [part.mean(dim=0).to(self._embeddings.dtype) for part in features]
         self._positions = _positions(is_visual.nonzero().squeeze(1).tolist(), media)
         self._cache: Any = None
         self._whole, self._cache = self._log_probability(self._embeddings, None)
@@ -183,18 +187,26 @@ class _Asked:
         at_once = max(min(LARGEST_CACHE // bytes_each, MOST_AT_ONCE), 1)
         for start in range(0, len(order), at_once):
             chosen = order[start : start + at_once]
-            shared = first[chosen[0]]  # what comes before the first covered token is the same for all
             embeddings = self._embeddings.repeat(len(chosen), 1, 1)
             for row, index in enumerate(chosen):
-                group = groups[index]
-                covered = [self._positions[group.medium][place] for place in group.places]
-                embeddings[row, covered] = self._means[group.medium]
+                positions = list(self._positions[groups[index].medium].values())
+                embeddings[row, positions] = self._projected_without(groups[index]).to(embeddings.dtype)
+            # What comes before the first token that changes is the same for all.
+            changed = (embeddings != self._embeddings).any(dim=2).any(dim=0).nonzero()
+            shared = int(changed[0]) if len(changed) else first[chosen[0]]
             cache = copy.deepcopy(self._cache)
             cache.crop(shared - self._embeddings.shape[1])
             cache.batch_repeat_interleave(len(chosen))
             found, _ = self._log_probability(embeddings[:, shared:], cache)
             falls[chosen] = (self._whole - found).cpu().numpy()
         return falls
+
+    def _projected_without(self, group: Group) -> torch.Tensor:
+        """The visual tokens of a group's medium (kept tokens, hidden), with the group covered."""
+        places = list(self._positions[group.medium])
+        encoded = self._encoded[group.medium].clone()
+        encoded[[places.index(place) for place in group.places]] = encoded.mean(dim=0)
+        return self._projector(encoded, *self._grids[group.medium], self._kept[group.medium])
 
     def _log_probability(self, embeddings: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
         """The answer's log-probability in each row, float32 (rows,), and all keys and values up to there."""

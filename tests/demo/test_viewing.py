@@ -364,22 +364,28 @@ def log_probability(model, inputs, answer_ids, features) -> float:
     return logits.log_softmax(dim=-1)[range(len(answer_ids)), answer_ids].sum().item()
 
 
+@pytest.mark.parametrize("context", [False, True])
 @pytest.mark.parametrize("stage", ["language", "encoder"])
 @pytest.mark.parametrize("at_once", [16, 1])
 def test_falls_are_those_of_whole_passes_with_one_group_covered(
-    make_model, processed, question, answer_ids, stage, at_once, monkeypatch
+    make_model, processed, question, answer_ids, stage, at_once, context, monkeypatch
 ):
+    """Covered before the projector, which may tell other tokens of what is covered."""
     monkeypatch.setattr("demo.service.evidence.MOST_AT_ONCE", at_once)
-    model = make_model()
+    model = make_model(projector_context=context)
     found = occlusion_evidence(model, question, [processed], answer_ids, stage)
     visual = {name: value for name, value in question.items() if name not in ("input_ids", "attention_mask")}
     with torch.no_grad():
-        (features,) = model.get_image_features(**visual, prune_stage=stage, return_dict=True).pooler_output
+        encoded = model.get_image_features(**visual, prune_stage=stage, return_dict=True)
+    hidden, (features,) = encoded.last_hidden_state, encoded.pooler_output
+    grids = visual["grid_thw"], visual["merge_sizes"], processed.pruned.keep_mask.flatten()
     whole = log_probability(model, question, answer_ids, features)
     order = processed.pruned.keep_mask.flatten().nonzero().squeeze(1).tolist()
     for group, fall in zip(found.groups, found.falls, strict=True):
-        covered = features.clone()
-        covered[[order.index(place) for place in group.places]] = features.mean(dim=0)
+        covered = hidden.clone()
+        covered[[order.index(place) for place in group.places]] = hidden.mean(dim=0)
+        with torch.no_grad():
+            covered = model.model.projector(covered, *grids)
         assert fall == pytest.approx(whole - log_probability(model, question, answer_ids, covered), abs=1e-4)
     tokens = processed.pruned.keep_mask.shape[1]
     assert found.frame in {place // tokens for place in found.strongest.places}
