@@ -16,8 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +60,6 @@ def view(picture: Image.Image, boxes: list[Box], rng: np.random.Generator) -> tu
     return cut, [tuple(box) for box in edges.round(4).tolist()]
 
 
-def entries(real: Path) -> dict[str, list[dict[str, Any]]]:
-    """The lines of the list that can be read, by split."""
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in list_lines(real / LIST):
-        if "broken" not in row.values:  # the build names it
-            found[row.values["split"]].append(entry_of(row))
-    return found
-
-
 def look(path: Path) -> str | None:
     """The picture's perceptual hash; None where it cannot be read or shows nearly nothing."""
     try:
@@ -80,26 +70,22 @@ def look(path: Path) -> str | None:
 
 def boxed_lines(real: Path) -> list[tuple[dict[str, Any], str]]:
     """The lines of the pictures for training that have boxes and look like no held-out one, and what the boxes hold."""
-    by_split, boxed = entries(real), []
-    for entry in by_split.pop("train", []):
+    boxed, held_out = [], []
+    for row in list_lines(real / LIST):
         try:
-            thing = label_of(entry, "image").boxed
+            entry = entry_of(row)
+            if row.values["split"] != "train":
+                held_out.append(entry)
+            elif (thing := label_of(entry, "image").boxed) and entry.get("boxes"):
+                boxed.append((entry, thing))
         except BrokenRow:
-            continue
-        if entry.get("boxes") and thing:
-            boxed.append((entry, thing))
-    held_out = [entry for split in by_split.values() for entry in split]
-    with tqdm(total=len(boxed) + len(held_out), desc="Looking for copies", unit=" pictures", disable=None) as bar:
-
-        def looks(part: Iterable[dict[str, Any]]) -> Iterator[tuple[int, str]]:
-            for place, entry in enumerate(part):
-                bar.update()
-                if (seen := look(real / entry["file"])) is not None:
-                    yield place, seen
-
-        mine, others = list(looks(entry for entry, _ in boxed)), [seen for _, seen in looks(held_out)]
-    pairs = near_pairs([seen for _, seen in mine], others, [0] * len(mine), [0] * len(others))
-    copies = {mine[place][0] for place, _, _ in pairs}
+            continue  # the build names it
+    every = [entry for entry, _ in boxed] + held_out
+    looks = [look(real / one["file"]) for one in tqdm(every, "Looking for copies", unit=" pictures", disable=None)]
+    mine = {place: seen for place, seen in enumerate(looks[: len(boxed)]) if seen is not None}
+    others = [seen for seen in looks[len(boxed) :] if seen is not None]
+    pairs = near_pairs(list(mine.values()), others, [0] * len(mine), [0] * len(others))
+    copies = {list(mine)[place] for place, _, _ in pairs}
     return [one for place, one in enumerate(boxed) if place not in copies]
 
 
@@ -113,6 +99,8 @@ def lay_out(real: Path, out: Path) -> Counter[str]:
     for entry, boxed in tqdm(boxed_lines(real), desc="Cutting views", unit=" pictures", disable=None):
         source = f"{entry.get('source') or LABELLED.source}-views"
         rng = seeded(f"views of {source}/{entry['file']}")
+        known = {"source": source, "split": "train", "boxed": boxed}
+        known |= {field: entry[field] for field in ("modality", "license", "group") if field in entry}
         with Image.open(real / entry["file"]) as opened:
             picture = opened.convert("RGB")
         for number in range(VIEWS):
@@ -120,9 +108,7 @@ def lay_out(real: Path, out: Path) -> Counter[str]:
             name = Path(source) / f"{Path(entry['file']).stem}-{number}.jpg"
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             cut.save(out / name, quality=QUALITY)
-            line = {"file": name.as_posix(), "source": source, "split": "train", "boxes": boxes, "boxed": boxed}
-            kept = ("modality", "license", "group")
-            lines.append(line | {field: entry[field] for field in kept if field in entry})
+            lines.append({"file": name.as_posix(), "boxes": boxes, **known})
             counts[source] += 1
     if not lines:
         raise ValueError(f"No picture for training in {real / LIST} has boxes and is its own.")

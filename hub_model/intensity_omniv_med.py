@@ -38,12 +38,11 @@ def window_ct(hounsfield: np.ndarray, windows: Sequence[tuple[float, float]] = C
 
     Where one window fills all channels, they are views of one.
     """
-    width, level = windows[0]
-    shown = _grey_levels(hounsfield, level - width / 2, width)[..., None]
-    if len(set(windows)) == 1:
-        return np.broadcast_to(shown, (*hounsfield.shape, len(windows)))
-    others = [_grey_levels(hounsfield, level - width / 2, width)[..., None] for width, level in windows[1:]]
-    return np.concatenate([shown, *others], axis=-1)
+    shown = {(width, level): _grey_levels(hounsfield, level - width / 2, width) for width, level in set(windows)}
+    if len(shown) == 1:
+        (only,) = shown.values()
+        return np.broadcast_to(only[..., None], (*only.shape, len(windows)))
+    return np.stack([shown[window] for window in windows], axis=-1)
 
 
 def _grey_levels(values: np.ndarray, low: float, width: float) -> np.ndarray:

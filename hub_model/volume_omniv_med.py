@@ -214,6 +214,7 @@ def _straighten(image: sitk.Image, shear: np.ndarray, name: str, limits: MediaLi
         spacing.tolist(),
         image.GetDirection(),
         background,
+        # Between whole numbers lie fractions.
         sitk.sitkFloat32 if image.GetNumberOfComponentsPerPixel() == 1 else image.GetPixelID(),
     )
 

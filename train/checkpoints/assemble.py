@@ -17,6 +17,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,9 @@ NANO_OF_REAL_PICTURES: dict[str, Any] = NANO_PROCESSOR | {
     "clip_frame_tokens": 16,
 }
 """With convolutional features, the Nano sees 224×224 pixels of a picture, 112×112 of each frame of a clip."""
-CONVOLUTIONAL, PROJECTOR_CONTEXT = "model.vision_model.convolutional_features.", "model.projector.context."
-"""How the names of their tensors begin."""
+CONVOLUTIONAL = "model.vision_model.convolutional_features."
+OPTIONAL_PARTS = {"convolutional_features": CONVOLUTIONAL, "projector_context": "model.projector.context."}
+"""Of the parts that not every Nano has, the field of the configuration, and how the names of their tensors begin."""
 AUTO_MAP = {
     "AutoConfig": "configuration_omniv_med.OmniVMedConfig",
     "AutoModel": "modeling_omniv_med.OmniVMedModel",
@@ -222,17 +224,20 @@ def _inputs_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def parts_held(tensors: Iterable[str]) -> dict[str, bool]:
+    """Which of `OPTIONAL_PARTS` tensors of these names belong to."""
+    names = list(tensors)
+    return {part: any(name.startswith(prefix) for name in names) for part, prefix in OPTIONAL_PARTS.items()}
+
+
 def _shape_in(folder: Path) -> dict[str, bool] | None:
-    """What a folder's configuration says of the parts that not every Nano has; None where there is none."""
+    """What a folder's configuration says of `OPTIONAL_PARTS`; None where there is none."""
     path = folder / "config.json"
     if not path.exists():
         return None
     config = json.loads(path.read_text(encoding="utf-8"))
-    vision = config["vision_config"]
-    return {
-        "convolutional_features": bool(vision.get("convolutional_features", False)),
-        "projector_context": bool(config.get("projector_context", False)),
-    }
+    fields = config | config["vision_config"]
+    return {part: bool(fields.get(part, False)) for part in OPTIONAL_PARTS}
 
 
 def is_up_to_date(folder: Path) -> bool:
@@ -250,10 +255,7 @@ def assemble(folder: Path) -> bool:
         return False
     stamp, weights = folder / STAMP, folder / "model.safetensors"
     tensors, scaling = read_trained_tensors(TRAINED) if TRAINED.exists() else ({}, 1.0)
-    shape = {
-        part: any(name.startswith(prefix) for name in tensors)
-        for part, prefix in (("convolutional_features", CONVOLUTIONAL), ("projector_context", PROJECTOR_CONTEXT))
-    }
+    shape = parts_held(tensors)
     model, tokenizer = fresh_nano(**shape)
     # A Nano that was trained again, on generated samples alone, has another shape than the one the repository holds.
     if _shape_in(folder) != shape:

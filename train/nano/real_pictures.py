@@ -3,12 +3,12 @@
 
     python -m data_engine.build --config data_engine/configs/real.yaml --out data/real
     python -m train.nano.real_pictures --real ../real
-    python -m train.nano.real_pictures --real ../real --stage places --keep-encoder
 
 Begins with the committed tensors and ends in new ones, `runs/nano/real/trained.safetensors`; with `--keep-encoder`
 without the first step, from the encoder that there is. It can be stopped at any moment and goes on where it stopped.
-The encoder gets EfficientNet-Lite0's features beside its own embeddings, which start at zero, so that at the first step
-the model is the Nano as it was; and frames of 64 tokens.
+With `--stage places` the questions are for places alone, and `runs/nano/places/trained.safetensors` is what `--start`
+goes on from. The encoder gets EfficientNet-Lite0's features beside its own embeddings, which start at zero, and frames
+of 64 tokens; the projector tells places, which start at the words for them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from data_engine.commands import resumable_command
 from data_engine.pool import SamplePool
 from hub_model.modeling_omniv_med import OmniVMedForConditionalGeneration
 from train.checkpoints.assemble import (
-    CONVOLUTIONAL,
     NANO_OF_REAL_PICTURES,
-    PROJECTOR_CONTEXT,
     TRAINED,
     fresh_nano,
+    parts_held,
     write_configuration,
 )
 from train.checkpoints.trained_tensors import (
@@ -63,13 +62,14 @@ def begin(start: Path) -> tuple[OmniVMedForConditionalGeneration, PreTrainedToke
     """
     tensors, scaling = read_trained_tensors(start)
     model, tokenizer = fresh_nano(projector_context=True, convolutional_features=True)
-    if not any(name.startswith(CONVOLUTIONAL) for name in tensors):
+    held = parts_held(tensors)
+    if not held["convolutional_features"]:
         load_imagenet_weights(model.model.vision_model.convolutional_features)
     model.load_state_dict({n: t for n, t in tensors.items() if n.startswith(TRAINED_PARTS)}, strict=False)
     with torch.no_grad():
         model.get_input_embeddings().weight[-len(tensors[ADDED_TOKEN_EMBEDDINGS]) :] = tensors[ADDED_TOKEN_EMBEDDINGS]
     merge_lora(model, tensors, scaling)
-    if not any(name.startswith(PROJECTOR_CONTEXT) for name in tensors):
+    if not held["projector_context"]:
         start_places(model, tokenizer)
     return model, tokenizer
 
